@@ -1,0 +1,8 @@
+"""`accelerate launch train_text_to_image_prior.py ...`: the guide's name for `wassily train prior`."""
+
+import sys
+
+from wassily.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", "prior", *sys.argv[1:]]))

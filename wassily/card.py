@@ -1,0 +1,108 @@
+"""The model card: README.md of an exported folder, with the tag that finds the prior."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from wassily import __version__
+from wassily.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card tells besides the config; `name` is the folder's or the repository's."""
+
+    name: str
+    role: str
+    base: str
+    prior: str
+    decoder: str
+    data: str
+    data_is_public: bool
+    steps: int
+    pictures: int
+    seed: int
+    has_samples: bool
+
+
+def quoted(text: str) -> str:
+    """A text as a double-quoted literal: valid in YAML and in Python, on one line."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def escaped(text: str) -> str:
+    """A text on one line, with nothing in it that means something to Markdown or HTML."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*_[]{}()#!|~$" else c for c in line)
+
+
+def front_matter(facts: Facts) -> str:
+    """The YAML header. diffusers finds a decoder's prior through its `prior` list."""
+    lines = ["---", "license: apache-2.0"]
+    if not facts.base.startswith("/"):  # the hub refuses a card whose base model is not a hub name
+        lines += [f"base_model: {quoted(facts.base)}"]
+    if facts.data_is_public:
+        lines += ["datasets:", f"- {quoted(facts.data)}"]
+    if facts.role == "decoder":
+        lines += ["prior:", f"- {quoted(facts.prior)}"]
+    tags = ("kandinsky", "text-to-image", "diffusers", "diffusers-training", "wassily")
+    return "\n".join([*lines, "library_name: diffusers", "tags:", *(f"- {t}" for t in tags), "---"])
+
+
+def _usage(facts: Facts, prompt: str) -> str:
+    if facts.role == "prior":
+        load = f"""from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+import torch
+
+prior = DiffusionPipeline.from_pretrained({quoted(facts.name)}, torch_dtype=torch.float16)
+components = {{"prior_" + k: v for k, v in prior.components.items()}}
+pipeline = AutoPipelineForText2Image.from_pretrained(
+    {quoted(facts.decoder)}, **components, torch_dtype=torch.float16
+)"""
+    else:
+        load = f"""from diffusers import AutoPipelineForText2Image
+import torch
+
+pipeline = AutoPipelineForText2Image.from_pretrained(
+    {quoted(facts.name)}, torch_dtype=torch.float16
+)"""
+    return f"""```python
+{load}
+pipeline.enable_model_cpu_offload()
+image = pipeline(prompt={quoted(prompt)}).images[0]
+image.save("picture.png")
+```"""
+
+
+def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
+    """The whole card as Markdown."""
+    prompts = list(config.validation_prompts)
+    data = facts.data if facts.data_is_public else "a folder of the author's own"
+    parts = [
+        front_matter(facts),
+        f"# {escaped(facts.name.rstrip('/').rsplit('/', 1)[-1])}",
+        f"The {facts.role} of Kandinsky 2.2, fine-tuned from **{escaped(facts.base)}** on "
+        f"**{escaped(data)}** ({facts.pictures} pictures).",
+    ]
+    if facts.has_samples:
+        parts += ["## Samples", "![samples](./samples.png)"]
+        parts += ["\n".join(f"- {escaped(prompt)}" for prompt in prompts)]
+    parts += ["## Use", _usage(facts, prompts[0] if prompts else "a photo of a cat")]
+    parts += ["## Training"]
+    rows = {
+        "optimizer steps": facts.steps,
+        "learning rate": f"{config.learning_rate:g} ({config.lr_scheduler})",
+        "pictures per process and micro-batch": config.train_batch_size,
+        "gradient accumulation": config.gradient_accumulation_steps,
+        "resolution": config.resolution,
+        "precision": precision,
+        "Min-SNR gamma": config.snr_gamma,
+        "moving average": config.use_ema,
+        "seed": facts.seed,
+    }
+    parts += [
+        "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    ]
+    parts += [f"Made with wassily {__version__}."]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,221 @@
+"""Checkpoints and exports that are whole or not there: written aside, flushed, renamed.
+
+Only safetensors and JSON; nothing pickled is written or read. The only file that knows safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from wassily.errors import UserError
+
+NAME = re.compile(r"checkpoint-(\d+)")
+ASIDE = ".writing-"
+STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+
+
+# ---------------------------------------------------------------- whole folders
+
+
+def found(output_dir: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of the whole checkpoints in a folder, oldest first."""
+    if not output_dir.is_dir():
+        return []
+    matches = [(NAME.fullmatch(p.name), p) for p in output_dir.iterdir()]
+    return sorted((int(m[1]), p) for m, p in matches if m and (p / STATE).is_file())
+
+
+def chosen(asked: str | None, output_dir: Path) -> Path | None:
+    """The checkpoint to go on from; None to start anew. Raises UserError.
+
+    `latest` takes the newest of `output_dir`, or none if there is none yet. Without a wish, a
+    folder that holds checkpoints is not trained over.
+    """
+    here = found(output_dir)
+    if asked == "latest":
+        return here[-1][1] if here else None
+    if asked:
+        path = Path(asked)
+        if not (path / STATE).is_file():
+            raise UserError(
+                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {STATE})"
+            )
+        return path
+    if here:
+        raise UserError(
+            f"{output_dir} holds a run already (newest: {here[-1][1].name}): add "
+            "--resume_from_checkpoint latest to go on with it, or name another --output_dir"
+        )
+    return None
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder by `write(temporary)`, flush it to the disk, name it in one rename."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.parent / f"{ASIDE}{folder.name}"
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir()
+    write(aside)
+    flush(aside)
+    if folder.exists():
+        # Renaming onto a full folder is not possible: step the old one aside first.
+        old = folder.parent / f"{ASIDE}old-{folder.name}"
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        aside.rename(folder)
+        shutil.rmtree(old)
+    else:
+        aside.rename(folder)
+    _sync(folder.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f"{ASIDE}{path.name}"
+    aside.write_text(text, encoding="utf-8")
+    _sync(aside)
+    aside.replace(path)
+
+
+def flush(folder: Path) -> None:
+    """Every file and folder below, to the disk."""
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(output_dir: Path) -> None:
+    """Remove what a killed run left half-written."""
+    if output_dir.is_dir():
+        for path in output_dir.glob(f"{ASIDE}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def rotate(output_dir: Path, limit: int | None) -> list[Path]:
+    """Remove the oldest checkpoints beyond `limit`; what was removed."""
+    old = found(output_dir)[:-limit] if limit else []
+    for _, path in old:
+        # Out of the way in one rename first: a kill in between leaves no half checkpoint.
+        aside = path.parent / f"{ASIDE}{path.name}"
+        path.rename(aside)
+        shutil.rmtree(aside)
+    return [path for _, path in old]
+
+
+# ---------------------------------------------------------------- state
+
+
+def save_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
+    """The optimizer's state, each tensor under "<parameter name>::<state name>"."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, Any] = {}
+    for name, parameter in names.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if torch.is_tensor(value):
+                tensors[f"{name}::{key}"] = value.detach().cpu().contiguous()
+            else:
+                plain[f"{name}::{key}"] = value
+    save_file(tensors, folder / OPTIMIZER, metadata={"plain": json.dumps(plain)})
+
+
+def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
+    """Put a saved state back, on each parameter's device; UserError for an unknown name."""
+    from safetensors import safe_open
+
+    try:
+        tensors = load_file(folder / OPTIMIZER)
+        with safe_open(folder / OPTIMIZER, "pt") as file:
+            plain = json.loads((file.metadata() or {}).get("plain", "{}"))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / OPTIMIZER}: {error}") from error
+    for key, value in {**tensors, **plain}.items():
+        name, _, field = key.rpartition("::")
+        if name not in names:
+            raise UserError(f"{folder / OPTIMIZER}: state of {name!r}, which is not trained here")
+        parameter = names[name]
+        if torch.is_tensor(value) and value.ndim:
+            value = value.to(parameter.device)
+        optimizer.state[parameter][field] = value
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Position, seed, signature and config as JSON."""
+    (folder / STATE).write_text(json.dumps(state, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """What `save_state` wrote. Raises UserError if it is not that."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return {"step": int(state["step"]), "role": str(state["role"]), **state}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / STATE}: not the state of a checkpoint ({error!r})") from None
+
+
+def check_signature(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError naming the first field in which the run differs from the checkpoint's."""
+    for field, value in now.items():
+        if saved.get(field) != value:
+            raise UserError(
+                f"{folder.name} is of another run: {field} was {saved.get(field)!r} "
+                f"and is {value!r} now; repeat the command that made it, or name another "
+                "--output_dir"
+            )
+
+
+# ---------------------------------------------------------------- export
+
+
+def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -> None:
+    """Put a pipeline folder and its card into `output_dir`, beside the checkpoints.
+
+    The index that makes it loadable goes away first and comes back last: a folder that loads is
+    whole.
+    """
+    aside = output_dir / f"{ASIDE}export"
+    shutil.rmtree(aside, ignore_errors=True)
+    save_pipeline(aside)
+    _portable_image_processor(aside)
+    flush(aside)
+    index = output_dir / "model_index.json"
+    index.unlink(missing_ok=True)
+    for part in sorted(p for p in aside.iterdir() if p.name != index.name):
+        target = output_dir / part.name
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        part.rename(target)
+    write_text(output_dir / "README.md", card)
+    (aside / index.name).rename(index)
+    aside.rmdir()
+    _sync(output_dir)
+
+
+def _portable_image_processor(folder: Path) -> None:
+    """Name the image processor as every transformers knows it, not by its PIL flavour."""
+    for file in (
+        folder / "model_index.json",
+        folder / "image_processor" / "preprocessor_config.json",
+    ):
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace("CLIPImageProcessorPil", "CLIPImageProcessor"), "utf-8")

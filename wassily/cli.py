@@ -1,0 +1,149 @@
+"""The command line: words to a checked config, a config to one call. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from wassily import __version__
+from wassily.errors import UserError, did_you_mean
+
+HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
+
+usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's flags
+
+  demo            train both networks a little, offline, and draw before and after
+  train prior     teach the prior: from a caption to an image embedding
+  train decoder   teach the decoder: from an image embedding to a picture
+  generate        draw pictures from prompts
+
+  wassily train prior   --train_data_dir pics --output_dir runs/prior
+  wassily train decoder --train_data_dir pics --output_dir runs/decoder
+  wassily generate "a robot naruto, 4k photo" --prior runs/prior --decoder runs/decoder
+
+  --version       print the version
+  --debug         with any command: show the stack trace of an error
+
+On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
+"""
+
+# words of a command -> (config class in wassily.config, "module:function" that carries it out)
+VERBS = {
+    ("train", "prior"): ("PriorConfig", "wassily.run:train"),
+    ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
+    ("generate",): ("GenerateConfig", "wassily.generate:generate"),
+    ("demo",): ("DemoConfig", "wassily.demo:demo"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 failed, 2 the user can mend it, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(HELP, end="")
+            return 0
+        if words[0] in ("--version", "-V"):
+            print(f"wassily {__version__}")
+            return 0
+        verb, rest = _verb(words)
+        class_name, target = VERBS[verb]
+        config = parse(class_name, rest, " ".join(("wassily", *verb)))
+        module, function = target.split(":")
+        getattr(importlib.import_module(module), function)(config)
+        return 0
+    except UserError as error:
+        if debug:
+            raise
+        print(f"wassily: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # `wassily ... | head`: nobody reads on, which is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("wassily: interrupted", file=sys.stderr)
+        return 130
+
+
+def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Split the words into a known command and its flags."""
+    for verb in VERBS:
+        if tuple(words[: len(verb)]) == verb:
+            return verb, words[len(verb) :]
+    if words[0] == "train":
+        got = f"not {words[1]!r}" if len(words) > 1 else "none was given"
+        raise UserError(f"train needs the network: `wassily train prior` or `decoder` ({got})")
+    names = sorted({verb[0] for verb in VERBS})
+    hint = did_you_mean(words[0], names)
+    raise UserError(f"no command {words[0]!r}{hint} (there are: {', '.join(names)})")
+
+
+def parse(class_name: str, words: list[str], prog: str) -> Any:
+    """The config of a command: defaults, then the file of `--config`, then the flags.
+
+    Raises UserError for bad values; tyro itself exits with code 2 on an unknown flag, naming the
+    nearest one.
+    """
+    import tyro
+
+    from wassily import config
+
+    cls = getattr(config, class_name)
+    words, file = _take_config_file(words)
+    default = _from_file(cls, file) if file else None
+    # Contradictions are judged once, on the whole: tyro builds from a bag of defaults, not from a
+    # config.
+    fields = {f.name: f.default for f in dataclasses.fields(cls)} | (default or {})
+    bare = _unchecked(cls, fields)
+    flags = (tyro.conf.FlagCreatePairsOff,)
+    return tyro.cli(cls, prog=prog, args=words, default=bare, use_underscores=True, config=flags)
+
+
+def _unchecked(cls: type, values: dict[str, Any]) -> Any:
+    """An instance that skipped `__post_init__`: only a holder of defaults for tyro."""
+    holder = object.__new__(cls)
+    for key, value in values.items():
+        object.__setattr__(holder, key, value)
+    return holder
+
+
+def _take_config_file(words: list[str]) -> tuple[list[str], str | None]:
+    """Cut `--config FILE` out of the words."""
+    for i, word in enumerate(words):
+        if word == "--config":
+            if i + 1 == len(words):
+                raise UserError("--config needs the name of a TOML file")
+            return words[:i] + words[i + 2 :], words[i + 1]
+        if word.startswith("--config="):
+            return words[:i] + words[i + 1 :], word.split("=", 1)[1]
+    return words, None
+
+
+def _from_file(cls: type, file: str) -> dict[str, Any]:
+    """Named values of a TOML file, checked by name and type."""
+    from wassily import schema
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    path = Path(file)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"--config {file}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"--config {file}: {error}") from None
+    checked = schema.from_mapping(cls, values, f"--config {file}")
+    schema.check_types(
+        _unchecked(cls, {f.name: f.default for f in dataclasses.fields(cls)} | checked)
+    )
+    return checked

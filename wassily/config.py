@@ -1,0 +1,324 @@
+"""What a user may ask for: frozen dataclasses, checked at birth, with nothing heavy imported.
+
+A field's docstring is the help text of its flag. The flags, their names and their defaults are
+those of the Kandinsky 2.2 training guide; what is new here says so by being absent there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from wassily.errors import UserError
+from wassily.schema import check_types
+
+Precision = Literal["no", "fp16", "bf16"]
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+]
+Tracker = Literal["tensorboard", "wandb", "comet_ml", "trackio", "mlflow", "all", "none"]
+TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
+
+PRIOR = "kandinsky-community/kandinsky-2-2-prior"
+DECODER = "kandinsky-community/kandinsky-2-2-decoder"
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _at_least(config: Any, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value is None or value >= least, f"--{name}: {value} is less than {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What both trainings share."""
+
+    pretrained_decoder_model_name_or_path: str = DECODER
+    """Decoder to start from: a hub name, a local pipeline folder, or mini."""
+    pretrained_prior_model_name_or_path: str = PRIOR
+    """Prior to start from; its text and image encoders serve both networks."""
+
+    train_data_dir: str | None = None
+    """Folder of pictures, with metadata.jsonl or metadata.csv, or a .txt beside each picture."""
+    dataset_name: str | None = None
+    """Data set on the hub, or a local folder with a saved data set or parquet files."""
+    dataset_config_name: str | None = None
+    """Configuration of that data set, if it has several."""
+    image_column: str = "image"
+    """Column that holds the pictures."""
+    max_train_samples: int | None = None
+    """Use only so many examples, drawn by the seed (to try things out)."""
+    skip_bad_images: bool = False
+    """Leave unreadable pictures out, and say how many, instead of stopping before step 0."""
+    random_flip: bool = False
+    """Mirror each picture with probability 1/2."""
+    dataloader_num_workers: int = 0
+    """Processes that read and prepare pictures; 0 does it in the training process."""
+    cache_dir: str | None = None
+    """Where downloaded models and data sets are kept; the hub's own default if unset."""
+
+    output_dir: str = "kandi_2_2-model-finetuned"
+    """Where checkpoints, samples, logs and the final pipeline go."""
+    resume_from_checkpoint: str | None = None
+    """Go on from a checkpoint folder, or from the newest with `latest` (none yet: start anew)."""
+    checkpointing_steps: int = 500
+    """Save a checkpoint every so many optimizer steps."""
+    checkpoints_total_limit: int | None = None
+    """Keep only so many checkpoints; the oldest goes once a new one stands."""
+
+    resolution: int = 512
+    """Side of the square the decoder learns, in pixels; both networks' samples are drawn at it."""
+    train_batch_size: int = 1
+    """Pictures per process and micro-batch."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches per optimizer step."""
+    num_train_epochs: int = 100
+    """Passes over the data, if --max_train_steps is not given."""
+    max_train_steps: int | None = None
+    """Optimizer steps in all; wins over --num_train_epochs."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    mixed_precision: Precision | None = None
+    """Arithmetic of the networks; unset leaves the choice to `accelerate launch`."""
+    allow_tf32: bool = False
+    """TF32 matrix products on Ampere and newer: faster, slightly less exact."""
+    enable_xformers_memory_efficient_attention: bool = False
+    """Attention by xFormers, where installed; PyTorch's own is already memory-efficient."""
+    seed: int | None = None
+    """Seed of everything drawn at random; one is drawn, printed and saved if unset."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate. The guide's commands use 1e-5."""
+    lr_scheduler: Schedule = "constant"
+    """Shape of the learning rate over the optimizer steps."""
+    lr_warmup_steps: int = 500
+    """Optimizer steps of warm-up, for every shape but `constant`."""
+    snr_gamma: float | None = None
+    """Min-SNR weighting of the loss (arXiv 2303.09556); the paper recommends 5.0."""
+    adam_beta1: float = 0.9
+    """Decay of the first moment."""
+    adam_beta2: float = 0.999
+    """Decay of the second moment."""
+    adam_weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    adam_epsilon: float = 1e-8
+    """Added to the denominator."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are scaled down to it."""
+    use_8bit_adam: bool = False
+    """AdamW with 8-bit states by bitsandbytes (pip install 'wassily[8bit]')."""
+    use_ema: bool = False
+    """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
+
+    validation_prompts: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(aliases=["--validation_prompt"], metavar="PROMPT [PROMPT ...]"),
+    ] = ()
+    """Prompts drawn during training, into output_dir/validation and the tracker."""
+    validation_epochs: int = 5
+    """Draw them after the first epoch and then every so many epochs, and at the end."""
+    report_to: Tracker = "tensorboard"
+    """Where curves and samples are sent."""
+    tracker_project_name: str = "text2image-fine-tune"
+    """Project name in the tracker."""
+    logging_dir: str = "logs"
+    """Folder of the tracker's files, inside output_dir."""
+    logging_steps: int = 10
+    """Log the mean loss every so many optimizer steps."""
+
+    push_to_hub: bool = False
+    """Upload the final pipeline folder and its card. Log in first: `hf auth login`, or HF_TOKEN."""
+    hub_model_id: str | None = None
+    """Name of the repository; that of output_dir if unset."""
+    hub_token: str | None = None
+    """Token for the hub. Prefer `hf auth login`: others on the machine see a command line."""
+    hub_prior_id: str | None = None
+    """Hub name of the prior that belongs to a decoder, when the prior in use is a local folder."""
+    local_rank: int = -1
+    """Accepted for old launchers; the rank comes from the environment."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_training(self)
+
+    @property
+    def role(self) -> str:
+        """Which network is trained: "prior" or "decoder"."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig(TrainConfig):
+    """Fine-tune the prior: it turns a caption into the image embedding the decoder paints from.
+
+    Example: wassily train prior --train_data_dir pics --learning_rate 1e-5 --max_train_steps 2000
+    --validation_prompts "a robot naruto" --output_dir runs/prior
+    """
+
+    caption_column: str = "text"
+    """Column that holds the captions, each a text or a list of texts of which one is drawn."""
+
+    @property
+    def role(self) -> str:
+        """ "prior"."""
+        return "prior"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig(TrainConfig):
+    """Fine-tune the decoder: it paints the picture from an image embedding. Captions are not
+    needed.
+
+    Example: wassily train decoder --train_data_dir pics --resolution 768 --gradient_checkpointing
+    --learning_rate 1e-5 --max_train_steps 2000 --output_dir runs/decoder
+    """
+
+    @property
+    def role(self) -> str:
+        """ "decoder"."""
+        return "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Draw pictures from prompts with the stock pipelines.
+
+    Example: wassily generate "a robot naruto, 4k photo" --prior runs/prior --decoder runs/decoder
+    """
+
+    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Prompts, each in quotes."""
+    prompts_file: str | None = None
+    """A text file with one prompt a line, UTF-8; drawn after the prompts of the command line."""
+    prior: str = PRIOR
+    """Prior: an output folder, a checkpoint folder, a hub name, or mini."""
+    decoder: str = DECODER
+    """Decoder: an output folder, a checkpoint folder, a hub name, or mini."""
+    negative_prompt: str | None = None
+    """What should not be in the picture."""
+    num_images: int = 1
+    """Pictures per prompt; the second has the seed + 1, and so on."""
+    steps: int = 100
+    """Denoising steps of the decoder."""
+    prior_steps: int = 25
+    """Denoising steps of the prior."""
+    guidance_scale: float = 4.0
+    """How closely the decoder follows the embedding; 1 switches guidance off."""
+    prior_guidance_scale: float = 4.0
+    """How closely the prior follows the text; 1 switches guidance off."""
+    height: int | None = None
+    """Height in pixels; the model's own if unset."""
+    width: int | None = None
+    """Width in pixels; the model's own if unset."""
+    seed: int | None = None
+    """Seed of the first picture; drawn and printed if unset."""
+    batch_size: int = 4
+    """Pictures drawn at once."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Arithmetic; auto is fp16 on an accelerator and fp32 on a CPU."""
+    offload: bool = False
+    """Keep each network on the accelerator only while it works: less memory, more time."""
+    cache_dir: str | None = None
+    """Where downloaded models are kept; the hub's own default if unset."""
+    out: str = "pictures"
+    """A folder, or a .png file if one picture is drawn."""
+    grid: bool = False
+    """Also save all pictures as one labelled sheet."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _at_least(self, 1, "num_images", "steps", "prior_steps", "batch_size", "height", "width")
+        _at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
+        _require(
+            bool(self.prompts) or self.prompts_file is not None,
+            'nothing to draw: give a prompt, wassily generate "a red cat", or --prompts_file',
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Fine-tune the bundled model on a small example, offline, and draw before and after."""
+
+    output_dir: str = "runs/demo"
+    """Where the runs and the picture sheet go."""
+    steps: int = 60
+    """Optimizer steps of each network."""
+    seed: int = 0
+    """Seed of the training and of the drawings."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _at_least(self, 1, "steps")
+        _at_least(self, 0, "seed")
+
+
+def check_training(config: TrainConfig) -> None:
+    """Raise UserError for values out of range and for contradictions."""
+    _at_least(
+        config,
+        1,
+        "max_train_samples",
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "train_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "max_train_steps",
+        "validation_epochs",
+        "logging_steps",
+    )
+    _at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
+    for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma"):
+        value = getattr(config, name)
+        _require(value is None or value > 0, f"--{name}: {value} is not above 0")
+    for name in ("adam_beta1", "adam_beta2"):
+        _require(0 <= getattr(config, name) < 1, f"--{name} must be at least 0 and below 1")
+    _require(
+        config.resolution >= 8 and config.resolution % 8 == 0,
+        f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",
+    )
+    _check_source(config)
+    _check_hub(config)
+    _require(
+        bool(config.output_dir.strip()),
+        "--output_dir is empty: name the folder that takes the results",
+    )
+
+
+def _check_source(config: TrainConfig) -> None:
+    named, folder = config.dataset_name, config.train_data_dir
+    _require(
+        bool(named or folder),
+        "no pictures named: give --train_data_dir FOLDER or --dataset_name NAME",
+    )
+    _require(
+        not (named and folder),
+        "--dataset_name and --train_data_dir were both given: name one source of pictures",
+    )
+    _require(
+        not (config.dataset_config_name and folder),
+        "--dataset_config_name belongs to --dataset_name, not to --train_data_dir",
+    )
+    if folder:
+        _require(Path(folder).exists(), f"--train_data_dir {folder}: no such folder")
+        _require(Path(folder).is_dir(), f"--train_data_dir {folder}: not a folder")
+    resume = config.resume_from_checkpoint
+    if resume and resume != "latest":
+        _require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
+
+
+def _check_hub(config: TrainConfig) -> None:
+    if config.push_to_hub:
+        return
+    for name in ("hub_model_id", "hub_token", "hub_prior_id"):
+        _require(
+            getattr(config, name) is None, f"--{name} does nothing without --push_to_hub: add it"
+        )

@@ -1,0 +1,378 @@
+"""Sources of captioned pictures, their checks, and the seeded stream of training examples.
+
+The only file that knows the `datasets` library. Messages name the file, the line or the column.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wassily import draws, pictures
+from wassily.errors import UserError, did_you_mean
+
+SHOWN = 10  # how many offenders a message lists before it counts the rest
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example as the source has it; `image` is a path or the file's bytes."""
+
+    name: str
+    image: str | bytes
+    captions: tuple[str, ...]
+
+
+class Pictures:
+    """A sized source of records over a `datasets` table."""
+
+    def __init__(
+        self, table: datasets.Dataset, image_column: str, caption_column: str | None, root: str
+    ):
+        self.table, self.root = table, root
+        self.image_column, self.caption_column = image_column, caption_column
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Record:
+        row = self.table[int(index)]
+        cell = row[self.image_column]
+        name = cell["path"] or f"{self.root}, row {index}"
+        image = cell["bytes"] if cell["bytes"] is not None else cell["path"]
+        return Record(
+            name, image, _captions(row[self.caption_column]) if self.caption_column else ()
+        )
+
+    def select(self, indices: list[int]) -> Pictures:
+        """The same source, only these examples."""
+        chosen = self.table.select(indices)
+        return Pictures(chosen, self.image_column, self.caption_column, self.root)
+
+    def fingerprint(self) -> str:
+        """A digest of names, sizes and captions in order: what a resume compares."""
+        digest = hashlib.sha256()
+        flat = self.table.flatten()
+        path_column = f"{self.image_column}.path"
+        kept = [path_column, *([self.caption_column] if self.caption_column else [])]
+        for row in flat.select_columns(kept):
+            path = row[path_column] or ""
+            size = Path(path).stat().st_size if path and Path(path).is_file() else 0
+            captions = _captions(row[self.caption_column]) if self.caption_column else ()
+            digest.update(json.dumps([Path(path).name, size, captions]).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+
+def _captions(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+# ---------------------------------------------------------------- folders
+
+
+def read_folder(folder: str, image_column: str, caption_column: str | None) -> Pictures:
+    """A folder of pictures with metadata.jsonl / metadata.csv files, or .txt captions beside them.
+
+    Without `caption_column` captions are not read and a bare folder will do. Raises UserError.
+    """
+    root = Path(folder)
+    if image_column != "image":
+        raise UserError(
+            f"--image_column {image_column}: a folder's picture column is called 'image'"
+        )
+    metadata = sorted([*root.rglob("metadata.jsonl"), *root.rglob("metadata.csv")])
+    if metadata:
+        rows = [row for file in metadata for row in _metadata_rows(file, root, caption_column)]
+    else:
+        rows = _bare_rows(root, caption_column)
+    if not rows:
+        raise UserError(f"{folder}: no pictures in it ({', '.join(sorted(pictures.SUFFIXES))})")
+    cells = [{"path": str(path), "bytes": None} for path, _ in rows]
+    columns: dict[str, Any] = {"image": cells}
+    if caption_column:
+        columns[caption_column] = [list(captions) for _, captions in rows]
+    return Pictures(datasets.Dataset.from_dict(columns), "image", caption_column, folder)
+
+
+def _metadata_rows(
+    file: Path, root: Path, caption_column: str | None
+) -> list[tuple[Path, tuple[str, ...]]]:
+    parse = _parse_jsonl if file.suffix == ".jsonl" else _parse_csv
+    rows, inside = [], root.resolve()
+    for number, row in parse(file):
+        where = f"{file} line {number}"
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise UserError(
+                f"{where}: no 'file_name' (it has: {', '.join(map(str, row)) or 'nothing'})"
+            )
+        path = file.parent / name
+        if not path.resolve().is_relative_to(inside):
+            raise UserError(f"{where}: file_name {name!r} leads out of {root}")
+        if not path.is_file():
+            raise UserError(f"{where}: file_name {name!r}: no such file")
+        captions = _row_captions(row, caption_column, where) if caption_column else ()
+        rows.append((path, captions))
+    return rows
+
+
+def _row_captions(row: dict[str, Any], column: str, where: str) -> tuple[str, ...]:
+    if column not in row:
+        names = [str(key) for key in row]
+        hint = did_you_mean(column, names)
+        raise UserError(
+            f"{where}: no column {column!r}{hint}; name it with --caption_column "
+            f"(there are: {', '.join(names)})"
+        )
+    return checked_captions(row[column], f"{where}, column {column!r}")
+
+
+def checked_captions(value: Any, where: str) -> tuple[str, ...]:
+    """A caption or a list of captions, none empty; raises UserError naming `where`."""
+    captions = _captions(value) if isinstance(value, (str, list, tuple)) else None
+    if captions is None or not all(isinstance(c, str) for c in captions):
+        raise UserError(f"{where}: a caption is a text or a list of texts, not {value!r:.60}")
+    if not captions or not all(c.strip() for c in captions):
+        raise UserError(f"{where}: the caption is empty")
+    return captions
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+
+
+def _parse_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    # split("\n"), not splitlines(): a caption may hold U+2028, which is no end of a JSON line.
+    for number, line in enumerate(_text_of(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{file} line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{file} line {number}: not a JSON object")
+        yield number, row
+
+
+def _parse_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(_text_of(file).splitlines(keepends=True))
+    try:
+        for row in reader:
+            extra = row.pop(None, None)  # type: ignore[call-overload]
+            if extra is not None:
+                raise UserError(f"{file} line {reader.line_num}: more cells than the header names")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{file} line {reader.line_num}: {error}") from None
+
+
+def _bare_rows(root: Path, caption_column: str | None) -> list[tuple[Path, tuple[str, ...]]]:
+    found = sorted(
+        p for p in root.rglob("*") if p.suffix.lower() in pictures.SUFFIXES and p.is_file()
+    )
+    if not caption_column:
+        return [(path, ()) for path in found]
+    missing = [str(path) for path in found if not path.with_suffix(".txt").is_file()]
+    if missing:
+        raise UserError(
+            f"{root}: captions are missing: no metadata.jsonl or metadata.csv, and no .txt beside "
+            + listed(missing)
+        )
+    texts = [(path, path.with_suffix(".txt")) for path in found]
+    return [(path, checked_captions(_text_of(txt).strip(), str(txt))) for path, txt in texts]
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+# ---------------------------------------------------------------- data sets
+
+
+def read_dataset(
+    name: str,
+    config_name: str | None,
+    image_column: str,
+    caption_column: str | None,
+    cache_dir: str | None,
+) -> Pictures:
+    """The train split of a hub data set, a saved `datasets` folder or a parquet folder."""
+    table = _load_table(name, config_name, cache_dir)
+    for flag, column in (("image_column", image_column), ("caption_column", caption_column)):
+        if column is not None and column not in table.column_names:
+            hint = did_you_mean(column, table.column_names)
+            raise UserError(
+                f"--{flag} {column}: {name} has no such column{hint} "
+                f"(it has: {', '.join(table.column_names)})"
+            )
+    try:
+        # Bytes are decoded by us, so that a broken picture can be named.
+        table = table.cast_column(image_column, datasets.Image(decode=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--image_column {image_column}: not pictures ({str(error)[:80]})"
+        ) from None
+    if caption_column:
+        for index, value in enumerate(table[caption_column]):
+            checked_captions(value, f"{name}, row {index}, column {caption_column!r}")
+    if not len(table):
+        raise UserError(f"--dataset_name {name}: it is empty")
+    return Pictures(table, image_column, caption_column, name)
+
+
+def _load_table(name: str, config_name: str | None, cache_dir: str | None) -> datasets.Dataset:
+    path = Path(name)
+    try:
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            loaded = datasets.load_from_disk(name)
+        else:
+            loaded = datasets.load_dataset(name, config_name, cache_dir=cache_dir)
+    except Exception as error:  # the library raises many kinds, each a matter of the name given
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"--dataset_name {name}: cannot be loaded: {reason[0]}") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if "train" not in loaded:
+            raise UserError(
+                f"--dataset_name {name}: no 'train' split (it has: {', '.join(loaded)})"
+            )
+        return loaded["train"]
+    return loaded
+
+
+# ---------------------------------------------------------------- checks
+
+
+def unreadable(source: Pictures, indices: range, on_done: Callable[[], Any]) -> dict[int, str]:
+    """Open every picture among `indices`; index -> "name: reason" of those that cannot be read."""
+
+    def look(index: int) -> tuple[int, str | None]:
+        record = source[index]
+        try:
+            pictures.open_rgb(record.image)
+        except pictures.BadPicture as error:
+            return index, f"{record.name}: {error}"
+        finally:
+            on_done()
+        return index, None
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return {index: reason for index, reason in pool.map(look, indices) if reason}
+
+
+def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:
+    """How many captions are longer than the tokenizer's limit, of how many."""
+    cut = total = 0
+    batch: list[str] = []
+
+    def flush() -> int:
+        ids = tokenizer(batch, truncation=False, verbose=False).input_ids if batch else []
+        return sum(len(i) > tokenizer.model_max_length for i in ids)
+
+    for value in source.table[source.caption_column]:
+        batch.extend(_captions(value))
+        if len(batch) >= 1000:
+            cut, total, batch = cut + flush(), total + len(batch), []
+    return cut + flush(), total + len(batch)
+
+
+# ---------------------------------------------------------------- the stream
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a global batch is cut: size of a micro-batch, micro-batches, processes, this rank."""
+
+    per_process: int
+    accumulation: int
+    world: int
+    rank: int
+
+    @property
+    def global_batch(self) -> int:
+        """Examples per optimizer step."""
+        return self.per_process * self.accumulation * self.world
+
+
+Key = tuple[int, int, int]  # optimizer step, slot in the global batch, index of the example
+
+
+def keys(seed: int, count: int, split: Split, start: int) -> Iterator[list[Key]]:
+    """This rank's micro-batches from optimizer step `start` on, without end.
+
+    The examples of all steps are one line: the permutations of epoch 0, 1, 2, ... joined, so an
+    epoch's last global batch is completed from the next epoch and nothing is repeated or dropped.
+    """
+    orders: dict[int, Any] = {}
+
+    def index(position: int) -> int:
+        epoch, offset = divmod(position, count)
+        if epoch not in orders:
+            for old in [e for e in orders if e < epoch - 1]:
+                del orders[old]
+            orders[epoch] = draws.order(seed, epoch, count)
+        return int(orders[epoch][offset])
+
+    step = start
+    while True:
+        base = step * split.global_batch
+        for micro in range(split.accumulation):
+            first = (micro * split.world + split.rank) * split.per_process
+            slots = range(first, first + split.per_process)
+            yield [(step, slot, index(base + slot)) for slot in slots]
+        step += 1
+
+
+class Examples(Dataset):
+    """Key -> tensors of one example: the transformed record, its `noise` and its timestep `t`."""
+
+    def __init__(
+        self,
+        source: Pictures,
+        transform: Callable[[Record, int, int], dict[str, torch.Tensor]],
+        seed: int,
+        noise_shape: tuple[int, ...],
+        timesteps: int,
+    ):
+        self.source, self.transform, self.seed = source, transform, seed
+        self.noise_shape, self.timesteps = noise_shape, timesteps
+
+    def __getitem__(self, key: Key) -> dict[str, torch.Tensor]:
+        step, slot, index = key
+        example = self.transform(self.source[index], step, slot)
+        example["noise"] = draws.noise(self.seed, step, slot, self.noise_shape)
+        example["t"] = torch.tensor(draws.timestep(self.seed, step, slot, self.timesteps))
+        return example
+
+
+def loader(examples: Examples, stream: Iterator[list[Key]], workers: int, pin: bool) -> DataLoader:
+    """Micro-batches as dicts of stacked tensors on the CPU, in the order of `stream`."""
+    return DataLoader(
+        examples,
+        batch_sampler=stream,  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        # A generator of its own: torch's global one stays as the training left it.
+        generator=torch.Generator().manual_seed(0),
+    )

@@ -1,0 +1,59 @@
+"""Everything drawn at random in training: pure functions of (seed, step, slot).
+
+`step` counts optimizer steps from 0 and `slot` the place in the global batch, so the draws are the
+same however the global batch is cut into processes and micro-batches, and a resumed run needs no
+saved generator. Each purpose has a stream of its own: switching one on leaves the others as they
+were.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES = range(6)
+
+
+def _generator(*key: int) -> np.random.Generator:
+    # SeedSequence mixes the whole key, so neighbouring steps and slots are unrelated streams.
+    return np.random.default_rng(key)
+
+
+def fresh_seed() -> int:
+    """A seed in [0, 2**31) from the operating system's entropy, for runs that name none."""
+    return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+
+
+def order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The permutation of `count` examples that `epoch` walks through, shape (count,)."""
+    return _generator(seed, ORDER, epoch).permutation(count)
+
+
+def subset(seed: int, count: int, keep: int) -> list[int]:
+    """`keep` of `count` indices, drawn without replacement and sorted (`--max_train_samples`)."""
+    return sorted(order(seed, 2**32, count)[:keep].tolist())
+
+
+def noise(seed: int, step: int, slot: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise for one example, fp32."""
+    values = _generator(seed, NOISE, step, slot).standard_normal(shape, dtype=np.float32)
+    return torch.from_numpy(values)
+
+
+def timestep(seed: int, step: int, slot: int, count: int) -> int:
+    """A uniform timestep in [0, count)."""
+    return int(_generator(seed, TIMESTEP, step, slot).integers(count))
+
+
+def flip(seed: int, step: int, slot: int) -> bool:
+    """Whether this example is mirrored: a fair coin."""
+    return bool(_generator(seed, FLIP, step, slot).integers(2))
+
+
+def choice(seed: int, step: int, slot: int, count: int) -> int:
+    """Which of an example's `count` captions is used."""
+    return int(_generator(seed, CAPTION, step, slot).integers(count))
+
+
+def module_seed(seed: int, step: int, slot: int) -> int:
+    """A seed for torch's own generator, for modules that draw inside `forward` (dropout)."""
+    return int(_generator(seed, MODULES, step, slot).integers(2**31))

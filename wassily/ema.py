@@ -1,0 +1,68 @@
+"""An exponential moving average of the trained list, and a silent stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+DECAY = 0.9999
+
+
+def decay_at(step: int, most: float = DECAY) -> float:
+    """The decay of update `step` (from 1): 0 first, then (1 + n) / (10 + n), at most `most`.
+
+    n = step - 1 earlier updates; so a short run averages over about its last tenth. The values are
+    those of diffusers' EMAModel with its defaults, which the training guide uses.
+    """
+    n = step - 1
+    return min(most, (1 + n) / (10 + n)) if n > 0 else 0.0
+
+
+class Ema:
+    """Averages of named parameters, on their device and in their dtype."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float = DECAY):
+        self.parameters, self.decay = dict(parameters), decay
+        self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the averages towards the parameters after optimizer step `step` (from 1)."""
+        weight = 1 - decay_at(step, self.decay)
+        values = [p.detach() for p in self.parameters.values()]
+        torch._foreach_lerp_(list(self.averages.values()), values, weight)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the parameters hold the averages; after it, what they held before, to the bit."""
+        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._set(self.averages)
+        try:
+            yield
+        finally:
+            self._set(kept)
+
+    def load(self, averages: Mapping[str, Tensor]) -> None:
+        """Take averages from a checkpoint; raises KeyError for a missing name."""
+        for name, average in self.averages.items():
+            average.copy_(averages[name])
+
+    @torch.no_grad()
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+
+class NoEma:
+    """The same, when no average is kept."""
+
+    def update(self, step: int) -> None:
+        """Nothing to do."""
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The parameters as they are."""
+        yield

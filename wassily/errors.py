@@ -1,0 +1,13 @@
+"""The one exception that becomes one line and exit code 2 instead of a stack trace."""
+
+
+class UserError(Exception):
+    """Something the user can mend; the message names the file or flag, and the remedy."""
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """The nearest known name as a hint ("; perhaps you meant ..."), or an empty string."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; perhaps you meant {near[0]!r}" if near else ""

@@ -1,0 +1,142 @@
+"""`wassily generate`: prompts to PNGs that carry what drew them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wassily import draws, models, pictures, sample
+from wassily.config import GenerateConfig
+from wassily.errors import UserError
+from wassily.runtime import DTYPES, Progress, has_accelerator, quiet_libraries
+
+NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+
+
+def generate(config: GenerateConfig) -> None:
+    """Draw every prompt `num_images` times into `out`."""
+    prompts = all_prompts(config)
+    jobs_seed = draws.fresh_seed() if config.seed is None else config.seed
+    jobs = [(prompt, jobs_seed + k) for prompt in prompts for k in range(config.num_images)]
+    files = output_files(config, prompts)
+    quiet_libraries()
+    prior, decoder, device = load_pipelines(config)
+    drawing = sample.Drawing(
+        config.steps,
+        config.prior_steps,
+        config.guidance_scale,
+        config.prior_guidance_scale,
+        config.negative_prompt,
+        config.height,
+        config.width,
+        config.batch_size,
+    )
+    bar = Progress("drawing", len(jobs), unit="picture")
+    drawn = sample.draw(prior, decoder, jobs, drawing, device, bar.advance)
+    bar.close()
+    for (prompt, seed), picture, file in zip(jobs, drawn, files, strict=True):
+        pictures.save_png(picture, file, notes(config, prompt, seed))
+        print(f"{file}  (seed {seed})")
+    if config.grid:
+        path = grid_file(config)
+        rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
+        headings = [f"seed {jobs_seed + k}" for k in range(config.num_images)]
+        pictures.save_png(pictures.sheet(rows, headings, prompts), path, {})
+        print(path)
+
+
+def all_prompts(config: GenerateConfig) -> list[str]:
+    """The prompts of the command line, then those of the file. Raises UserError."""
+    prompts = list(config.prompts)
+    if config.prompts_file is not None:
+        try:
+            text = Path(config.prompts_file).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--prompts_file {config.prompts_file}: {error}") from None
+        prompts += [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise UserError(f"--prompts_file {config.prompts_file}: no prompt in it")
+    if not all(prompt.strip() for prompt in prompts):
+        raise UserError("a prompt is empty")
+    return prompts
+
+
+def output_files(config: GenerateConfig, prompts: list[str]) -> list[Path]:
+    """Where each picture goes: the one file asked for, or numbered files in a folder."""
+    out = Path(config.out)
+    count = len(prompts) * config.num_images
+    if out.suffix.lower() == ".png":
+        if count > 1:
+            raise UserError(f"--out {out}: {count} pictures do not fit one file; name a folder")
+        return [out]
+    if out.is_file():
+        raise UserError(f"--out {out}: a file; name a folder or a .png")
+    used = [int(m[1]) for p in out.glob("*.png") if (m := re.match(r"(\d+)-", p.name))]
+    first = max(used, default=-1) + 1
+    return [
+        out / f"{first + i:03d}-{slug(prompts[i // config.num_images])}.png" for i in range(count)
+    ]
+
+
+def grid_file(config: GenerateConfig) -> Path:
+    """The sheet's name: beside a single file, inside a folder."""
+    out = Path(config.out)
+    return (
+        out.with_name(f"{out.stem}-sheet.png")
+        if out.suffix.lower() == ".png"
+        else out / "sheet.png"
+    )
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a short file name; letters of any script stay."""
+    return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "picture"
+
+
+def notes(config: GenerateConfig, prompt: str, seed: int) -> dict[str, Any]:
+    """What the PNG tells about itself."""
+    return {
+        "prompt": prompt,
+        "negative_prompt": config.negative_prompt or "",
+        "seed": seed,
+        "prior": config.prior,
+        "decoder": config.decoder,
+        "steps": config.steps,
+        "prior_steps": config.prior_steps,
+        "guidance_scale": config.guidance_scale,
+        "prior_guidance_scale": config.prior_guidance_scale,
+    }
+
+
+def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
+    """Both pipelines, and the device to draw on. Raises UserError for a wrong folder."""
+    from accelerate import PartialState
+
+    prior, decoder = models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")
+    device = PartialState().device
+    accelerated = has_accelerator()
+    dtype = torch.float16 if accelerated else torch.float32
+    if config.dtype != "auto":
+        dtype = DTYPES[NAMES[config.dtype]]
+    if dtype == torch.float16 and not accelerated:
+        print("fp16 needs an accelerator and there is none: drawing in fp32")
+        dtype = torch.float32
+    pipelines = []
+    for home, found, make in (
+        ("prior", prior, sample.prior_pipeline),
+        ("decoder", decoder, sample.decoder_pipeline),
+    ):
+        role = models.TRAINED[home]
+        given = {}
+        if found.network:
+            given[role] = models.load_network(found.network, role).eval().to(dtype)
+        pipelines.append(make(found.repository, dtype, config.cache_dir, **given))
+    if config.offload and accelerated:
+        for pipeline in pipelines:
+            pipeline.enable_model_cpu_offload()
+    elif config.offload:
+        print("--offload: there is no accelerator to take the networks off")
+    return pipelines[0], pipelines[1], device

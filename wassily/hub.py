@@ -1,0 +1,59 @@
+"""Creating a repository and uploading a pipeline. The only file that knows huggingface_hub.
+
+Tokens pass through here and nowhere else; none is printed or kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.utils import HfHubHTTPError
+
+from wassily.errors import UserError
+
+UPLOADED = [
+    "model_index.json",
+    "README.md",
+    "samples.png",
+    *(f"{part}/*" for part in ("prior", "image_encoder", "text_encoder", "tokenizer")),
+    *(f"{part}/*" for part in ("image_processor", "scheduler", "unet", "movq")),
+]
+
+
+def _reason(error: Exception, token: str) -> str:
+    return " ".join(str(error).split()).replace(token, "***")[:300]
+
+
+def create(name: str, token: str | None) -> str:
+    """Make sure the repository is there; its full name. Raises UserError in one line.
+
+    Called before the first step, so that a run of days does not end with "not logged in".
+    """
+    usable = token or huggingface_hub.get_token()
+    if not usable:
+        raise UserError(
+            "--push_to_hub: not logged in to the hub; run `hf auth login` or set HF_TOKEN"
+        )
+    try:
+        return huggingface_hub.create_repo(name, exist_ok=True, token=usable).repo_id
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(f"--push_to_hub: cannot create {name}: {_reason(error, usable)}") from None
+
+
+def upload(folder: Path, repository: str, token: str | None) -> None:
+    """Upload the pipeline, its card and its samples, nothing else. Raises UserError."""
+    usable = token or huggingface_hub.get_token() or ""
+    try:
+        huggingface_hub.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="End of training",
+            allow_patterns=UPLOADED,
+            token=usable,
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"--push_to_hub: the upload to {repository} failed, everything is in {folder}: "
+            f"{_reason(error, usable)}"
+        ) from None

@@ -1,0 +1,174 @@
+"""The parts of Kandinsky 2.2 by role: where each lives, how it is loaded, what a folder holds.
+
+The only file that names the model classes of diffusers and transformers for loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from wassily.errors import UserError
+
+MINI = Path(__file__).parent / "mini"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A role's class, the repository that holds it ("prior" or "decoder"), its sub-folder."""
+
+    kind: type
+    home: str
+    folder: str
+
+
+# The PIL flavour gives the same pixels with and without torchvision; older transformers have only
+# it.
+_ImageProcessor = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+
+PARTS = {
+    "prior": Part(diffusers.PriorTransformer, "prior", "prior"),
+    "image_encoder": Part(transformers.CLIPVisionModelWithProjection, "prior", "image_encoder"),
+    "text_encoder": Part(transformers.CLIPTextModelWithProjection, "prior", "text_encoder"),
+    "tokenizer": Part(transformers.CLIPTokenizer, "prior", "tokenizer"),
+    "image_processor": Part(_ImageProcessor, "prior", "image_processor"),
+    "prior_scheduler": Part(diffusers.UnCLIPScheduler, "prior", "scheduler"),
+    "unet": Part(diffusers.UNet2DConditionModel, "decoder", "unet"),
+    "movq": Part(diffusers.VQModel, "decoder", "movq"),
+    "scheduler": Part(diffusers.DDPMScheduler, "decoder", "scheduler"),
+}
+TRAINED = {
+    "prior": "prior",
+    "decoder": "unet",
+}  # home -> the role, and folder, of its trained network
+
+
+def resolve(name: str, home: str) -> str:
+    """The folder or hub name behind a model name; `mini` is the bundled model, paths become
+    absolute.
+
+    Raises UserError for a path that does not exist or is no pipeline folder of that home.
+    """
+    if name == "mini":
+        folder = MINI / home
+        if not folder.is_dir():
+            raise UserError("mini: the bundled model is not part of this installation")
+        return str(folder)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        _check_pipeline_folder(path, home)
+        return str(path.resolve())
+    if path.exists():
+        raise UserError(f"{name}: a file; a {home} is a pipeline folder or a hub name")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise UserError(f"{name}: no such folder (and not a hub name, which reads owner/name)")
+    return name
+
+
+def _check_pipeline_folder(path: Path, home: str) -> None:
+    wanted = TRAINED[home]
+    if (path / wanted / "config.json").is_file():
+        return
+    held = sorted(p.name for p in path.iterdir() if (p / "config.json").is_file())
+    other = next((h for h, part in TRAINED.items() if part in held and h != home), None)
+    hint = f"; it is a {other}'s" if other else ""
+    raise UserError(
+        f"{path}: no sub-folder {wanted!r} with a config.json, so it is no {home} folder{hint}"
+        f" (it holds: {', '.join(held) or 'no part of a model'})"
+    )
+
+
+def load(
+    role: str,
+    repository: str,
+    dtype: torch.dtype = torch.float32,
+    cache_dir: str | None = None,
+) -> Any:
+    """One part of a resolved repository: safetensors only, on the CPU, networks in eval mode,
+    frozen.
+
+    Raises UserError in one line if it is not there or not whole.
+    """
+    part = PARTS[role]
+    network = issubclass(part.kind, nn.Module)
+    options: dict[str, Any] = {"subfolder": part.folder, "cache_dir": cache_dir}
+    if network:
+        options |= {"use_safetensors": True, _dtype_name(part.kind): dtype}
+    try:
+        loaded = part.kind.from_pretrained(repository, **options)  # type: ignore[attr-defined]
+    except (
+        Exception
+    ) as error:  # both libraries raise many kinds, each a matter of the folder or hub
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{repository}: cannot load its {part.folder}: {reason[:300]}") from error
+    return loaded.eval().requires_grad_(False) if network else loaded
+
+
+def _dtype_name(kind: type) -> str:
+    """transformers renamed `torch_dtype` to `dtype` in 4.56; diffusers keeps the old name."""
+    if not issubclass(kind, transformers.PreTrainedModel):
+        return "torch_dtype"
+    version = tuple(int(n) for n in transformers.__version__.split(".")[:2])
+    return "dtype" if version >= (4, 56) else "torch_dtype"
+
+
+def load_network(folder: Path, role: str) -> nn.Module:
+    """A network from a folder of its own (`checkpoint-N/unet`), in fp32 on the CPU."""
+    try:
+        return PARTS[role].kind.from_pretrained(folder, use_safetensors=True)  # type: ignore[attr-defined]
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder}: cannot load the {role}: {reason[:300]}") from error
+
+
+def prior_alpha_bars() -> torch.Tensor:
+    """The prior's training schedule: squared cosine, 1000 steps, capped betas; shape (1000,)."""
+    schedule = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+    return schedule.alphas_cumprod
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A digest of a network's names, shapes and bits, independent of the order of summation."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        whole = raw[: raw.numel() // 4 * 4].view(torch.int32).sum(dtype=torch.int64).item()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} {whole}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where a network to draw with is: a repository, and a folder that replaces its own."""
+
+    repository: str
+    network: Path | None = None
+
+
+def locate(name: str, home: str) -> Trained:
+    """A prior or decoder to draw with: output folder, checkpoint folder, hub name or `mini`.
+
+    A checkpoint folder names the repository of its frozen parts in its state file. Its averaged
+    network is taken where there is one, as the export does.
+    """
+    path = Path(name).expanduser()
+    state = path / "state.json"
+    if not state.is_file():
+        return Trained(resolve(name, home))
+    saved = json.loads(state.read_text(encoding="utf-8"))
+    if saved["role"] != home:
+        raise UserError(f"{name}: a checkpoint of a {saved['role']}, not of a {home}")
+    folder = TRAINED[home]
+    averaged = path / f"{folder}_ema"
+    return Trained(
+        resolve(saved["repositories"][home], home),
+        (averaged if averaged.is_dir() else path / folder).resolve(),
+    )

@@ -1,0 +1,102 @@
+"""What is minimised: `forward(batch, noise, t)` gives the loss of each example, shape (B,).
+
+An objective wraps the network in training and is itself the module that is prepared for many
+processes (DDP and FSDP synchronise in the wrapped module's `forward`). It holds no frozen network:
+a batch brings encodings. Nothing here is drawn at random.
+"""
+
+from collections.abc import Mapping
+
+from diffusers import PriorTransformer, UNet2DConditionModel
+from torch import Tensor, nn
+
+from wassily import diffusion, unpadded
+
+
+class _Weighted(nn.Module):
+    """The noise schedule and the Min-SNR weight that both objectives share."""
+
+    alpha_bars: Tensor
+
+    def __init__(self, alpha_bars: Tensor, prediction: str, snr_gamma: float | None):
+        super().__init__()
+        if prediction not in diffusion.PREDICTIONS:
+            raise ValueError(f"unknown prediction type {prediction!r}")
+        self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
+        self.prediction, self.snr_gamma = prediction, snr_gamma
+
+    def weigh(self, loss: Tensor, alpha_bar: Tensor) -> Tensor:
+        """(B,) -> (B,): times the Min-SNR weight, where a gamma was given."""
+        if self.snr_gamma is None:
+            return loss
+        ratio = diffusion.snr(alpha_bar)
+        return loss * diffusion.min_snr_weight(self.prediction, ratio, self.snr_gamma)
+
+
+class Prior(_Weighted):
+    """Denoise a whitened CLIP image embedding given a text; the network predicts x_0.
+
+    batch: `image_embeds` (B, D) raw, `text_embeds` (B, D), `text_states` (B, N, D), `text_mask` (B,
+    N) bool. noise (B, D), t (B,) in [0, len(alpha_bars)).
+    x_0 = (image_embeds - clip_mean) / clip_std, as the stock pipeline's `post_process_latents`
+    undoes.
+    """
+
+    def __init__(
+        self,
+        net: PriorTransformer,
+        alpha_bars: Tensor,
+        prediction: str = "sample",
+        snr_gamma: float | None = None,
+        recompute: bool = False,
+    ):
+        super().__init__(alpha_bars, prediction, snr_gamma)
+        self.net, self.recompute = net, recompute
+
+    def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
+        """Loss per example, (B,)."""
+        mean, std = self.net.clip_mean.float(), self.net.clip_std.float()
+        x0 = (batch["image_embeds"].float() - mean) / std
+        alpha_bar = self.alpha_bars[t]
+        noisy = diffusion.add_noise(x0, noise, alpha_bar)
+        predicted = unpadded.predict(
+            self.net,
+            noisy,
+            t,
+            batch["text_embeds"].float(),
+            batch["text_states"].float(),
+            batch["text_mask"],
+            recompute=self.recompute,
+        )
+        wanted = diffusion.target(self.prediction, x0, noise, alpha_bar)
+        return self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+
+
+class Decoder(_Weighted):
+    """Denoise MoVQ latents given a CLIP image embedding.
+
+    batch: `latents` (B, C, H/f, W/f) unquantised and unscaled, `image_embeds` (B, D) raw (not
+    whitened). noise like the latents, t (B,). The network gives 2C channels; the loss is on the
+    first C.
+    """
+
+    def __init__(
+        self,
+        net: UNet2DConditionModel,
+        alpha_bars: Tensor,
+        prediction: str = "epsilon",
+        snr_gamma: float | None = None,
+    ):
+        super().__init__(alpha_bars, prediction, snr_gamma)
+        self.net = net
+
+    def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
+        """Loss per example, (B,)."""
+        latents = batch["latents"].float()
+        alpha_bar = self.alpha_bars[t]
+        noisy = diffusion.add_noise(latents, noise, alpha_bar)
+        condition = {"image_embeds": batch["image_embeds"].float()}
+        output = self.net(noisy, t, None, added_cond_kwargs=condition).sample
+        predicted = output[:, : latents.shape[1]]
+        wanted = diffusion.target(self.prediction, latents, noise, alpha_bar)
+        return self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)

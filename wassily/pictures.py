@@ -1,0 +1,170 @@
+"""Pictures: opened safely, turned into what the encoders read, and laid out as labelled sheets.
+
+The only file that knows PIL.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import (
+    Image,
+    ImageDraw,
+    ImageFont,
+    ImageOps,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    features,
+)
+from torch import Tensor
+
+SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".avif",
+        ".jp2",
+    ]
+)
+SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
+FONT = Path(__file__).parent / "fonts" / "labels.ttf"
+
+
+class BadPicture(Exception):
+    """A picture that cannot be read; the message says why, without its name."""
+
+
+def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
+    """A picture as RGB: EXIF rotation applied, transparency laid on white, the first frame if
+    animated.
+
+    16-bit grey is scaled to 8 bits. Raises BadPicture for anything that is not a whole picture.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            picture.load()
+            return _to_rgb(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError:
+        raise BadPicture("not a picture of a known kind") from None
+    except FileNotFoundError:
+        raise BadPicture("no such file") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise BadPicture(
+            str(error).splitlines()[0] if str(error) else type(error).__name__
+        ) from None
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in SIXTEEN_BIT:
+        values = np.asarray(picture).astype(np.float32)
+        picture = Image.fromarray((values.clip(0, 65535) / 257.0).round().astype(np.uint8))
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def mirror(picture: Image.Image) -> Image.Image:
+    """Left and right exchanged."""
+    return ImageOps.mirror(picture)
+
+
+def square_pixels(picture: Image.Image, side: int) -> Tensor:
+    """The centre square, resized bicubically: (3, side, side) fp32 in [-1, 1].
+
+    The crop box and the resampling are those of the training guide's decoder, to the last bit.
+    """
+    width, height = picture.size
+    edge = min(width, height)
+    box = ((width - edge) / 2, (height - edge) / 2, (width + edge) / 2, (height + edge) / 2)
+    # crop() rounds the box itself; reducing_gap=1 lets large pictures shrink in two cheap steps.
+    square = picture.crop(box).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=1)
+    values = np.asarray(square).astype(np.float32) / 127.5 - 1
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+def save_png(picture: Image.Image, path: Path, notes: dict[str, Any]) -> None:
+    """Write a PNG that carries `notes` as text chunks (prompt, seed, model, ...)."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in notes.items():
+        info.add_itxt(key, str(value))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, pnginfo=info)
+
+
+def _font(size: int) -> Any:
+    if FONT.exists():
+        engine = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
+        return ImageFont.truetype(str(FONT), size, layout_engine=engine)
+    return ImageFont.load_default(size)
+
+
+def _wrap(text: str, font: Any, width: int, most: int) -> list[str]:
+    """Words in at most `most` lines no wider than `width` pixels; the last ends in "…" if cut."""
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and font.getlength(longer) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = longer
+    lines.append(line)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    last = lines[-1]
+    while len(last) > 1 and font.getlength(last + "…") > width:
+        last = last[:-1]
+    return [*lines[:-1], last if last == lines[-1] else last + "…"]
+
+
+def sheet(
+    rows: list[list[Image.Image]], columns: list[str], labels: list[str], title: str = ""
+) -> Image.Image:
+    """A labelled contact sheet: one row of pictures per label, one column per heading.
+
+    Small pictures are enlarged without smoothing, so that a 32-pixel model is not flattered.
+    """
+    edge = max(max(p.size) for row in rows for p in row)
+    scale = max(1, round(160 / edge))
+    cell = (edge * scale, edge * scale)
+    gap, label_width, size = 10, 240, 15
+    font = _font(size)
+    line = size + 6
+    top = gap + line * (bool(title) + any(columns)) + gap
+    count = max(len(row) for row in rows)
+    width = label_width + (cell[0] + gap) * count + gap
+    page = Image.new("RGB", (width, top + (cell[1] + gap) * len(rows)), "white")
+    pen = ImageDraw.Draw(page)
+    if title:
+        pen.text((gap, gap), title, fill="black", font=font)
+    for c, heading in enumerate(columns):
+        cut = _wrap(heading, font, cell[0], 1)[0]
+        pen.text((label_width + c * (cell[0] + gap), top - line - 2), cut, fill="#555", font=font)
+    for r, row in enumerate(rows):
+        y = top + r * (cell[1] + gap)
+        words = _wrap(labels[r], font, label_width - 2 * gap, max(1, cell[1] // line))
+        for i, text in enumerate(words):
+            pen.text((gap, y + i * line), text, fill="black", font=font)
+        for c, picture in enumerate(row):
+            big = picture.resize(
+                (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
+            )
+            page.paste(big, (label_width + c * (cell[0] + gap), y))
+    return page

@@ -1,0 +1,130 @@
+"""What a run leaves behind besides checkpoints: its log, its samples, its pipeline folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wassily import checkpoint, pictures, sample
+from wassily.card import Facts, model_card
+from wassily.config import TrainConfig
+from wassily.ema import Ema, NoEma
+from wassily.runtime import Progress, Runtime
+
+LOG = "log.jsonl"
+VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script
+
+
+class Results:
+    """The output folder of one run; all processes call each method, the first one writes."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        repositories: dict[str, str],
+        output_dir: Path,
+        runtime: Runtime,
+        seed: int,
+        role: str,
+        net: nn.Module,
+        ema: Ema | NoEma,
+    ):
+        self.config, self.repositories, self.output_dir = config, repositories, output_dir
+        self.runtime, self.seed, self.role, self.net, self.ema = runtime, seed, role, net, ema
+
+    # -- numbers
+
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after `step`: a run that was killed goes on from its checkpoint."""
+        path = self.output_dir / LOG
+        if self.runtime.main and path.exists():
+            whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            checkpoint.write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One line into log.jsonl, and the same numbers to the trackers."""
+        self.runtime.log(values, step)
+        if self.runtime.main:
+            with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+    # -- samples
+
+    def validate(self, step: int) -> None:
+        """Draw the validation prompts with the weights in training (averaged, if so configured)."""
+        if self.config.validation_prompts and self.runtime.main:
+            self._draw_samples(step)
+        self.runtime.wait()
+
+    def _draw_samples(self, step: int) -> None:
+        prompts = list(self.config.validation_prompts)
+        folder = self.output_dir / "validation" / f"step-{step}"
+        if (folder / "sheet.png").exists():
+            shutil.rmtree(folder)
+        bar = Progress(
+            f"samples at step {step}", len(prompts), shown=self.runtime.main, unit="picture"
+        )
+        self.net.eval()
+        with self.ema.applied(), self.runtime.accelerator.autocast():
+            drawn = self._draw([(prompt, self.seed) for prompt in prompts], bar)
+        self.net.train()
+        bar.close()
+        for number, (prompt, picture) in enumerate(zip(prompts, drawn, strict=True)):
+            notes = {"prompt": prompt, "seed": self.seed, "step": step, "run": self.output_dir.name}
+            pictures.save_png(picture, folder / f"{number:02d}.png", notes)
+        sheet = pictures.sheet([[p] for p in drawn], [f"step {step}"], prompts)
+        pictures.save_png(sheet, folder / "sheet.png", {})
+        shutil.copyfile(folder / "sheet.png", self.output_dir / "samples.png")
+        self.runtime.log_pictures("validation", drawn, prompts, step)
+
+    def _draw(self, jobs: list[tuple[str, int]], bar: Progress) -> list[Any]:
+        prior = sample.prior_pipeline(
+            self.repositories["prior"],
+            self.runtime.weight_dtype,
+            self.config.cache_dir,
+            **({"prior": self.net} if self.role == "prior" else {}),
+        )
+        decoder = sample.decoder_pipeline(
+            self.repositories["decoder"],
+            self.runtime.weight_dtype,
+            self.config.cache_dir,
+            **({"unet": self.net} if self.role == "unet" else {}),
+        )
+        side = self.config.resolution
+        drawing = sample.Drawing(steps=VALIDATION_STEPS, height=side, width=side, batch_size=1)
+        # The trained network must stay where it is; the others leave with the pipelines.
+        return sample.draw(
+            prior, decoder, jobs, drawing, self.runtime.device, bar.advance, stay=True
+        )
+
+    # -- the pipeline
+
+    def export(self, facts: Facts) -> None:
+        """Write the stock pipeline folder of the trained network, with its model card."""
+        if self.runtime.main:
+            card = model_card(self.config, facts, self.runtime.precision)
+            with self.ema.applied():
+                checkpoint.export(self.output_dir, self._save_pipeline, card)
+            self.runtime.say(f"the {facts.role} is in {self.output_dir}: {self._next(facts)}")
+        self.runtime.wait()
+
+    def _save_pipeline(self, folder: Path) -> None:
+        home = self.config.role
+        make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
+        pipeline = make(
+            self.repositories[home],
+            self.runtime.weight_dtype,
+            self.config.cache_dir,
+            **{self.role: self.net},
+        )
+        pipeline.save_pretrained(folder)
+
+    def _next(self, facts: Facts) -> str:
+        prompt = (*self.config.validation_prompts, "a photo of a cat")[0]
+        ends = {"prior": facts.prior, "decoder": facts.decoder, facts.role: str(self.output_dir)}
+        return f'wassily generate "{prompt}" --prior {ends["prior"]} --decoder {ends["decoder"]}'

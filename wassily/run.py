@@ -1,0 +1,339 @@
+"""One training from its checks to its export: `train(config)`."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wassily import adapt, checkpoint, data, draws, hub, models, optim, recipes, schema
+from wassily import config as configs
+from wassily import runtime as runtimes
+from wassily.card import Facts
+from wassily.config import TrainConfig
+from wassily.ema import Ema, NoEma
+from wassily.errors import UserError
+from wassily.results import Results
+from wassily.runtime import Runtime
+from wassily.train import Events, Pending, Span, fit
+
+
+def check_surroundings(config: TrainConfig) -> dict[str, str]:
+    """The resolved repositories by home; raises UserError for what can fail before loading."""
+    missing = runtimes.tracker_missing(config.report_to, configs.TRACKER_PACKAGES)
+    if missing:
+        raise UserError(
+            f"--report_to {missing}: the package is not installed; pip install {missing}, "
+            "or --report_to none"
+        )
+    if config.use_8bit_adam:
+        optim.check_8bit()
+    repositories = {
+        "prior": models.resolve(config.pretrained_prior_model_name_or_path, "prior"),
+        "decoder": models.resolve(config.pretrained_decoder_model_name_or_path, "decoder"),
+    }
+    local = Path(repositories["prior"]).is_absolute()
+    if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:
+        raise UserError(
+            "--push_to_hub: the prior is a local folder, which others do not have: "
+            "name its repository with --hub_prior_id"
+        )
+    return repositories
+
+
+def train(config: TrainConfig) -> None:
+    """Train one network as the config says, and leave a stock pipeline folder."""
+    repositories = check_surroundings(config)
+    output_dir = Path(config.output_dir)
+    runtime = Runtime(
+        config.mixed_precision,
+        config.gradient_accumulation_steps,
+        config.output_dir,
+        config.logging_dir,
+        config.report_to,
+    )
+    try:
+        start_from = runtime.shared(lambda: _begin(config, output_dir))
+        saved = checkpoint.load_state(start_from) if start_from else None
+        seed = _seed(config, saved, runtime)
+        repository = runtime.shared(lambda: _hub_repository(config, output_dir))
+        Run(config, repositories, output_dir, runtime, seed, start_from, saved, repository).go()
+    finally:
+        runtime.end()
+
+
+def _begin(config: TrainConfig, output_dir: Path) -> Path | None:
+    """Make room for the output; the checkpoint to go on from."""
+    chosen = checkpoint.chosen(config.resume_from_checkpoint, output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.sweep(output_dir)
+        checkpoint.write_text(output_dir / "run.toml", schema.to_toml(config))
+    except OSError as error:
+        raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
+    return chosen
+
+
+def _seed(config: TrainConfig, saved: dict[str, Any] | None, runtime: Runtime) -> int:
+    if config.seed is not None:
+        return config.seed
+    if saved:
+        return int(saved["signature"]["seed"])
+    return int(runtime.shared(draws.fresh_seed))
+
+
+def _hub_repository(config: TrainConfig, output_dir: Path) -> str | None:
+    if not config.push_to_hub:
+        return None
+    return hub.create(config.hub_model_id or output_dir.resolve().name, config.hub_token)
+
+
+class Run:
+    """One training from its parts to its export; each method is a stage of `go`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        repositories: dict[str, str],
+        output_dir: Path,
+        runtime: Runtime,
+        seed: int,
+        start_from: Path | None,
+        saved: dict[str, Any] | None,
+        hub_repository: str | None,
+    ):
+        self.config, self.repositories, self.output_dir = config, repositories, output_dir
+        self.runtime, self.seed, self.start_from, self.saved = runtime, seed, start_from, saved
+        self.hub_repository = hub_repository
+
+    def go(self) -> None:
+        """Check, load, train, export."""
+        self.load()
+        self.announce()
+        self.train()
+        self.finish()
+
+    def load(self) -> None:
+        """Data, network, optimizer; and the state of a checkpoint, if there is one."""
+        config, runtime = self.config, self.runtime
+        self.source = recipes.checked_pictures(config, self.seed, runtime)
+        self.split = data.Split(
+            config.train_batch_size, config.gradient_accumulation_steps, runtime.world, runtime.rank
+        )
+        self.kit = recipes.make_kit(config, self.repositories, self.seed, runtime)
+        self.role = models.TRAINED[config.role]
+        self.signature = self._signature()
+        if self.start_from and self.saved:
+            checkpoint.check_signature(self.saved["signature"], self.signature, self.start_from)
+            network = models.load_network(self.start_from / self.role, self.role)
+            self.kit.net.load_state_dict(network.state_dict())
+        if config.allow_tf32:
+            runtimes.allow_tf32()
+        if config.enable_xformers_memory_efficient_attention:
+            recipes.use_xformers(self.kit.net, runtime)
+        self.trained = adapt.trained_parameters(self.kit.net)
+        self.kit.objective.to(runtime.device)
+        parameters = list(self.trained.values())
+        self.optimizer = optim.optimizer(config, parameters, runtime.device)
+        self.ema: Ema | NoEma = Ema(self.trained) if config.use_ema else NoEma()
+        self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
+        self.pending = Pending(torch.zeros((), device=runtime.device))
+        if self.start_from and self.saved:
+            self._restore(self.start_from, self.saved)
+
+    def _signature(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be gone on with."""
+        config = self.config
+        names = sorted(adapt.trained_parameters(self.kit.net))
+        return {
+            "network": config.role,
+            "base model": models.fingerprint(self.kit.net),
+            "data set": self.source.fingerprint(),
+            "pictures": len(self.source),
+            "trained list": f"{len(names)} tensors, {hash_of(names)}",
+            "global batch": self.split.global_batch,
+            "precision": self.runtime.precision,
+            "seed": self.seed,
+            "resolution": config.resolution if config.role == "decoder" else None,
+            "random_flip": config.random_flip,
+            "use_ema": config.use_ema,
+            "use_8bit_adam": config.use_8bit_adam,
+        }
+
+    def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
+        checkpoint.load_optimizer(folder, self.optimizer, self.trained)
+        if isinstance(self.ema, Ema):
+            averaged = models.load_network(folder / f"{self.role}_ema", self.role)
+            self.ema.load(averaged.state_dict())
+        self.runtime.load_scaler(saved["scaler"])
+        total, self.pending.steps = saved["pending_loss"]
+        self.pending.total.fill_(total)
+        before, now = saved["config"], json.loads(json.dumps(schema.public(self.config)))
+        for name in (
+            "learning_rate",
+            "lr_scheduler",
+            "lr_warmup_steps",
+            "snr_gamma",
+            "max_grad_norm",
+        ):
+            if before.get(name) != now[name]:
+                self.runtime.say(
+                    f"changed since the checkpoint: {name} {before.get(name)} -> {now[name]}"
+                )
+
+    @property
+    def start(self) -> int:
+        """Optimizer steps done already."""
+        return int(self.saved["step"]) if self.saved else 0
+
+    @property
+    def stop(self) -> int:
+        """Optimizer steps in all."""
+        per_epoch = len(self.source) / self.split.global_batch
+        return self.config.max_train_steps or math.ceil(self.config.num_train_epochs * per_epoch)
+
+    def announce(self) -> None:
+        """Say what will happen, before the first step."""
+        say, config, runtime = self.runtime.say, self.config, self.runtime
+        for line in schema.to_toml(config).splitlines()[1:]:
+            say(f"  {line}")
+        millions = sum(p.numel() for p in self.trained.values()) / 1e6
+        say(
+            f"training the {config.role}: {millions:.1f} M parameters "
+            f"in {len(self.trained)} tensors"
+        )
+        say(
+            f"{len(self.source)} pictures, global batch {self.split.global_batch} = "
+            f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "
+            f"{runtime.world} process(es), {self.stop} steps = "
+            f"{self.stop * self.split.global_batch / len(self.source):.1f} epochs"
+        )
+        say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
+        if config.role == "prior":
+            tokenizer = self.kit.transform.keywords["tokenizer"]  # type: ignore[attr-defined]
+            cut, total = runtime.shared(lambda: data.count_cut(self.source, tokenizer))
+            limit = tokenizer.model_max_length
+            say(f"{cut} of {total} captions are longer than {limit} tokens and are cut there")
+        if self.start_from:
+            say(f"going on from {self.start_from} at step {self.start}")
+            if self.start > self.stop:
+                raise UserError(
+                    f"{self.start_from.name} is past the end: "
+                    f"raise --max_train_steps above {self.stop}"
+                )
+        runtime.start_trackers(config.tracker_project_name, schema.public(config))
+
+    def train(self) -> None:
+        """The loop."""
+        config, runtime = self.config, self.runtime
+        examples = data.Examples(
+            self.source,
+            self.kit.transform,
+            self.seed,
+            self.kit.noise_shape,
+            len(self.kit.objective.alpha_bars),  # type: ignore[arg-type]
+        )
+        stream = data.keys(self.seed, len(self.source), self.split, self.start)
+        pin = runtime.device.type == "cuda"
+        loader = data.loader(examples, stream, config.dataloader_num_workers, pin)
+        self.results = Results(
+            config,
+            self.repositories,
+            self.output_dir,
+            runtime,
+            self.seed,
+            self.role,
+            self.kit.net,
+            self.ema,
+        )
+        self.results.rewind(self.start)
+        fit(
+            self.objective,
+            list(self.trained.values()),
+            self.optimizer,
+            recipes.batches(self.kit, loader, runtime),
+            span=Span(
+                self.start,
+                self.stop,
+                config.gradient_accumulation_steps,
+                self.seed,
+                self.split.global_batch,
+            ),
+            learning_rate=optim.learning_rate(config, self.stop),
+            max_grad_norm=config.max_grad_norm,
+            ema=self.ema,
+            events=Events(
+                log_every=config.logging_steps,
+                on_log=self.results.log,
+                save_at=lambda done: done % config.checkpointing_steps == 0,
+                on_save=self.save,
+                validate_at=self._ends_an_epoch_to_validate,
+                on_validate=self.results.validate,
+            ),
+            runtime=runtime,
+            pending=self.pending,
+        )
+
+    def _ends_an_epoch_to_validate(self, done: int) -> bool:
+        batch, count = self.split.global_batch, len(self.source)
+        before, after = (done - 1) * batch // count, done * batch // count
+        return any(epoch % self.config.validation_epochs == 0 for epoch in range(before, after))
+
+    def save(self, done: int, pending: Pending) -> None:
+        """Write checkpoint-<done>, then remove what is beyond the limit."""
+        if self.runtime.main:
+            folder = self.output_dir / f"checkpoint-{done}"
+            state = {
+                "format": 1,
+                "step": done,
+                "role": self.config.role,
+                "repositories": self.repositories,
+                "signature": self.signature,
+                "config": schema.public(self.config),
+                "pending_loss": [float(pending.total), pending.steps],
+                "scaler": self.runtime.scaler_state(),
+            }
+            checkpoint.write_whole(folder, functools.partial(self._write, state=state))
+            checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
+        self.runtime.wait()
+
+    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+        self.kit.net.save_pretrained(folder / self.role)  # type: ignore[operator]
+        if isinstance(self.ema, Ema):
+            with self.ema.applied():
+                self.kit.net.save_pretrained(folder / f"{self.role}_ema")  # type: ignore[operator]
+        checkpoint.save_optimizer(folder, self.optimizer, self.trained)
+        checkpoint.save_state(folder, state)
+
+    def finish(self) -> None:
+        """Draw the last samples, export the pipeline with its card, upload it if asked to."""
+        self.results.validate(self.stop)
+        facts = Facts(
+            name=self.hub_repository or str(self.output_dir.resolve()),
+            role=self.config.role,
+            base=self.repositories[self.config.role],
+            prior=self.config.hub_prior_id or self.repositories["prior"],
+            decoder=self.repositories["decoder"],
+            data=self.config.dataset_name or str(self.config.train_data_dir),
+            data_is_public=bool(self.config.dataset_name)
+            and not Path(str(self.config.dataset_name)).exists(),
+            steps=self.stop,
+            pictures=len(self.source),
+            seed=self.seed,
+            has_samples=bool(self.config.validation_prompts),
+        )
+        self.results.export(facts)
+        if self.hub_repository and self.runtime.main:
+            hub.upload(self.output_dir, self.hub_repository, self.config.hub_token)
+            self.runtime.say(f"uploaded to {self.hub_repository}")
+        self.runtime.wait()
+
+
+def hash_of(names: list[str]) -> str:
+    """A short digest of a list of names."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]

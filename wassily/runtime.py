@@ -1,0 +1,256 @@
+"""Device, precision, processes, trackers and progress. The only file that knows accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import accelerate
+import torch
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from wassily.errors import UserError
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PATIENCE = timedelta(
+    hours=2
+)  # others wait while one process draws samples or writes a large export
+
+
+def quiet_libraries() -> None:
+    """No advice and no progress bars of the libraries between ours; their errors still show."""
+    import datasets
+    import diffusers
+    import transformers
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="(diffusers|transformers)")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def has_accelerator() -> bool:
+    """Whether this process computes on anything but a CPU."""
+    return accelerate.PartialState().device.type != "cpu"
+
+
+def _precision(asked: str | None) -> tuple[str, str | None]:
+    """The precision to run in, and a line to say if it is not the one asked for."""
+    wanted = asked or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if wanted == "fp16" and not has_accelerator():
+        return "no", "fp16 needs an accelerator and there is none: computing in fp32"
+    return wanted if wanted in DTYPES else "no", None
+
+
+class Runtime:
+    """One process of a run, and what it shares with the others."""
+
+    def __init__(
+        self,
+        mixed_precision: str | None,
+        accumulation: int,
+        output_dir: str,
+        logging_dir: str,
+        report_to: str,
+    ):
+        accelerate.PartialState(timeout=PATIENCE)
+        precision, remark = _precision(mixed_precision)
+        self.accelerator = accelerate.Accelerator(
+            gradient_accumulation_steps=accumulation,
+            mixed_precision=precision,
+            log_with=None if report_to == "none" else report_to,
+            project_config=ProjectConfiguration(
+                project_dir=output_dir, logging_dir=os.path.join(output_dir, logging_dir)
+            ),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
+        self.precision, self.device = precision, self.accelerator.device
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.main = self.accelerator.is_main_process
+        self.weight_dtype = DTYPES[precision]
+        quiet_libraries()
+        if remark:
+            self.say(remark)
+
+    # -- processes
+
+    def say(self, line: str) -> None:
+        """Print a line once, without cutting through the progress bar."""
+        if self.main:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    def shared(self, make: Callable[[], Any]) -> Any:
+        """What the first process made, on all of them; its UserError is raised on all too."""
+        box: list[Any] = [None, None]
+        if self.main:
+            try:
+                box = [make(), None]
+            except UserError as error:
+                box = [None, str(error)]
+        if self.world > 1:
+            broadcast_object_list(box)
+        if box[1] is not None:
+            raise UserError(box[1])
+        return box[0]
+
+    def gathered(self, found: dict[int, str]) -> dict[int, str]:
+        """The union of what each process found."""
+        parts = accelerate.utils.gather_object([found]) if self.world > 1 else [found]
+        return {key: value for part in parts for key, value in part.items()}
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes, without waiting for the device."""
+        return self.accelerator.reduce(value, "mean") if self.world > 1 else value
+
+    # -- the step
+
+    def prepare(self, objective: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
+        """Both wrapped for the device, the precision and the processes."""
+        return self.accelerator.prepare(objective, optimizer)
+
+    def accumulate(self, objective: nn.Module) -> Any:
+        """A context for one micro-batch: gradients are exchanged only with the last of a step."""
+        return self.accelerator.accumulate(objective)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a micro-batch's mean loss, divided by the accumulation."""
+        self.accelerator.backward(loss)
+
+    def clip(self, parameters: list[nn.Parameter], most: float) -> None:
+        """Scale the gradient down to a norm of at most `most`."""
+        self.accelerator.clip_grad_norm_(parameters, most)
+
+    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors on this process's device, copied while it computes if they are pinned."""
+        return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+
+    def scaler_state(self) -> dict[str, Any] | None:
+        """The fp16 loss scaler's numbers, if there is one."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        return scaler.state_dict() if scaler is not None else None
+
+    def load_scaler(self, state: dict[str, Any] | None) -> None:
+        """Put a saved state back into the fp16 loss scaler."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and state:
+            scaler.load_state_dict(state)
+
+    # -- trackers
+
+    def start_trackers(self, project: str, config: dict[str, Any]) -> None:
+        """Open the trackers with the config as plain values."""
+        if not self.accelerator.log_with:
+            return
+        plain = {
+            k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in config.items()
+        }
+        self.accelerator.init_trackers(project, plain)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Send numbers to the trackers."""
+        if self.accelerator.log_with:
+            self.accelerator.log(values, step=step)
+
+    def log_pictures(self, name: str, pictures: list[Any], captions: list[str], step: int) -> None:
+        """Send pictures with their captions to every tracker that can take them."""
+        import numpy as np
+
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "wandb":
+                import wandb
+
+                shown = [wandb.Image(p, caption=c) for p, c in zip(pictures, captions, strict=True)]
+                tracker.log({name: shown}, step=step)
+            elif hasattr(tracker, "log_images"):
+                stack = np.stack([np.asarray(p) for p in pictures])
+                tracker.log_images({name: stack}, step=step, dataformats="NHWC")
+            else:
+                self.say(f"{tracker.name} takes no pictures: they are in the output folder only")
+
+    def end(self) -> None:
+        """Close trackers and processes."""
+        self.accelerator.end_training()
+
+
+# ---------------------------------------------------------------- settings, progress
+
+
+def tracker_missing(report_to: str, known: tuple[str, ...]) -> str | None:
+    """The package a tracker lacks, or None."""
+    if report_to in known and importlib.util.find_spec(report_to) is None:
+        return report_to
+    return None
+
+
+def allow_tf32() -> None:
+    """TF32 for fp32 matrix products and convolutions on Ampere and newer."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+
+class Progress:
+    """A bar with time left on a terminal; a plain line now and then where there is none."""
+
+    EVERY = 30.0  # seconds between plain lines
+
+    def __init__(
+        self, what: str, total: int, done: int = 0, shown: bool = True, unit: str = "step"
+    ):
+        self.what, self.total, self.done, self.shown = what, total, done, shown
+        terminal = shown and sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=done, desc=what, unit=unit, disable=not terminal, smoothing=0.1
+        )
+        self.plain = shown and not terminal
+        self.started, self.first, self.said = time.monotonic(), done, time.monotonic()
+        self.notes: dict[str, Any] = {}
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more are done."""
+        self.done += count
+        self.bar.update(count)
+        now = time.monotonic()
+        if self.plain and now - self.said > self.EVERY:
+            self.said = now
+            left = (now - self.started) / (self.done - self.first) * (self.total - self.done)
+            notes = "".join(f", {k} {v}" for k, v in self.notes.items())
+            took = timedelta(seconds=round(left))
+            print(f"{self.what}: {self.done} of {self.total}{notes}, {took} left", flush=True)
+
+    def note(self, **values: Any) -> None:
+        """Values to show beside the bar."""
+        self.notes |= values
+        self.bar.set_postfix(self.notes)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self.bar.close()
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, shown: bool = True, unit: str = "it") -> Iterator[Progress]:
+    """A Progress that closes by itself."""
+    bar = Progress(what, total, shown=shown, unit=unit)
+    try:
+        yield bar
+    finally:
+        bar.close()

@@ -1,0 +1,153 @@
+"""Parts -> the two stock pipelines -> pictures. The only file that draws with diffusers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+from torch import Tensor
+
+from wassily import models
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How to draw; the defaults are the stock pipelines'."""
+
+    steps: int = 100
+    prior_steps: int = 25
+    guidance_scale: float = 4.0
+    prior_guidance_scale: float = 4.0
+    negative_prompt: str | None = None
+    height: int | None = None
+    width: int | None = None
+    batch_size: int = 4
+
+
+def prior_pipeline(
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+) -> KandinskyV22PriorPipeline:
+    """The stock prior pipeline of a repository; parts in `given` (by role) replace its own."""
+    roles = (
+        "prior",
+        "image_encoder",
+        "text_encoder",
+        "tokenizer",
+        "image_processor",
+        "prior_scheduler",
+    )
+    parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
+    scheduler = parts.pop("prior_scheduler")
+    return _silent(KandinskyV22PriorPipeline(scheduler=scheduler, **parts))
+
+
+def decoder_pipeline(
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+) -> KandinskyV22Pipeline:
+    """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
+    roles = ("unet", "movq", "scheduler")
+    parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
+    return _silent(KandinskyV22Pipeline(**parts))
+
+
+def _silent(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def native_size(pipeline: KandinskyV22Pipeline) -> int:
+    """The side in pixels that the decoder was made for."""
+    sample = pipeline.unet.config.sample_size
+    return int(sample or 64) * pipeline.movq_scale_factor
+
+
+@contextlib.contextmanager
+def on(pipeline: Any, device: torch.device, stay: bool) -> Iterator[Any]:
+    """The pipeline on `device` inside; back on the CPU after it unless it may `stay`.
+
+    A pipeline that offloads by itself is left alone.
+    """
+    if getattr(pipeline, "_offload_device", None) is not None:
+        yield pipeline
+        return
+    pipeline.to(device)
+    try:
+        yield pipeline
+    finally:
+        if not stay and device.type != "cpu":
+            pipeline.to("cpu")
+
+
+@torch.no_grad()
+def embed(
+    pipeline: KandinskyV22PriorPipeline,
+    prompts: list[str],
+    generators: list[torch.Generator],
+    drawing: Drawing,
+) -> tuple[Tensor, Tensor]:
+    """Prompts -> image embeddings and their negatives, each (B, D), with one generator a picture.
+
+    A negative prompt goes one picture at a time: the stock pipeline then draws twice the noise, and
+    only so is a picture independent of its neighbours.
+    """
+    options = {
+        "num_inference_steps": drawing.prior_steps,
+        "guidance_scale": drawing.prior_guidance_scale,
+    }
+    if drawing.negative_prompt is None:
+        output = pipeline(prompts, generator=generators, **options)
+        return output.image_embeds, output.negative_image_embeds
+    pairs = [
+        pipeline(prompt, negative_prompt=drawing.negative_prompt, generator=generator, **options)
+        for prompt, generator in zip(prompts, generators, strict=True)
+    ]
+    return (
+        torch.cat([p.image_embeds for p in pairs]),
+        torch.cat([p.negative_image_embeds for p in pairs]),
+    )
+
+
+def draw(
+    prior: KandinskyV22PriorPipeline,
+    decoder: KandinskyV22Pipeline,
+    jobs: list[tuple[str, int]],
+    drawing: Drawing,
+    device: torch.device,
+    on_done: Callable[[int], Any] = lambda count: None,
+    stay: bool = False,
+) -> list[Any]:
+    """(prompt, seed) pairs -> PIL pictures in that order.
+
+    Each picture has a generator of its own that goes through both stages, so for one picture the
+    result is that of the stock combined pipeline. Each stage is on the device only while it works,
+    unless `stay`. `on_done` is called with the number of pictures finished.
+    """
+    generators = [torch.Generator().manual_seed(seed) for _, seed in jobs]
+    size = native_size(decoder)
+    chunks = [
+        range(i, min(i + drawing.batch_size, len(jobs)))
+        for i in range(0, len(jobs), drawing.batch_size)
+    ]
+    with on(prior, device, stay):
+        embeds = [
+            embed(prior, [jobs[i][0] for i in chunk], [generators[i] for i in chunk], drawing)
+            for chunk in chunks
+        ]
+    pictures: list[Any] = []
+    with on(decoder, device, stay):
+        for chunk, (positive, negative) in zip(chunks, embeds, strict=True):
+            pictures += decoder(
+                image_embeds=positive,
+                negative_image_embeds=negative,
+                height=drawing.height or size,
+                width=drawing.width or size,
+                num_inference_steps=drawing.steps,
+                guidance_scale=drawing.guidance_scale,
+                generator=[generators[i] for i in chunk],
+            ).images
+            on_done(len(chunk))
+    return pictures

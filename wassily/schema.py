@@ -1,0 +1,105 @@
+"""Configs as plain values: type checks, names from a mapping, TOML out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from typing import Annotated, Any, Literal
+
+from wassily.errors import UserError, did_you_mean
+
+SECRETS = frozenset({"hub_token"})
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type; an int passes for a float, a bool for no number."""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return _fits(value, typing.get_args(kind)[0])
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(kind))
+    if origin is Literal:
+        return value in typing.get_args(kind)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(v, typing.get_args(kind)[0]) for v in value)
+    if kind is float:
+        return (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        )
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def describe_type(kind: Any) -> str:
+    """A type as a person would say it: "a whole number", "one of no, fp16, bf16", ..."""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return describe_type(typing.get_args(kind)[0])
+    if origin in (typing.Union, types.UnionType):
+        inner = [describe_type(k) for k in typing.get_args(kind) if k is not type(None)]
+        return " or ".join(inner)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if origin is tuple:
+        return "a list of texts"
+    names = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def check_types(config: Any) -> None:
+    """Raise UserError naming the first field whose value is not of its annotated type."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not _fits(value, hints[field.name]):
+            wanted = describe_type(hints[field.name])
+            raise UserError(f"--{field.name}: {value!r} is not {wanted}")
+
+
+def from_mapping(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Check the names of a mapping (a TOML file) against a config class; lists become tuples.
+
+    Raises UserError naming `where`, the unknown key and the nearest known one.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]
+    if "validation_prompt" in values:
+        values = {
+            ("validation_prompts" if k == "validation_prompt" else k): v for k, v in values.items()
+        }
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown name {key!r}{did_you_mean(key, known)}")
+    tuples = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    if isinstance(tuples.get("validation_prompts"), str):
+        tuples["validation_prompts"] = (tuples["validation_prompts"],)
+    return tuples
+
+
+def public(config: Any) -> dict[str, Any]:
+    """The config as plain values, without secrets: fit to be printed, saved, sent."""
+    values = dataclasses.asdict(config)
+    return {key: value for key, value in values.items() if key not in SECRETS}
+
+
+def to_toml(config: Any) -> str:
+    """The config as TOML that `--config` reads back; unset values and secrets are left out."""
+    lines = [f"# {type(config).__name__}: run again with --config THIS_FILE"]
+    for key, value in public(config).items():
+        if value is not None:
+            lines.append(f"{key} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string, but for DEL, which JSON leaves bare.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
