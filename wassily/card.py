@@ -79,12 +79,12 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     """The whole card as Markdown."""
     prompts = list(config.validation_prompts)
     data = facts.data if facts.data_is_public else "a folder of the author's own"
-    parts = [
-        front_matter(facts),
-        f"# {escaped(facts.name.rstrip('/').rsplit('/', 1)[-1])}",
+    origin = (
         f"The {facts.role} of Kandinsky 2.2, fine-tuned from **{escaped(facts.base)}** on "
-        f"**{escaped(data)}** ({facts.pictures} pictures).",
-    ]
+        f"**{escaped(data)}** ({facts.pictures} pictures)."
+    )
+    title = escaped(facts.name.rstrip("/").rsplit("/", 1)[-1])
+    parts = [front_matter(facts), f"# {title}", origin]
     if facts.has_samples:
         parts += ["## Samples", "![samples](./samples.png)"]
         parts += ["\n".join(f"- {escaped(prompt)}" for prompt in prompts)]

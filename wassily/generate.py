@@ -11,7 +11,7 @@ import torch
 from wassily import draws, models, pictures, sample
 from wassily.config import GenerateConfig
 from wassily.errors import UserError
-from wassily.runtime import DTYPES, Progress, has_accelerator, quiet_libraries
+from wassily.runtime import DTYPES, Progress, has_accelerator, process_state, quiet_libraries
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
@@ -113,10 +113,8 @@ def notes(config: GenerateConfig, prompt: str, seed: int) -> dict[str, Any]:
 
 def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
     """Both pipelines, and the device to draw on. Raises UserError for a wrong folder."""
-    from accelerate import PartialState
-
     prior, decoder = models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")
-    device = PartialState().device
+    device = process_state().device
     accelerated = has_accelerator()
     dtype = torch.float16 if accelerated else torch.float32
     if config.dtype != "auto":

@@ -15,7 +15,7 @@ from typing import Any
 
 import accelerate
 import torch
-from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast_object_list
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -34,6 +34,8 @@ def quiet_libraries() -> None:
     import transformers
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="(diffusers|transformers)")
+    # About the one-token embeddings of the prior; their gradients are a few hundred numbers.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
@@ -43,9 +45,25 @@ def quiet_libraries() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
+def process_state() -> accelerate.PartialState:
+    """This process's device and rank; the first call joins the others of a launch.
+
+    Raises UserError if a launcher started several processes that do not find each other.
+    """
+    # Accelerator reads this variable by itself, PartialState does not.
+    state = accelerate.PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != launched:
+        raise UserError(
+            f"{launched} processes were launched, but accelerate runs {state.num_processes}: "
+            "on a CPU set ACCELERATE_USE_CPU=true before `accelerate launch --multi_gpu`"
+        )
+    return state
+
+
 def has_accelerator() -> bool:
     """Whether this process computes on anything but a CPU."""
-    return accelerate.PartialState().device.type != "cpu"
+    return process_state().device.type != "cpu"
 
 
 def _precision(asked: str | None) -> tuple[str, str | None]:
@@ -67,7 +85,7 @@ class Runtime:
         logging_dir: str,
         report_to: str,
     ):
-        accelerate.PartialState(timeout=PATIENCE)
+        process_state()
         precision, remark = _precision(mixed_precision)
         self.accelerator = accelerate.Accelerator(
             gradient_accumulation_steps=accumulation,
@@ -76,7 +94,6 @@ class Runtime:
             project_config=ProjectConfiguration(
                 project_dir=output_dir, logging_dir=os.path.join(output_dir, logging_dir)
             ),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.precision, self.device = precision, self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
