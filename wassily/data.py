@@ -191,7 +191,7 @@ def _parse_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(_text_of(file), newline=""))
     try:
         for row in reader:
-            extra = row.pop(None, None)  # type: ignore[call-overload]
+            extra = row.pop(None, None)
             if extra is not None:
                 raise UserError(f"{file} line {reader.line_num}: more cells than the header names")
             yield reader.line_num, row
@@ -383,7 +383,7 @@ def loader(examples: Examples, stream: Iterator[list[Key]], workers: int, pin: b
     """Micro-batches as dicts of stacked tensors on the CPU, in the order of `stream`."""
     return DataLoader(
         examples,
-        batch_sampler=stream,  # type: ignore[arg-type]
+        batch_sampler=stream,
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,

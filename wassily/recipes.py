@@ -176,7 +176,7 @@ def decoder_kit(
     )
 
 
-def use_xformers(net: nn.Module, runtime: Runtime) -> None:
+def use_xformers(net: Any, runtime: Runtime) -> None:
     """Attention by xFormers where it is installed; else say that PyTorch's own does."""
     try:
         import xformers  # noqa: F401
