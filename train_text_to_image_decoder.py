@@ -1,4 +1,4 @@
-"""`accelerate launch train_text_to_image_decoder.py ...`: the guide's name for `wassily train decoder`."""
+"""The guide's name for `wassily train decoder`, to be run by accelerate launch."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`accelerate launch train_text_to_image_prior.py ...`: the guide's name for `wassily train prior`."""
+"""The guide's name for `wassily train prior`: accelerate launch train_text_to_image_prior.py ..."""
 
 import sys
 

@@ -114,7 +114,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     """Gradients longer than this are scaled down to it."""
     use_8bit_adam: bool = False
-    """AdamW with 8-bit states by bitsandbytes (pip install 'wassily[8bit]')."""
+    """AdamW with 8-bit states by bitsandbytes (pip install bitsandbytes)."""
     use_ema: bool = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
 
@@ -165,6 +165,11 @@ class PriorConfig(TrainConfig):
 
     caption_column: str = "text"
     """Column that holds the captions, each a text or a list of texts of which one is drawn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        same = self.caption_column == self.image_column
+        _require(not same, f"--caption_column and --image_column are both {self.image_column!r}")
 
     @property
     def role(self) -> str:
@@ -235,7 +240,8 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _at_least(self, 1, "num_images", "steps", "prior_steps", "batch_size", "height", "width")
+        _at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
+        _at_least(self, 2, "prior_steps")  # its scheduler divides by one less
         _at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
         _require(
             bool(self.prompts) or self.prompts_file is not None,

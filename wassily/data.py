@@ -103,6 +103,8 @@ def read_folder(folder: str, image_column: str, caption_column: str | None) -> P
         rows = [row for file in metadata for row in _metadata_rows(file, root, caption_column)]
     else:
         rows = _bare_rows(root, caption_column)
+    if metadata and not rows:
+        raise UserError(f"{metadata[0]}: no line in it names a picture")
     if not rows:
         raise UserError(f"{folder}: no pictures in it ({', '.join(sorted(pictures.SUFFIXES))})")
     cells = [{"path": str(path), "bytes": None} for path, _ in rows]
@@ -132,7 +134,9 @@ def _metadata_rows(
         if escapes:
             raise UserError(f"{where}: file_name {name!r} leads out of {root}")
         if not there:
-            raise UserError(f"{where}: file_name {name!r:.200}: no such file")
+            raise UserError(
+                f"{where}: file_name {name!r:.200}: no such file; add it, or remove the line"
+            )
         captions = _row_captions(row, caption_column, where) if caption_column else ()
         rows.append((path, captions))
     return rows
@@ -155,7 +159,7 @@ def checked_captions(value: Any, where: str) -> tuple[str, ...]:
     if captions is None or not all(isinstance(c, str) for c in captions):
         raise UserError(f"{where}: a caption is a text or a list of texts, not {value!r:.60}")
     if not captions or not all(c.strip() for c in captions):
-        raise UserError(f"{where}: the caption is empty")
+        raise UserError(f"{where}: the caption is empty; write one, or remove the picture")
     try:
         "".join(captions).encode()
     except UnicodeEncodeError:

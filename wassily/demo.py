@@ -11,7 +11,7 @@ import torch
 
 from wassily import models, pictures, run, sample
 from wassily.config import DecoderConfig, DemoConfig, PriorConfig, TrainConfig
-from wassily.mini import judge, world
+from wassily.mini import judge, untrained, world
 from wassily.runtime import Progress, quiet_libraries
 
 STEPS, PRIOR_STEPS = 25, 25
@@ -36,8 +36,9 @@ def demo(config: DemoConfig) -> None:
         "new": world.prompts(PROMPT_SEED, config.judged, "all", config.thing),
         "old": world.prompts(PROMPT_SEED, config.judged, "held_out"),
     }
-    before = drawn_with("before", "mini", "mini", jobs, config)
-    commands = [train_config(config, kind, folder, root / kind) for kind in ("prior", "decoder")]
+    base = start(root)
+    before = drawn_with("before", base["prior"], base["decoder"], jobs, config)
+    commands = [train_config(config, kind, folder, root, base) for kind in ("prior", "decoder")]
     for command in commands:
         print(f"\n$ {command_line(command)}", flush=True)
         shutil.rmtree(command.output_dir, ignore_errors=True)
@@ -46,15 +47,28 @@ def demo(config: DemoConfig) -> None:
     report(config, root, jobs, before, after)
 
 
-def train_config(config: DemoConfig, kind: str, folder: Path, output_dir: Path) -> TrainConfig:
+def start(root: Path) -> dict[str, str]:
+    """The prior and decoder to start from: the bundled ones, or untrained stand-ins."""
+    if (models.MINI / "prior").is_dir():
+        return {"prior": "mini", "decoder": "mini"}
+    print(
+        "the bundled model has no trained weights yet: an untrained one stands in; it draws noise"
+    )
+    made = untrained.make(root / "untrained")
+    return {"prior": str(made.prior), "decoder": str(made.decoder)}
+
+
+def train_config(
+    config: DemoConfig, kind: str, folder: Path, root: Path, base: dict[str, str]
+) -> TrainConfig:
     """The recommended fine-tuning of one network."""
     make = {"prior": PriorConfig, "decoder": DecoderConfig}[kind]
     steps = {"prior": config.prior_steps, "decoder": config.decoder_steps}[kind]
     return make(
-        pretrained_prior_model_name_or_path="mini",
-        pretrained_decoder_model_name_or_path="mini",
+        pretrained_prior_model_name_or_path=base["prior"],
+        pretrained_decoder_model_name_or_path=base["decoder"],
         train_data_dir=str(folder),
-        output_dir=str(output_dir),
+        output_dir=str(root / kind),
         resolution=world.SIZE,
         train_batch_size=16,
         max_train_steps=steps,

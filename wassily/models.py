@@ -111,6 +111,8 @@ def load(
         Exception
     ) as error:  # both libraries raise many kinds, each a matter of the folder or hub
         reason = " ".join(str(error).split()) or type(error).__name__
+        if not Path(repository).is_absolute():
+            reason = f"is the name right, and the hub within reach? {reason}"
         raise UserError(f"{repository}: cannot load its {part.folder}: {reason[:300]}") from error
     return loaded.eval().requires_grad_(False) if network else loaded
 

@@ -17,7 +17,7 @@ from wassily.errors import UserError
 def check_8bit() -> None:
     """Raise UserError if 8-bit Adam is asked for and its package is not there."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("--use_8bit_adam needs bitsandbytes: pip install 'wassily[8bit]'")
+        raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
 
 
 def optimizer(config: TrainConfig, parameters: list[nn.Parameter], device: torch.device) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -124,4 +125,5 @@ class Results:
     def _next(self, facts: Facts) -> str:
         prompt = (*self.config.validation_prompts, "a photo of a cat")[0]
         ends = {"prior": facts.prior, "decoder": facts.decoder, facts.role: str(self.output_dir)}
-        return f'wassily generate "{prompt}" --prior {ends["prior"]} --decoder {ends["decoder"]}'
+        where = ["--prior", ends["prior"], "--decoder", ends["decoder"]]
+        return shlex.join(["wassily", "generate", prompt, *where])

@@ -22,6 +22,19 @@ from wassily.results import Results
 from wassily.runtime import Runtime
 from wassily.train import Events, Pending, Span, fit
 
+# What may change at a resume, and is said: it changes the numbers, not what the state means.
+REMARKED = (
+    "learning_rate",
+    "lr_scheduler",
+    "lr_warmup_steps",
+    "snr_gamma",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_weight_decay",
+    "adam_epsilon",
+)
+
 
 def check_surroundings(config: TrainConfig) -> dict[str, str]:
     """The resolved repositories by home; raises UserError for what can fail before loading."""
@@ -73,7 +86,6 @@ def _begin(config: TrainConfig, output_dir: Path) -> Path | None:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.sweep(output_dir)
-        checkpoint.write_text(output_dir / "run.toml", schema.to_toml(config))
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
     return chosen
@@ -174,13 +186,7 @@ class Run:
         total, self.pending.steps = saved["pending_loss"]
         self.pending.total.fill_(total)
         before, now = saved["config"], json.loads(json.dumps(schema.public(self.config)))
-        for name in (
-            "learning_rate",
-            "lr_scheduler",
-            "lr_warmup_steps",
-            "snr_gamma",
-            "max_grad_norm",
-        ):
+        for name in REMARKED:
             if before.get(name) != now[name]:
                 self.runtime.say(
                     f"changed since the checkpoint: {name} {before.get(name)} -> {now[name]}"
@@ -202,11 +208,8 @@ class Run:
         say, config, runtime = self.runtime.say, self.config, self.runtime
         for line in schema.to_toml(config).splitlines()[1:]:
             say(f"  {line}")
-        millions = sum(p.numel() for p in self.trained.values()) / 1e6
-        say(
-            f"training the {config.role}: {millions:.1f} M parameters "
-            f"in {len(self.trained)} tensors"
-        )
+        count = sum(p.numel() for p in self.trained.values())
+        say(f"training the {config.role}: {count:,} parameters in {len(self.trained)} tensors")
         say(
             f"{len(self.source)} pictures, global batch {self.split.global_batch} = "
             f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "
@@ -226,6 +229,8 @@ class Run:
                     f"{self.start_from.name} is past the end: "
                     f"raise --max_train_steps above {self.stop}"
                 )
+        if runtime.main:
+            checkpoint.write_text(self.output_dir / "run.toml", schema.to_toml(config))
         runtime.start_trackers(config.tracker_project_name, schema.public(config))
 
     def train(self) -> None:
@@ -310,6 +315,11 @@ class Run:
         checkpoint.save_optimizer(folder, self.optimizer, self.trained)
         checkpoint.save_state(folder, state)
 
+    def _public(self, home: str, instead: str) -> str:
+        """A repository for the card: a folder of this machine is no name that others can use."""
+        local = Path(self.repositories[home]).is_absolute()
+        return instead if local and self.hub_repository else self.repositories[home]
+
     def finish(self) -> None:
         """Draw the last samples, export the pipeline with its card, upload it if asked to."""
         self.results.validate(self.stop)
@@ -318,9 +328,9 @@ class Run:
         facts = Facts(
             name=self.hub_repository or str(self.output_dir.resolve()),
             role=self.config.role,
-            base=self.repositories[self.config.role],
+            base=self._public(self.config.role, Path(self.repositories[self.config.role]).name),
             prior=self.config.hub_prior_id or self.repositories["prior"],
-            decoder=self.repositories["decoder"],
+            decoder=self._public("decoder", configs.DECODER),
             data=self.config.dataset_name or str(self.config.train_data_dir),
             data_is_public=bool(self.config.dataset_name)
             and not Path(str(self.config.dataset_name)).exists(),

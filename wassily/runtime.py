@@ -52,13 +52,23 @@ def process_state() -> accelerate.PartialState:
     """
     # Accelerator reads this variable by itself, PartialState does not.
     state = accelerate.PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if state.num_processes != launched:
+    launched = os.environ.get("WORLD_SIZE", "several" if _cut_to_one() else "1")
+    if str(state.num_processes) != launched:
         raise UserError(
             f"{launched} processes were launched, but accelerate runs {state.num_processes}: "
             "on a CPU set ACCELERATE_USE_CPU=true before `accelerate launch --multi_gpu`"
         )
     return state
+
+
+def _cut_to_one() -> bool:
+    """Whether `accelerate launch --cpu --num_processes 2` started this: one process, silently.
+
+    The launcher then names a meeting point and no number of processes; it does so by itself on a
+    machine with several accelerators, where nobody may have asked for them.
+    """
+    traces = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+    return traces and "WORLD_SIZE" not in os.environ and torch.accelerator.device_count() < 2
 
 
 def has_accelerator() -> bool:
