@@ -169,12 +169,14 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
             plain = json.loads((file.metadata() or {}).get("plain", "{}"))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / OPTIMIZER}: {error}") from error
+    # A fused optimizer reads its step counts on the parameter's device, others on the CPU.
+    fused = any(group.get("fused") for group in optimizer.param_groups)
     for key, value in {**tensors, **plain}.items():
         name, _, field = key.rpartition("::")
         if name not in names:
             raise UserError(f"{folder / OPTIMIZER}: state of {name!r}, which is not trained here")
         parameter = names[name]
-        if torch.is_tensor(value) and value.ndim:
+        if torch.is_tensor(value) and (value.ndim or fused):
             value = value.to(parameter.device)
         optimizer.state[parameter][field] = value
 

@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"wassily: error: {error}", file=sys.stderr)
+        # Every process of a launch comes here for the same reason: one of each machine says it.
+        if os.environ.get("LOCAL_RANK", "0") in ("0", "-1"):
+            print(f"wassily: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # `wassily ... | head`: nobody reads on, which is no error.

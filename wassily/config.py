@@ -251,17 +251,30 @@ class GenerateConfig:
 class DemoConfig:
     """Fine-tune the bundled model on a small example, offline, and draw before and after."""
 
+    thing: Literal["inked", "zorb", "world"] = "inked"
+    """What is new: a style (inked), a shape (zorb); world is what the model knows already."""
     output_dir: str = "runs/demo"
-    """Where the runs and the picture sheet go."""
-    steps: int = 60
-    """Optimizer steps of each network."""
+    """Where the pictures, the runs and the picture sheet go."""
+    write_data: str | None = None
+    """Only write the captioned pictures into this folder."""
+    pictures: int = 200
+    """How many pictures to learn from."""
+    prior_steps: int = 200
+    """Optimizer steps of the prior."""
+    decoder_steps: int = 300
+    """Optimizer steps of the decoder."""
+    learning_rate: float = 1e-4
+    """Learning rate of both."""
+    judged: int = 32
+    """How many prompts of each kind are drawn and judged, before and after."""
     seed: int = 0
-    """Seed of the training and of the drawings."""
+    """Seed of the pictures, the training and the drawings."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        _at_least(self, 1, "steps")
+        _at_least(self, 1, "pictures", "prior_steps", "decoder_steps", "judged")
         _at_least(self, 0, "seed")
+        _require(self.learning_rate > 0, f"--learning_rate: {self.learning_rate} is not above 0")
 
 
 def check_training(config: TrainConfig) -> None:

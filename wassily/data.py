@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,10 @@ def read_folder(folder: str, image_column: str, caption_column: str | None) -> P
             f"--image_column {image_column}: a folder's picture column is called 'image'"
         )
     metadata = sorted([*root.rglob("metadata.jsonl"), *root.rglob("metadata.csv")])
+    folders = [file.parent for file in metadata]
+    if len(set(folders)) < len(folders):
+        both = next(f for f in folders if folders.count(f) > 1)
+        raise UserError(f"{both}: metadata.jsonl and metadata.csv are both there: keep one")
     if metadata:
         rows = [row for file in metadata for row in _metadata_rows(file, root, caption_column)]
     else:
@@ -131,10 +136,14 @@ def _metadata_rows(
                 f"{where}: no 'file_name' (it has: {', '.join(map(str, row)) or 'nothing'})"
             )
         path = file.parent / name
-        if not path.resolve().is_relative_to(inside):
+        try:
+            escapes, there = not path.resolve().is_relative_to(inside), path.is_file()
+        except (OSError, ValueError):  # too long, or no name at all (NUL)
+            escapes = there = False
+        if escapes:
             raise UserError(f"{where}: file_name {name!r} leads out of {root}")
-        if not path.is_file():
-            raise UserError(f"{where}: file_name {name!r}: no such file")
+        if not there:
+            raise UserError(f"{where}: file_name {name!r:.200}: no such file")
         captions = _row_captions(row, caption_column, where) if caption_column else ()
         rows.append((path, captions))
     return rows
@@ -158,6 +167,10 @@ def checked_captions(value: Any, where: str) -> tuple[str, ...]:
         raise UserError(f"{where}: a caption is a text or a list of texts, not {value!r:.60}")
     if not captions or not all(c.strip() for c in captions):
         raise UserError(f"{where}: the caption is empty")
+    try:
+        "".join(captions).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: half a character (a lone surrogate) in {value!r:.60}") from None
     return captions
 
 
@@ -177,7 +190,7 @@ def _parse_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file} line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f"{file} line {number}: not a JSON object")
@@ -185,7 +198,8 @@ def _parse_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parse_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(_text_of(file).splitlines(keepends=True))
+    # A file, not splitlines(): a cell may hold U+2028, which is no end of a CSV row.
+    reader = csv.DictReader(io.StringIO(_text_of(file), newline=""))
     try:
         for row in reader:
             extra = row.pop(None, None)  # type: ignore[call-overload]
@@ -193,7 +207,7 @@ def _parse_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"{file} line {reader.line_num}: more cells than the header names")
             yield reader.line_num, row
     except csv.Error as error:
-        raise UserError(f"{file} line {reader.line_num}: {error}") from None
+        raise UserError(f"{file} line {reader.reader.line_num}: {error}") from None
 
 
 def _bare_rows(root: Path, caption_column: str | None) -> list[tuple[Path, tuple[str, ...]]]:
@@ -240,7 +254,7 @@ def read_dataset(
     try:
         # Bytes are decoded by us, so that a broken picture can be named.
         table = table.cast_column(image_column, datasets.Image(decode=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise UserError(
             f"--image_column {image_column}: not pictures ({str(error)[:80]})"
         ) from None

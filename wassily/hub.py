@@ -22,7 +22,8 @@ UPLOADED = [
 
 
 def _reason(error: Exception, token: str) -> str:
-    return " ".join(str(error).split()).replace(token, "***")[:300]
+    text = " ".join(str(error).split())
+    return (text.replace(token, "***") if token else text)[:300]
 
 
 def create(name: str, token: str | None) -> str:

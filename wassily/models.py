@@ -32,8 +32,11 @@ class Part:
 
 
 # The PIL flavour gives the same pixels with and without torchvision; older transformers have only
-# it.
-_ImageProcessor = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+# it. The other is imported by diffusers' pipelines too, and would advise to install torchvision.
+transformers.utils.logging.set_verbosity_error()
+_ImageProcessor = (
+    getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+)
 
 PARTS = {
     "prior": Part(diffusers.PriorTransformer, "prior", "prior"),
@@ -164,7 +167,9 @@ def fingerprint(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        whole = raw[: raw.numel() // 4 * 4].view(torch.int32).sum(dtype=torch.int64).item()
+        aligned = raw.numel() // 4 * 4
+        whole = raw[:aligned].view(torch.int32).sum(dtype=torch.int64).item()
+        digest.update(bytes(raw[aligned:].tolist()))
         digest.update(f"{name} {tuple(value.shape)} {value.dtype} {whole}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -187,12 +192,16 @@ def locate(name: str, home: str) -> Trained:
     state = path / "state.json"
     if not state.is_file():
         return Trained(resolve(name, home))
-    saved = json.loads(state.read_text(encoding="utf-8"))
-    if saved["role"] != home:
-        raise UserError(f"{name}: a checkpoint of a {saved['role']}, not of a {home}")
+    try:
+        saved = json.loads(state.read_text(encoding="utf-8"))
+        role, repository = saved["role"], saved["repositories"][home]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{state}: not the state of a checkpoint ({error!r})") from None
+    if role != home:
+        raise UserError(f"{name}: a checkpoint of a {role}, not of a {home}")
     folder = TRAINED[home]
     averaged = path / f"{folder}_ema"
     return Trained(
-        resolve(saved["repositories"][home], home),
+        resolve(repository, home),
         (averaged if averaged.is_dir() else path / folder).resolve(),
     )

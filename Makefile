@@ -1,0 +1,61 @@
+# `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format install clean
+
+# The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
+PYTHON ?=
+CANDIDATES := python3 python3.11 python3.12 python3.13 python3.10 python
+# More words for `wassily demo` or pytest: make test ARGS="-k resume"
+ARGS ?=
+# Photographs for the tests that train on real pictures; the tests do without them too.
+export WASSILY_SHARED ?= $(CURDIR)/../shared
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+help:
+	@echo "make demo      set up, then train and draw on a small model, before and after"
+	@echo "make test      set up, then ruff, mypy and pytest"
+	@echo "make lint      ruff and mypy alone"
+	@echo "make format    put the sources into ruff's format"
+	@echo "make install   set up .venv alone (once; again when pyproject.toml or constraints.txt change)"
+	@echo "make clean     remove .venv, caches and builds; what runs wrote stays"
+	@echo
+	@echo "PYTHON=python3.12 names the Python to use, ARGS='...' goes on to wassily demo or pytest."
+
+demo: $(STAMP)
+	@$(BIN)/wassily demo $(ARGS)
+
+test: lint
+	@$(BIN)/pytest -q $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+install: $(STAMP)
+
+# The stamp is written last, so an install that was cut off is taken up again.
+$(STAMP): pyproject.toml constraints.txt
+	@python='$(PYTHON)'; \
+	if [ -n "$$python" ]; then \
+	    command -v "$$python" >/dev/null || { echo "wassily: PYTHON=$$python: there is no such program; leave PYTHON out, or name a Python 3.10 to 3.13." >&2; exit 1; }; \
+	    exec "$$python" tools/setup_env.py --chosen $(STAMP); \
+	fi; \
+	for python in $(CANDIDATES); do \
+	    if "$$python" tools/setup_env.py --suits 2>/dev/null; then exec "$$python" tools/setup_env.py $(STAMP); fi; \
+	done; \
+	for python in $(CANDIDATES); do \
+	    if "$$python" -c '' 2>/dev/null; then exec "$$python" tools/setup_env.py $(STAMP); fi; \
+	done; \
+	echo "wassily: no Python was found; install Python 3.10 to 3.13, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,140 @@
+"""`wassily demo`: teach the bundled model one new thing; show what it learnt and what it kept."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wassily import models, pictures, run, sample
+from wassily.config import DecoderConfig, DemoConfig, PriorConfig, TrainConfig
+from wassily.mini import judge, world
+from wassily.runtime import Progress, quiet_libraries
+
+STEPS, PRIOR_STEPS = 25, 25
+GUIDANCE, PRIOR_GUIDANCE = 2.5, 2.0  # what the bundled model draws best with, see its card
+SHOWN = 3  # prompts of each kind on the sheet
+PROMPT_SEED = 12
+
+Job = tuple[str, Any]  # a prompt and the scene it asks for
+
+
+def demo(config: DemoConfig) -> None:
+    """Write pictures, fine-tune prior and decoder on them, draw before and after, score both."""
+    if config.write_data:
+        folder = world.write(Path(config.write_data), config.thing, config.pictures, config.seed)
+        print(f"{config.pictures} captioned pictures are in {folder}")
+        return
+    quiet_libraries()
+    root = Path(config.output_dir)
+    folder = world.write(root / "pictures", config.thing, config.pictures, config.seed)
+    print(f"{config.pictures} captioned pictures of something new, {config.thing!r}: {folder}")
+    jobs = {
+        "new": world.prompts(PROMPT_SEED, config.judged, "all", config.thing),
+        "old": world.prompts(PROMPT_SEED, config.judged, "held_out"),
+    }
+    before = drawn_with("before", "mini", "mini", jobs, config)
+    commands = [train_config(config, kind, folder, root / kind) for kind in ("prior", "decoder")]
+    for command in commands:
+        print(f"\n$ {command_line(command)}", flush=True)
+        shutil.rmtree(command.output_dir, ignore_errors=True)
+        run.train(command)
+    after = drawn_with("after", *(command.output_dir for command in commands), jobs, config)
+    report(config, root, jobs, before, after)
+
+
+def train_config(config: DemoConfig, kind: str, folder: Path, output_dir: Path) -> TrainConfig:
+    """The recommended fine-tuning of one network."""
+    make = {"prior": PriorConfig, "decoder": DecoderConfig}[kind]
+    steps = {"prior": config.prior_steps, "decoder": config.decoder_steps}[kind]
+    return make(
+        pretrained_prior_model_name_or_path="mini",
+        pretrained_decoder_model_name_or_path="mini",
+        train_data_dir=str(folder),
+        output_dir=str(output_dir),
+        resolution=world.SIZE,
+        train_batch_size=16,
+        max_train_steps=steps,
+        learning_rate=config.learning_rate,
+        report_to="none",
+        seed=config.seed,
+    )
+
+
+def command_line(config: TrainConfig) -> str:
+    """The words that make this config: what differs from the defaults."""
+    default = type(config)(train_data_dir=config.train_data_dir)
+    words = ["wassily", "train", config.role, "--train_data_dir", str(config.train_data_dir)]
+    for name, value in vars(config).items():
+        if value != getattr(default, name):
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+def drawn_with(
+    label: str, prior: str, decoder: str, jobs: dict[str, list[Job]], config: DemoConfig
+) -> dict[str, list[Any]]:
+    """The pictures of all prompts by one pair of networks, at the same seeds each time."""
+    device, dtype = torch.device("cpu"), torch.float32
+    pipelines = (
+        sample.prior_pipeline(models.resolve(prior, "prior"), dtype, None),
+        sample.decoder_pipeline(models.resolve(decoder, "decoder"), dtype, None),
+    )
+    drawing = sample.Drawing(STEPS, PRIOR_STEPS, GUIDANCE, PRIOR_GUIDANCE, batch_size=16)
+    prompts = [(p, 1000 + i) for kind in jobs for i, (p, _) in enumerate(jobs[kind])]
+    bar = Progress(f"drawing {label}", len(prompts), unit="picture")
+    drawn = sample.draw(*pipelines, prompts, drawing, device, bar.advance)
+    bar.close()
+    found, start = {}, 0
+    for kind, asked in jobs.items():
+        found[kind] = drawn[start : start + len(asked)]
+        start += len(asked)
+    return found
+
+
+def wholly_right(drawn: list[Any], jobs: list[Job], names: tuple[str, ...]) -> float:
+    """Share of pictures in which every named attribute is what the prompt asks for, in percent."""
+    verdicts = [judge.judge(picture) for picture in drawn]
+    right = [
+        all(getattr(verdict, name) == getattr(scene, name) for name in names)
+        for verdict, (_, scene) in zip(verdicts, jobs, strict=True)
+    ]
+    return 100 * sum(right) / len(right)
+
+
+def report(
+    config: DemoConfig,
+    root: Path,
+    jobs: dict[str, list[Job]],
+    before: dict[str, list[Any]],
+    after: dict[str, list[Any]],
+) -> None:
+    """Write the sheet; print the scores and what to type next."""
+    rows, labels = [], []
+    for kind in jobs:
+        for i in range(min(SHOWN, len(jobs[kind]))):
+            rows.append([before[kind][i], after[kind][i]])
+            labels.append(jobs[kind][i][0])
+    title = f"mini, fine-tuned on {config.pictures} pictures: {config.thing}"
+    sheet = root / "sheet.png"
+    pictures.save_png(pictures.sheet(rows, ["before", "after"], labels, title), sheet, {})
+    new = ("style",) if config.thing == "inked" else ("shape",)
+    old = ("shape", "colour", "background", "count", "style")
+    print(f"\nof {config.judged} pictures each      before   after")
+    for kind, words, names in (
+        ("new", f"learnt: {new[0]} as asked", new),
+        ("old", "kept: wholly right", old),
+    ):
+        scores = [wholly_right(drawn[kind], jobs[kind], names) for drawn in (before, after)]
+        print(f"  {words:24s} {scores[0]:5.1f} %  {scores[1]:5.1f} %")
+    print(f"\nbefore and after: {sheet}")
+    prompt = jobs["new"][0][0]
+    print("next, for example:")
+    print(
+        f'  wassily generate "{prompt}" --prior {root}/prior --decoder {root}/decoder '
+        f"--guidance_scale {GUIDANCE} --prior_guidance_scale {PRIOR_GUIDANCE} --steps {STEPS}"
+    )
+    print("  wassily train prior --help")
