@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from wassily.checkpoint import ASIDE, open_tensors, write_tensors
+from wassily.config import CacheConfig
 from wassily.errors import UserError
 
 Row = Mapping[str, Tensor]
@@ -50,6 +52,11 @@ def default_folder(cache_dir: str | None) -> Path:
     return Path(home) / "wassily"
 
 
+def _shards(folder: Path) -> list[Path]:
+    """The whole shards of a folder; what is aside is half-written."""
+    return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith(ASIDE))
+
+
 @functools.lru_cache(maxsize=64)
 def _shard(path: str) -> Any:
     """An open shard. Few stay open: a large cache has more shards than a process may have files."""
@@ -65,12 +72,12 @@ class Store:
 
     def refresh(self) -> None:
         """Take in the shards that are there now."""
-        self.paths = [str(path) for path in sorted(self.folder.glob("*.safetensors"))]
+        self.paths = [str(path) for path in _shards(self.folder)]
         keys, shards, rows = [], [], []
         for number, path in enumerate(self.paths):
             try:
                 own = open_tensors(Path(path)).get_tensor(KEYS).numpy()
-            except (OSError, ValueError, RuntimeError, UserError) as error:
+            except Exception as error:  # the library has kinds of its own
                 raise UserError(f"{path}: not a shard of the cache ({error}); remove it") from None
             keys.append(own)
             shards.append(np.full(len(own), number, np.int32))
@@ -222,3 +229,43 @@ class Contents:
 def _stat_key(path: str) -> bytes:
     stat = os.stat(path)
     return digest(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+# ---------------------------------------------------------------- looking after it
+
+
+def mark_used(folder: Path) -> None:
+    """Note that a run uses this folder now; `prune` goes by it."""
+    if folder.is_dir():
+        os.utime(folder)
+
+
+def info(config: CacheConfig) -> None:
+    """Print each kind of entry with its number, size and last use."""
+    root = default_folder(config.cache_dir)
+    print(f"{root}")
+    total = 0
+    for folder in _kinds(root):
+        store = Store(folder)
+        total += store.bytes()
+        days = (time.time() - folder.stat().st_mtime) / 86400
+        size = f"{store.bytes() / 1e6:10.1f} MB"
+        print(f"  {folder.name:28s} {len(store):10d} entries {size}  used {days:.1f} days ago")
+    print(f"  {total / 1e6:.1f} MB in all")
+
+
+def prune(config: CacheConfig) -> None:
+    """Remove the kinds of entries that no run has used for `unused_days`."""
+    root = default_folder(config.cache_dir)
+    oldest = time.time() - config.unused_days * 86400
+    removed = [f for f in _kinds(root) if f.stat().st_mtime <= oldest]
+    freed = sum(Store(folder).bytes() for folder in removed)
+    for folder in removed:
+        shutil.rmtree(folder)
+    print(f"removed {len(removed)} of the kinds in {root}: {freed / 1e6:.1f} MB")
+
+
+def _kinds(root: Path) -> list[Path]:
+    # Only folders that hold shards: a wrong --cache_dir must not cost anybody a folder.
+    found = root.iterdir() if root.is_dir() else []
+    return sorted(f for f in found if f.is_dir() and _shards(f))

@@ -248,6 +248,23 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """The encodings on this disk: what there is, or what of it to remove.
+
+    Example: wassily cache prune --unused_days 7
+    """
+
+    cache_dir: str | None = None
+    """The folder given to the training as --cache_dir; the usual place if unset."""
+    unused_days: float = 30.0
+    """prune removes what no run has used for so many days; 0 removes everything."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _at_least(self, 0, "unused_days")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """Fine-tune the bundled model on a small example, offline, and draw before and after."""
 

@@ -289,6 +289,8 @@ class Cached:
         self.reads = {encoding.name: encoding.reads for encoding in encodings}
         self.source, self.contents, self.choice = source, contents, choice
         self.stores = {e.name: cache.Store(e.folder(root)) for e in encodings}
+        for encoding in encodings:
+            cache.mark_used(encoding.folder(root))
 
     def __call__(self, index: int, step: int, slot: int) -> Row:
         """All fields of all encodings, each (...) or (L, ...)."""

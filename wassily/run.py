@@ -67,6 +67,24 @@ def train(config: TrainConfig) -> None:
         runtime.end()
 
 
+def build_cache(config: TrainConfig) -> None:
+    """Encode what a training with this config would encode, and stop there."""
+    if config.no_cache:
+        raise UserError("cache build with --no_cache: nothing to do")
+    repositories = check_surroundings(config)
+    runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
+    try:
+        seed = _seed(config, None, runtime)
+        frozen = recipes.Frozen(
+            config, repositories, runtime, cache.default_folder(config.cache_dir)
+        )
+        source = recipes.chosen_pictures(config, seed, runtime)
+        reading = recipes.make_reading(recipes.make_encodings(frozen), source, seed, frozen)
+        runtime.say(f"the encodings of {len(reading.source)} pictures are in {frozen.root}")
+    finally:
+        runtime.end()
+
+
 def _begin(config: TrainConfig, output_dir: Path) -> Path | None:
     """Make room for the output; the checkpoint to go on from."""
     chosen = checkpoint.chosen(config.resume_from_checkpoint, output_dir)
