@@ -117,7 +117,7 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
 
 def _unchecked(cls: type, values: dict[str, Any]) -> Any:
     """An instance that skipped `__post_init__`: only a holder of defaults for tyro."""
-    holder = object.__new__(cls)
+    holder: Any = object.__new__(cls)
     for key, value in values.items():
         object.__setattr__(holder, key, value)
     return holder

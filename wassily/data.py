@@ -202,7 +202,7 @@ def _parse_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(_text_of(file), newline=""))
     try:
         for row in reader:
-            extra = row.pop(None, None)  # type: ignore[call-overload]
+            extra = row.pop(None, None)
             if extra is not None:
                 raise UserError(f"{file} line {reader.line_num}: more cells than the header names")
             yield reader.line_num, row
@@ -399,7 +399,7 @@ def loader(
     """Micro-batches on the CPU, made by `collate` from their examples, in the order of `stream`."""
     return DataLoader(
         examples,
-        batch_sampler=stream,  # type: ignore[arg-type]
+        batch_sampler=stream,
         collate_fn=collate,
         num_workers=workers,
         pin_memory=pin,

@@ -42,7 +42,7 @@ def demo(config: DemoConfig) -> None:
         print(f"\n$ {command_line(command)}", flush=True)
         shutil.rmtree(command.output_dir, ignore_errors=True)
         run.train(command)
-    after = drawn_with("after", *(command.output_dir for command in commands), jobs, config)
+    after = drawn_with("after", commands[0].output_dir, commands[1].output_dir, jobs, config)
     report(config, root, jobs, before, after)
 
 

@@ -4,12 +4,14 @@ No gradient, no state; each takes the frozen module and returns fp32 tensors on 
 device.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
-def text(encoder: nn.Module, ids: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def text(encoder: Any, ids: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Padded token ids (B, N) -> text embedding (B, D) and the first `length` text states (B,
     length, D).
 
@@ -21,21 +23,21 @@ def text(encoder: nn.Module, ids: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def image(encoder: nn.Module, pixels: Tensor) -> Tensor:
+def image(encoder: Any, pixels: Tensor) -> Tensor:
     """Pixels of the CLIP image processor (B, 3, S, S) -> image embedding (B, D), raw."""
     weight = next(encoder.parameters())
     return encoder(pixels.to(weight.device, weight.dtype)).image_embeds.float()
 
 
 @torch.no_grad()
-def latents(movq: nn.Module, pixels: Tensor) -> Tensor:
+def latents(movq: Any, pixels: Tensor) -> Tensor:
     """Pixels in [-1, 1] (B, 3, H, W) -> MoVQ latents (B, C, H/f, W/f), unquantised, unscaled."""
     weight = next(movq.parameters())
     return movq.encode(pixels.to(weight.device, weight.dtype)).latents.float()
 
 
 @torch.no_grad()
-def zero_image(encoder: nn.Module) -> Tensor:
+def zero_image(encoder: Any) -> Tensor:
     """The decoder's unconditional: the embedding of an all-zero pixel tensor, shape (1, D)."""
     size = encoder.config.image_size
     return image(encoder, torch.zeros(1, 3, size, size))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.utils import HfHubHTTPError
 
 from wassily.errors import UserError
 
@@ -38,7 +37,7 @@ def create(name: str, token: str | None) -> str:
         )
     try:
         return huggingface_hub.create_repo(name, exist_ok=True, token=usable).repo_id
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of HTTP, the network, the name: each release has other kinds
         raise UserError(f"--push_to_hub: cannot create {name}: {_reason(error, usable)}") from None
 
 
@@ -53,7 +52,7 @@ def upload(folder: Path, repository: str, token: str | None) -> None:
             allow_patterns=UPLOADED,
             token=usable,
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of HTTP, the network, the name: each release has other kinds
         raise UserError(
             f"--push_to_hub: the upload to {repository} failed, everything is in {folder}: "
             f"{_reason(error, usable)}"

@@ -76,7 +76,7 @@ def latent_side(config: TrainConfig, repository: str) -> int:
     return config.resolution // factor
 
 
-def use_xformers(net: nn.Module, runtime: Runtime) -> None:
+def use_xformers(net: Any, runtime: Runtime) -> None:
     """Attention by xFormers where it is installed; else say that PyTorch's own does."""
     try:
         import xformers  # noqa: F401

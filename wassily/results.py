@@ -97,10 +97,7 @@ class Results:
         )
         side = self.config.resolution
         drawing = sample.Drawing(steps=VALIDATION_STEPS, height=side, width=side, batch_size=1)
-        # The trained network must stay where it is; the others leave with the pipelines.
-        return sample.draw(
-            prior, decoder, jobs, drawing, self.runtime.device, bar.advance, stay=True
-        )
+        return sample.draw(prior, decoder, jobs, drawing, self.runtime.device, bar.advance)
 
     # -- the pipeline
 

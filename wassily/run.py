@@ -339,6 +339,8 @@ class Run:
     def finish(self) -> None:
         """Draw the last samples, export the pipeline with its card, upload it if asked to."""
         self.results.validate(self.stop)
+        if self.runtime.main:  # once more: a kill between a save and its rotation leaves one over
+            checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
         facts = Facts(
             name=self.hub_repository or str(self.output_dir.resolve()),
             role=self.config.role,

@@ -66,20 +66,23 @@ def native_size(pipeline: KandinskyV22Pipeline) -> int:
 
 
 @contextlib.contextmanager
-def on(pipeline: Any, device: torch.device, stay: bool) -> Iterator[Any]:
-    """The pipeline on `device` inside; back on the CPU after it unless it may `stay`.
+def on(pipeline: Any, device: torch.device) -> Iterator[None]:
+    """The networks of a pipeline on `device` inside; after it, back where each of them was.
 
-    A pipeline that offloads by itself is left alone.
+    So a network in training stays on its device and the frozen ones leave it. A pipeline that
+    offloads by itself is left alone.
     """
+    networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     if getattr(pipeline, "_offload_device", None) is not None:
-        yield pipeline
-        return
-    pipeline.to(device)
+        networks = []
+    moved = [net for net in networks if next(net.parameters()).device.type != device.type]
+    for net in moved:
+        net.to(device)
     try:
-        yield pipeline
+        yield
     finally:
-        if not stay and device.type != "cpu":
-            pipeline.to("cpu")
+        for net in moved:
+            net.to("cpu")
 
 
 @torch.no_grad()
@@ -118,13 +121,12 @@ def draw(
     drawing: Drawing,
     device: torch.device,
     on_done: Callable[[int], Any] = lambda count: None,
-    stay: bool = False,
 ) -> list[Any]:
     """(prompt, seed) pairs -> PIL pictures in that order.
 
     Each picture has a generator of its own that goes through both stages, so for one picture the
-    result is that of the stock combined pipeline. Each stage is on the device only while it works,
-    unless `stay`. `on_done` is called with the number of pictures finished.
+    result is that of the stock combined pipeline. Each stage is on the device only while it works.
+    `on_done` is called with the number of pictures finished.
     """
     generators = [torch.Generator().manual_seed(seed) for _, seed in jobs]
     size = native_size(decoder)
@@ -132,13 +134,13 @@ def draw(
         range(i, min(i + drawing.batch_size, len(jobs)))
         for i in range(0, len(jobs), drawing.batch_size)
     ]
-    with on(prior, device, stay):
+    with on(prior, device):
         embeds = [
             embed(prior, [jobs[i][0] for i in chunk], [generators[i] for i in chunk], drawing)
             for chunk in chunks
         ]
     pictures: list[Any] = []
-    with on(decoder, device, stay):
+    with on(decoder, device):
         for chunk, (positive, negative) in zip(chunks, embeds, strict=True):
             pictures += decoder(
                 image_embeds=positive,
