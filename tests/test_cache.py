@@ -102,7 +102,7 @@ def test_contents_follow_bytes_not_names(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"one")
     b.write_bytes(b"one")
-    contents = cache.Contents(tmp_path / "files")
+    contents = cache.Contents(tmp_path)
     assert not contents.known([str(a), str(b)]).any()
     assert contents.read(str(a)) == contents.read(str(b)) == cache.file_digest(str(a))
     contents.writer.flush()

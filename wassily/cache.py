@@ -32,6 +32,7 @@ from wassily.errors import UserError
 Row = Mapping[str, Tensor]
 KEYS = "__keys__"
 OFFSETS = "__offsets__:"  # + name: where each entry's rows of a ragged field begin and end
+FILES = "files"  # where digests of files are remembered
 SHARD_BYTES, SHARD_SECONDS = 256 * 2**20, 60.0  # a kill loses at most this much work
 
 
@@ -211,8 +212,8 @@ def file_digest(path: str) -> bytes:
 class Contents:
     """Digests of files' bytes, remembered by (path, size, time of change)."""
 
-    def __init__(self, folder: Path):
-        self.store, self.writer = Store(folder), Writer(folder)
+    def __init__(self, root: Path):
+        self.store, self.writer = Store(root / FILES), Writer(root / FILES)
 
     def known(self, paths: Iterable[str]) -> np.ndarray:
         """(N, 16) uint8: the remembered digest of each file, zeros where it has to be read."""
@@ -224,6 +225,11 @@ class Contents:
         key, content = _stat_key(path), file_digest(path)
         self.writer.add(key, {"content": torch.frombuffer(bytearray(content), dtype=torch.uint8)})
         return content
+
+
+def forget_contents(root: Path) -> None:
+    """Have every file read anew (`--verify_cache`), in this run and so for those after it."""
+    shutil.rmtree(root / FILES, ignore_errors=True)
 
 
 def _stat_key(path: str) -> bytes:

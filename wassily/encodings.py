@@ -115,19 +115,18 @@ def fill(
     runtime: Runtime,
     *,
     flips: bool = False,
-    verify: bool = False,
 ) -> Filled:
     """Encode what the cache lacks, each process its share, and free the encoders again.
 
-    `verify` reads every picture anew instead of trusting size and time of change. Raises UserError
-    if the cache cannot be written.
+    Raises UserError if the cache cannot be written.
     """
     runtime.shared(lambda: cache.sweep(root))
-    contents, bad = picture_contents(source, root, runtime, verify)
+    contents, bad = picture_contents(source, root, runtime)
     on_pictures = [e for e in encodings if e.reads == "picture"]
     on_captions = [e for e in encodings if e.reads == "caption"]
-    bad |= _fill_pictures(on_pictures, source, contents, root, runtime, flips, bad)
-    _fill_captions(on_captions, source, root, runtime)
+    for share in runtime.shares():
+        bad |= _fill_pictures(on_pictures, source, contents, root, runtime, share, flips, bad)
+        _fill_captions(on_captions, source, root, runtime, share)
     gc.collect()
     if runtime.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -135,28 +134,28 @@ def fill(
 
 
 def picture_contents(
-    source: Pictures, root: Path, runtime: Runtime, verify: bool
+    source: Pictures, root: Path, runtime: Runtime
 ) -> tuple[np.ndarray, dict[int, str]]:
     """The content key of every picture, (N, 16) uint8; zeros, and a reason, if it is unreadable."""
-    contents = cache.Contents(root / "files")
+    contents = cache.Contents(root)
     bad: dict[int, str] = {}
     paths = source.paths()
     if paths is None:
         digests = [cache.digest(source[i].image) for i in range(len(source))]
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16).copy(), bad
-    found = np.zeros((len(paths), 16), np.uint8) if verify else contents.known(paths)
-    unknown = np.flatnonzero(~found.any(1))
-    mine = unknown[runtime.rank :: runtime.world]
-    with progress("reading pictures", len(mine), runtime.main and len(mine) > 0, "picture") as bar:
-        for index in mine:
-            try:
-                contents.read(paths[index])
-            except OSError as error:
-                bad[int(index)] = f"{paths[index]}: {error.strerror}"
-            bar.advance()
-    contents.writer.flush()
-    runtime.wait()
-    if len(unknown):
+    found = contents.known(paths)
+    for share in runtime.shares():
+        mine = np.flatnonzero(~found.any(1))[share].tolist()
+        shown = runtime.main and len(mine) > 0
+        with progress("reading pictures", len(mine), shown, "picture") as bar:
+            for index in mine:
+                try:
+                    contents.read(paths[index])
+                except OSError as error:
+                    bad[index] = f"{paths[index]}: {error.strerror}"
+                bar.advance()
+        contents.writer.flush()
+        runtime.wait()
         contents.store.refresh()
         found = contents.known(paths)
     return found, runtime.gathered(bad)
@@ -168,13 +167,14 @@ def _fill_pictures(
     contents: np.ndarray,
     root: Path,
     runtime: Runtime,
+    share: slice,
     flips: bool,
     known_bad: dict[int, str],
 ) -> dict[int, str]:
     """Encode every picture that some encoding lacks; the reasons of those that cannot be read."""
     benches = {e.name: _Bench(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
     todo = _missing_pictures(encodings, contents, root, flips)
-    mine = [i for i in sorted(todo)[runtime.rank :: runtime.world] if i not in known_bad]
+    mine = [i for i in sorted(todo)[share] if i not in known_bad]
 
     def prepare(index: int) -> tuple[int, list[tuple[str, bytes, Tensor]] | str]:
         record = source[index]
@@ -237,7 +237,7 @@ def _ahead(work: Callable[[int], Any], items: list[int]) -> Iterator[Any]:
 
 
 def _fill_captions(
-    encodings: list[Encoding], source: Pictures, root: Path, runtime: Runtime
+    encodings: list[Encoding], source: Pictures, root: Path, runtime: Runtime, share: slice
 ) -> None:
     """Encode every distinct caption that is not there yet."""
     for encoding in encodings:
@@ -245,7 +245,7 @@ def _fill_captions(
         keys = np.frombuffer(b"".join(map(caption_key, captions)), np.uint8).reshape(-1, 16)
         bench = _Bench(encoding, cache.Writer(encoding.folder(root), encoding.ragged))
         missing = cache.Store(encoding.folder(root)).missing(keys)
-        mine = missing[runtime.rank :: runtime.world].tolist()
+        mine = missing[share].tolist()
         shown = runtime.main and len(mine) > 0
         with progress("encoding captions", len(mine), shown, "caption") as bar:
             for index in mine:

@@ -66,7 +66,7 @@ def download(repository: str, folder: str, cache_dir: str | None) -> Path:
         found = huggingface_hub.snapshot_download(
             repository, allow_patterns=patterns, ignore_patterns=["*.fp16.*"], cache_dir=cache_dir
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = _reason(error, huggingface_hub.get_token() or "\0")
+    except Exception as error:  # as above
+        reason = _reason(error, huggingface_hub.get_token() or "")
         raise UserError(f"{repository}: cannot download its {folder}: {reason}") from None
     return Path(found)

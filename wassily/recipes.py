@@ -123,7 +123,7 @@ class Frozen:
             return "live"
 
         def make() -> str:
-            contents = cache.Contents(self.root / "files")
+            contents = cache.Contents(self.root)
             found: list[bytes | str | int] = []
             for role in roles:
                 home = models.PARTS[role].home
@@ -213,6 +213,8 @@ def text_encoding(frozen: Frozen) -> Encoding:
 
 def make_encodings(frozen: Frozen) -> list[Encoding]:
     """What the network that a config trains reads."""
+    if frozen.config.verify_cache:
+        frozen.runtime.shared(lambda: cache.forget_contents(frozen.root))
     image = image_encoding(frozen)
     other = text_encoding if isinstance(frozen.config, configs.PriorConfig) else latents_encoding
     return [image, other(frozen)]
@@ -270,9 +272,7 @@ def make_reading(
         live = encodings.Live(wanted, source, choice)
         # Rows travel as they are: the encoders are in this process, not in a reader's.
         return Reading(source, live, list, lambda rows: encodings.collate(live.encode(rows)))
-    filled = encodings.fill(
-        wanted, source, frozen.root, runtime, flips=config.random_flip, verify=config.verify_cache
-    )
+    filled = encodings.fill(wanted, source, frozen.root, runtime, flips=config.random_flip)
     source, kept = readable(source, filled.bad, config, runtime)
     cached = encodings.Cached(wanted, source, filled.contents[kept], frozen.root, choice)
     return Reading(source, cached, encodings.collate, lambda batch: batch)
