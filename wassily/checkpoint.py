@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -90,6 +90,28 @@ def write_text(path: Path, text: str) -> None:
     aside.replace(path)
 
 
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A safetensors file that is whole or not there. Raises OSError."""
+    aside = path.parent / f"{ASIDE}{path.name}"
+    try:
+        save_file(tensors, aside)
+        _sync(aside)
+        aside.replace(path)
+    except SafetensorError as error:
+        # The library wraps the system's error: a full disk must be known as one.
+        raise OSError(str(error)) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def open_tensors(path: Path) -> Any:
+    """A safetensors file to read from piece by piece, through a memory map. Raises OSError."""
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
 def flush(folder: Path) -> None:
     """Every file and folder below, to the disk."""
     for path in sorted(folder.rglob("*")):
@@ -141,8 +163,6 @@ def save_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
 
 def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
     """Put a saved state back, on each parameter's device; UserError for an unknown name."""
-    from safetensors import safe_open
-
     try:
         tensors = load_file(folder / OPTIMIZER)
         with safe_open(folder / OPTIMIZER, "pt") as file:

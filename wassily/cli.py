@@ -20,6 +20,9 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   train prior     teach the prior: from a caption to an image embedding
   train decoder   teach the decoder: from an image embedding to a picture
   generate        draw pictures from prompts
+  cache build     encode the pictures of a training beforehand (cache build prior|decoder)
+  cache info      what the cache of encodings holds
+  cache prune     remove what no run has used for a while
 
   wassily train prior   --train_data_dir pics --output_dir runs/prior
   wassily train decoder --train_data_dir pics --output_dir runs/decoder
@@ -36,6 +39,10 @@ VERBS = {
     ("train", "prior"): ("PriorConfig", "wassily.run:train"),
     ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
+    ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
+    ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
+    ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
+    ("cache", "prune"): ("CacheConfig", "wassily.cache:prune"),
     ("demo",): ("DemoConfig", "wassily.demo:demo"),
 }
 

@@ -63,7 +63,11 @@ class TrainConfig:
     dataloader_num_workers: int = 0
     """Processes that read and prepare pictures; 0 does it in the training process."""
     cache_dir: str | None = None
-    """Where downloaded models and data sets are kept; the hub's own default if unset."""
+    """Where downloaded models and data sets, and encodings, are kept; the usual places if unset."""
+    no_cache: bool = False
+    """Encode pictures and captions at every step instead of once: slower, nothing kept on disk."""
+    verify_cache: bool = False
+    """Read every picture anew instead of trusting its size and time of change."""
 
     output_dir: str = "kandi_2_2-model-finetuned"
     """Where checkpoints, samples, logs and the final pipeline go."""
@@ -250,6 +254,23 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """The encodings on this disk: what there is, or what of it to remove.
+
+    Example: wassily cache prune --unused_days 7
+    """
+
+    cache_dir: str | None = None
+    """The folder given to the training as --cache_dir; the usual place if unset."""
+    unused_days: float = 30.0
+    """prune removes what no run has used for so many days; 0 removes everything."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _at_least(self, 0, "unused_days")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """Fine-tune the bundled model on a small example, offline, and draw before and after."""
 
@@ -313,6 +334,10 @@ def check_training(config: TrainConfig) -> None:
 
 
 def _check_source(config: TrainConfig) -> None:
+    _require(
+        not (config.no_cache and config.verify_cache),
+        "--no_cache and --verify_cache exclude one another: there is no cache to verify",
+    )
     named, folder = config.dataset_name, config.train_data_dir
     _require(
         bool(named or folder),

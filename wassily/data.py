@@ -73,8 +73,19 @@ class Pictures:
             digest.update(json.dumps([Path(path).name, size, captions]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
-    def __iter__(self) -> Iterator[Record]:
-        return (self[i] for i in range(len(self)))
+    def paths(self) -> list[str] | None:
+        """The file of every picture, or None if the source holds the pictures' bytes itself."""
+        flat = self.table.flatten()
+        inside = flat.data.column(f"{self.image_column}.bytes")  # counted, not read
+        outside = flat.data.column(f"{self.image_column}.path")
+        if inside.null_count < len(inside) or outside.null_count:
+            return None
+        return list(flat[f"{self.image_column}.path"])
+
+    def all_captions(self) -> Iterator[str]:
+        """Every caption of every example, in order."""
+        for value in self.table[self.caption_column] if self.caption_column else ():
+            yield from _captions(value)
 
 
 def _captions(value: Any) -> tuple[str, ...]:
@@ -307,8 +318,8 @@ def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:
         ids = tokenizer(batch, truncation=False, verbose=False).input_ids if batch else []
         return sum(len(i) > tokenizer.model_max_length for i in ids)
 
-    for value in source.table[source.caption_column]:
-        batch.extend(_captions(value))
+    for caption in source.all_captions():
+        batch.append(caption)
         if len(batch) >= 1000:
             cut, total, batch = cut + flush(), total + len(batch), []
     return cut + flush(), total + len(batch)
@@ -362,32 +373,38 @@ def keys(seed: int, count: int, split: Split, start: int) -> Iterator[list[Key]]
 
 
 class Examples(Dataset):
-    """Key -> tensors of one example: the transformed record, its `noise` and its timestep `t`."""
+    """Key -> tensors of one example: what `fetch` gives, its `noise` and its timestep `t`."""
 
     def __init__(
         self,
-        source: Pictures,
-        transform: Callable[[Record, int, int], dict[str, torch.Tensor]],
+        fetch: Callable[[int, int, int], dict[str, torch.Tensor]],
         seed: int,
         noise_shape: tuple[int, ...],
         timesteps: int,
     ):
-        self.source, self.transform, self.seed = source, transform, seed
+        self.fetch, self.seed = fetch, seed
         self.noise_shape, self.timesteps = noise_shape, timesteps
 
     def __getitem__(self, key: Key) -> dict[str, torch.Tensor]:
         step, slot, index = key
-        example = self.transform(self.source[index], step, slot)
+        example = self.fetch(index, step, slot)
         example["noise"] = draws.noise(self.seed, step, slot, self.noise_shape)
         example["t"] = torch.tensor(draws.timestep(self.seed, step, slot, self.timesteps))
         return example
 
 
-def loader(examples: Examples, stream: Iterator[list[Key]], workers: int, pin: bool) -> DataLoader:
-    """Micro-batches as dicts of stacked tensors on the CPU, in the order of `stream`."""
+def loader(
+    examples: Examples,
+    stream: Iterator[list[Key]],
+    collate: Callable[[list[dict[str, torch.Tensor]]], Any],
+    workers: int,
+    pin: bool,
+) -> DataLoader:
+    """Micro-batches on the CPU, made by `collate` from their examples, in the order of `stream`."""
     return DataLoader(
         examples,
         batch_sampler=stream,
+        collate_fn=collate,
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,

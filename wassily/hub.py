@@ -57,3 +57,16 @@ def upload(folder: Path, repository: str, token: str | None) -> None:
             f"--push_to_hub: the upload to {repository} failed, everything is in {folder}: "
             f"{_reason(error, usable)}"
         ) from None
+
+
+def download(repository: str, folder: str, cache_dir: str | None) -> Path:
+    """One sub-folder of a repository on this disk, safetensors only. Raises UserError."""
+    patterns = [f"{folder}/*{suffix}" for suffix in (".json", ".txt", ".safetensors", ".model")]
+    try:
+        found = huggingface_hub.snapshot_download(
+            repository, allow_patterns=patterns, ignore_patterns=["*.fp16.*"], cache_dir=cache_dir
+        )
+    except Exception as error:  # as above
+        reason = _reason(error, huggingface_hub.get_token() or "")
+        raise UserError(f"{repository}: cannot download its {folder}: {reason}") from None
+    return Path(found)

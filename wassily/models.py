@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch import nn
 
+from wassily import hub
 from wassily.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
@@ -107,14 +108,35 @@ def load(
         options |= {"use_safetensors": True, _dtype_name(part.kind): dtype}
     try:
         loaded = part.kind.from_pretrained(repository, **options)  # type: ignore[attr-defined]
-    except (
-        Exception
-    ) as error:  # both libraries raise many kinds, each a matter of the folder or hub
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if not Path(repository).is_absolute():
-            reason = f"is the name right, and the hub within reach? {reason}"
-        raise UserError(f"{repository}: cannot load its {part.folder}: {reason[:300]}") from error
+    except Exception as error:  # of many kinds, each a matter of the folder or the hub
+        raise _not_loaded(repository, part.folder, error) from error
     return loaded.eval().requires_grad_(False) if network else loaded
+
+
+def load_config(role: str, repository: str, cache_dir: str | None = None) -> dict[str, Any]:
+    """A diffusers part's configuration, without its weights. Raises UserError."""
+    part = PARTS[role]
+    try:
+        return part.kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
+    except Exception as error:
+        raise _not_loaded(repository, part.folder, error) from error
+
+
+def _not_loaded(repository: str, folder: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not Path(repository).is_absolute():
+        reason = f"is the name right, and the hub within reach? {reason}"
+    return UserError(f"{repository}: cannot load its {folder}: {reason[:300]}")
+
+
+def files(role: str, repository: str, cache_dir: str | None = None) -> list[Path]:
+    """The files of a part on this disk, downloaded if need be: what its identity rests on."""
+    part = PARTS[role]
+    folder = Path(repository) / part.folder
+    if not Path(repository).is_absolute():
+        folder = hub.download(repository, part.folder, cache_dir) / part.folder
+    kept = (".json", ".txt", ".safetensors", ".model")
+    return sorted(path for path in folder.iterdir() if path.suffix in kept)
 
 
 def _dtype_name(kind: type) -> str:

@@ -8,172 +8,72 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from wassily import cache, data, draws, encode, encodings, models, objectives, pictures
 from wassily import config as configs
-from wassily import data, draws, encode, models, objectives, pictures
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
+from wassily.encodings import Encoding, Row
 from wassily.errors import UserError
 from wassily.runtime import Runtime
 from wassily.train import Batch
 
+PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
+
+
+# ---------------------------------------------------------------- the networks
+
 
 @dataclass(frozen=True)
 class Kit:
-    """What one network brings to the loop: its objective, and how examples become its batches."""
+    """What one network brings to the loop."""
 
     net: nn.Module
     objective: nn.Module
-    transform: Callable[[data.Record, int, int], dict[str, Tensor]]
-    encode: Callable[[Batch], Batch]
     noise_shape: tuple[int, ...]
 
 
-# ---------------------------------------------------------------- prior and decoder
-
-
-def _opened(record: data.Record, flip: bool, seed: int, step: int, slot: int) -> Any:
-    picture = pictures.open_rgb(record.image)
-    return pictures.mirror(picture) if flip and draws.flip(seed, step, slot) else picture
-
-
-def _clip_pixels(processor: Any, picture: Any) -> Tensor:
-    return processor(picture, return_tensors="pt").pixel_values[0]
-
-
-def prior_example(
-    record: data.Record,
-    step: int,
-    slot: int,
-    *,
-    processor: Any,
-    tokenizer: Any,
-    seed: int,
-    flip: bool,
-) -> dict[str, Tensor]:
-    """A record as the encoders' input: `clip_pixels` (3, S, S), `ids` (N,) and `text_mask` (N,)."""
-    caption = record.captions[draws.choice(seed, step, slot, len(record.captions))]
-    tokens = tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt")
-    return {
-        "clip_pixels": _clip_pixels(processor, _opened(record, flip, seed, step, slot)),
-        "ids": tokens.input_ids[0],
-        "text_mask": tokens.attention_mask[0].bool(),
-    }
-
-
-def decoder_example(
-    record: data.Record,
-    step: int,
-    slot: int,
-    *,
-    processor: Any,
-    side: int,
-    seed: int,
-    flip: bool,
-) -> dict[str, Tensor]:
-    """A record as the encoders' input: `clip_pixels` (3, S, S) and `pixels` (3, side, side)."""
-    picture = _opened(record, flip, seed, step, slot)
-    return {
-        "clip_pixels": _clip_pixels(processor, picture),
-        "pixels": pictures.square_pixels(picture, side),
-    }
-
-
-def encode_prior(batch: Batch, *, image_encoder: nn.Module, text_encoder: nn.Module) -> Batch:
-    """`clip_pixels`, `ids`, `text_mask` -> what `objectives.Prior` reads; captions cut to fit."""
-    mask = batch.pop("text_mask")
-    length = int(mask.sum(1).max())
-    text_embeds, text_states = encode.text(text_encoder, batch.pop("ids"), length)
-    image_embeds = encode.image(image_encoder, batch.pop("clip_pixels"))
-    return batch | {
-        "image_embeds": image_embeds,
-        "text_embeds": text_embeds,
-        "text_states": text_states,
-        "text_mask": mask[:, :length],
-    }
-
-
-def encode_decoder(batch: Batch, *, image_encoder: nn.Module, movq: nn.Module) -> Batch:
-    """`clip_pixels`, `pixels` -> what `objectives.Decoder` reads."""
-    image_embeds = encode.image(image_encoder, batch.pop("clip_pixels"))
-    return batch | {
-        "image_embeds": image_embeds,
-        "latents": encode.latents(movq, batch.pop("pixels")),
-    }
-
-
-def _frozen(role: str, repository: str, config: TrainConfig, runtime: Runtime) -> Any:
-    part = models.load(role, repository, runtime.weight_dtype, config.cache_dir)
-    return part.to(runtime.device) if isinstance(part, nn.Module) else part
-
-
-def prior_kit(
-    config: configs.PriorConfig, repositories: dict[str, str], seed: int, runtime: Runtime
-) -> Kit:
-    """The prior, its objective, and the CLIP encoders on the device."""
-    load = functools.partial(
-        _frozen, repository=repositories["prior"], config=config, runtime=runtime
-    )
+def prior_kit(config: configs.PriorConfig, repositories: dict[str, str]) -> Kit:
+    """The prior and its objective."""
     net = models.load("prior", repositories["prior"], cache_dir=config.cache_dir)
-    return Kit(
-        net=net,
-        objective=objectives.Prior(
-            net,
-            models.prior_alpha_bars(),
-            "sample",
-            config.snr_gamma,
-            config.gradient_checkpointing,
-        ),
-        transform=functools.partial(
-            prior_example,
-            processor=load("image_processor"),
-            tokenizer=load("tokenizer"),
-            seed=seed,
-            flip=config.random_flip,
-        ),
-        encode=functools.partial(
-            encode_prior, image_encoder=load("image_encoder"), text_encoder=load("text_encoder")
-        ),
-        noise_shape=(net.config.embedding_dim,),
-    )
+    alpha_bars, recompute = models.prior_alpha_bars(), config.gradient_checkpointing
+    objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
+    return Kit(net, objective, (net.config.embedding_dim,))
 
 
-def decoder_kit(
-    config: configs.DecoderConfig, repositories: dict[str, str], seed: int, runtime: Runtime
-) -> Kit:
-    """The decoder, its objective, and the image encoder and MoVQ on the device."""
-    net = models.load("unet", repositories["decoder"], cache_dir=config.cache_dir)
-    scheduler = models.load("scheduler", repositories["decoder"], cache_dir=config.cache_dir)
-    movq = _frozen("movq", repositories["decoder"], config, runtime)
-    factor = 2 ** (len(movq.config.block_out_channels) - 1)
-    if config.resolution % factor:
-        raise UserError(f"--resolution: {config.resolution} is not a multiple of {factor}")
+def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> Kit:
+    """The decoder and its objective, on the noise schedule of its repository."""
+    repository = repositories["decoder"]
+    net = models.load("unet", repository, cache_dir=config.cache_dir)
+    scheduler = models.load("scheduler", repository, cache_dir=config.cache_dir)
+    side = latent_side(config, repository)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
-    side = config.resolution // factor
-    prior = repositories["prior"]
-    return Kit(
-        net=net,
-        objective=objectives.Decoder(
-            net, scheduler.alphas_cumprod, scheduler.config.prediction_type, config.snr_gamma
-        ),
-        transform=functools.partial(
-            decoder_example,
-            processor=_frozen("image_processor", prior, config, runtime),
-            side=config.resolution,
-            seed=seed,
-            flip=config.random_flip,
-        ),
-        encode=functools.partial(
-            encode_decoder,
-            image_encoder=_frozen("image_encoder", prior, config, runtime),
-            movq=movq,
-        ),
-        noise_shape=(net.config.in_channels, side, side),
-    )
+    prediction = scheduler.config.prediction_type
+    objective = objectives.Decoder(net, scheduler.alphas_cumprod, prediction, config.snr_gamma)
+    return Kit(net, objective, (net.config.in_channels, side, side))
+
+
+def make_kit(config: TrainConfig, repositories: dict[str, str]) -> Kit:
+    """The kit of the network that a config trains."""
+    if isinstance(config, configs.PriorConfig):
+        return prior_kit(config, repositories)
+    assert isinstance(config, configs.DecoderConfig)
+    return decoder_kit(config, repositories)
+
+
+def latent_side(config: TrainConfig, repository: str) -> int:
+    """Side of the latents at the configured resolution. Raises UserError if it does not divide."""
+    blocks = models.load_config("movq", repository, config.cache_dir)["block_out_channels"]
+    factor = 2 ** (len(blocks) - 1)
+    if config.resolution % factor:
+        raise UserError(f"--resolution: {config.resolution} is not a multiple of {factor}")
+    return config.resolution // factor
 
 
 def use_xformers(net: Any, runtime: Runtime) -> None:
@@ -186,6 +86,138 @@ def use_xformers(net: Any, runtime: Runtime) -> None:
         )
         return
     net.enable_xformers_memory_efficient_attention()
+
+
+# ---------------------------------------------------------------- the encodings
+
+
+def clip_pixels(picture: Any, *, processor: Any) -> Tensor:
+    """A picture as the CLIP image encoder's input, (3, S, S)."""
+    return processor(picture, return_tensors="pt").pixel_values[0]
+
+
+def tokens(caption: str, *, tokenizer: Any) -> Tensor:
+    """A caption as the text encoder's input: ids and mask, (2, N)."""
+    found = tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt")
+    return torch.cat([found.input_ids, found.attention_mask])
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Where the frozen parts of a run come from, and how they are loaded."""
+
+    config: TrainConfig
+    repositories: dict[str, str]
+    runtime: Runtime
+    root: Path
+
+    def load(self, role: str) -> Any:
+        """A part; a network is put on the device, in the precision of the run."""
+        repository = self.repositories[models.PARTS[role].home]
+        part = models.load(role, repository, self.runtime.weight_dtype, self.config.cache_dir)
+        return part.to(self.runtime.device) if isinstance(part, nn.Module) else part
+
+    def space(self, *roles: str, also: tuple[Any, ...] = ()) -> str:
+        """A digest of the parts' files, the precision, and what else an encoding depends on."""
+        if self.config.no_cache:
+            return "live"
+
+        def make() -> str:
+            contents = cache.Contents(self.root)
+            found: list[bytes | str | int] = []
+            for role in roles:
+                home = models.PARTS[role].home
+                paths = models.files(role, self.repositories[home], self.config.cache_dir)
+                known = contents.known([str(path) for path in paths])
+                for path, digest in zip(paths, known, strict=True):
+                    found.append(path.name)
+                    found.append(digest.tobytes() if digest.any() else contents.read(str(path)))
+            contents.writer.flush()
+            return cache.digest(*found, str(self.runtime.weight_dtype), *also).hex()[:16]
+
+        return self.runtime.shared(make)
+
+
+def image_encoding(frozen: Frozen) -> Encoding:
+    """Pictures -> `image_embeds` (D,), by the CLIP image encoder; serves both networks."""
+
+    def load() -> encodings.Encode:
+        encoder, dtype = frozen.load("image_encoder"), frozen.runtime.weight_dtype
+
+        def run(pixels: Tensor) -> list[Row]:
+            return [{"image_embeds": e} for e in encode.image(encoder, pixels).to(dtype).cpu()]
+
+        return run
+
+    return Encoding(
+        name="image",
+        space=frozen.space("image_processor", "image_encoder", also=(PICTURE_BATCH,)),
+        reads="picture",
+        prepare=functools.partial(clip_pixels, processor=frozen.load("image_processor")),
+        load=load,
+        batch=PICTURE_BATCH,
+    )
+
+
+def latents_encoding(frozen: Frozen) -> Encoding:
+    """Pictures -> `latents` (C, H/f, W/f) of the centre square, by the MoVQ."""
+    side = frozen.config.resolution
+
+    def load() -> encodings.Encode:
+        movq, dtype = frozen.load("movq"), frozen.runtime.weight_dtype
+
+        def run(pixels: Tensor) -> list[Row]:
+            return [{"latents": z} for z in encode.latents(movq, pixels).to(dtype).cpu()]
+
+        return run
+
+    return Encoding(
+        name="latents",
+        space=frozen.space("movq", also=("centre square", side, PICTURE_BATCH)),
+        reads="picture",
+        prepare=functools.partial(pictures.square_pixels, side=side),
+        load=load,
+        batch=PICTURE_BATCH,
+    )
+
+
+def text_encoding(frozen: Frozen) -> Encoding:
+    """Captions -> `text_embeds` (D,) and, without the padding, `text_states` (L, D)."""
+
+    def load() -> encodings.Encode:
+        encoder, dtype = frozen.load("text_encoder"), frozen.runtime.weight_dtype
+
+        def run(both: Tensor) -> list[Row]:
+            ids, mask = both[:, 0], both[:, 1]
+            embeds, states = encode.text(encoder, ids, ids.shape[1])
+            lengths = mask.sum(1).tolist()
+            return [
+                {"text_embeds": e, "text_states": s[:length].clone()}
+                for e, s, length in zip(
+                    embeds.to(dtype).cpu(), states.to(dtype).cpu(), lengths, strict=True
+                )
+            ]
+
+        return run
+
+    return Encoding(
+        name="text",
+        space=frozen.space("tokenizer", "text_encoder", also=(CAPTION_BATCH,)),
+        reads="caption",
+        prepare=functools.partial(tokens, tokenizer=frozen.load("tokenizer")),
+        load=load,
+        batch=CAPTION_BATCH,
+        ragged=("text_states",),
+    )
+
+
+def make_encodings(frozen: Frozen) -> list[Encoding]:
+    """What the network that a config trains reads."""
+    if frozen.config.verify_cache:
+        frozen.runtime.shared(lambda: cache.forget_contents(frozen.root))
+    image = image_encoding(frozen)
+    other = text_encoding if isinstance(frozen.config, configs.PriorConfig) else latents_encoding
+    return [image, other(frozen)]
 
 
 # ---------------------------------------------------------------- data
@@ -206,42 +238,69 @@ def open_pictures(config: TrainConfig) -> data.Pictures:
     )
 
 
-def checked_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pictures:
-    """The source after its checks: every picture opened once, each process its share.
-
-    Raises UserError with the list of unreadable pictures, unless they are to be skipped.
-    """
+def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pictures:
+    """The source, or as many of its examples as the config wants."""
     # One process reads first, so that a download or a conversion happens once.
     runtime.shared(lambda: bool(open_pictures(config)))
     source = open_pictures(config)
     if config.max_train_samples is not None and config.max_train_samples < len(source):
-        source = source.select(draws.subset(seed, len(source), config.max_train_samples))
-    mine = range(runtime.rank, len(source), runtime.world)
-    with runtimes.progress("checking pictures", len(mine), runtime.main, "picture") as bar:
-        bad = runtime.gathered(data.unreadable(source, mine, bar.advance))
-    if bad and not config.skip_bad_images:
+        return source.select(draws.subset(seed, len(source), config.max_train_samples))
+    return source
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How examples come: the readable source, `fetch` of one of them, and rows to a batch."""
+
+    source: data.Pictures
+    fetch: Callable[[int, int, int], Row]
+    collate: Callable[[list[Row]], Any]
+    finish: Callable[[Any], Batch]
+
+
+def make_reading(
+    wanted: list[Encoding], source: data.Pictures, seed: int, frozen: Frozen
+) -> Reading:
+    """Encodings from the cache, filled first; or made as they are needed. Raises UserError."""
+    config, runtime = frozen.config, frozen.runtime
+    choice = encodings.Choice(seed, config.random_flip)
+    if config.no_cache:
+        mine = range(runtime.rank, len(source), runtime.world)
+        with runtimes.progress("checking pictures", len(mine), runtime.main, "picture") as bar:
+            bad = runtime.gathered(data.unreadable(source, mine, bar.advance))
+        source, _ = readable(source, bad, config, runtime)
+        live = encodings.Live(wanted, source, choice)
+        # Rows travel as they are: the encoders are in this process, not in a reader's.
+        return Reading(source, live, list, lambda rows: encodings.collate(live.encode(rows)))
+    filled = encodings.fill(wanted, source, frozen.root, runtime, flips=config.random_flip)
+    source, kept = readable(source, filled.bad, config, runtime)
+    cached = encodings.Cached(wanted, source, filled.contents[kept], frozen.root, choice)
+    return Reading(source, cached, encodings.collate, lambda batch: batch)
+
+
+def readable(
+    source: data.Pictures, bad: dict[int, str], config: TrainConfig, runtime: Runtime
+) -> tuple[data.Pictures, list[int]]:
+    """The source without its unreadable pictures, and the indices kept.
+
+    Raises UserError with the list of them, unless they are to be skipped.
+    """
+    if not bad:
+        return source, list(range(len(source)))
+    if not config.skip_bad_images:
         names = data.listed([bad[index] for index in sorted(bad)])
         raise UserError(
             f"{len(bad)} of {len(source)} pictures cannot be read: {names}; mend or remove them, "
             "or add --skip_bad_images"
         )
-    if bad:
-        runtime.say(f"left out {len(bad)} of {len(source)} pictures that cannot be read")
-        source = source.select([i for i in range(len(source)) if i not in bad])
-        if not len(source):
-            raise UserError("no picture can be read")
-    return source
+    runtime.say(f"left out {len(bad)} of {len(source)} pictures that cannot be read")
+    kept = [i for i in range(len(source)) if i not in bad]
+    if not kept:
+        raise UserError("no picture can be read")
+    return source.select(kept), kept
 
 
-def batches(kit: Kit, loader: Any, runtime: Runtime) -> Iterator[Batch]:
+def batches(reading: Reading, loader: Any, runtime: Runtime) -> Iterator[Batch]:
     """Micro-batches as the objective reads them, on the device."""
-    for batch in loader:
-        yield runtime.to_device(kit.encode(batch))
-
-
-def make_kit(config: TrainConfig, repositories: dict[str, str], seed: int, runtime: Runtime) -> Kit:
-    """The kit of the network that a config trains."""
-    if isinstance(config, configs.PriorConfig):
-        return prior_kit(config, repositories, seed, runtime)
-    assert isinstance(config, configs.DecoderConfig)
-    return decoder_kit(config, repositories, seed, runtime)
+    for found in loader:
+        yield runtime.to_device(reading.finish(found))

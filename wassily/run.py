@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from wassily import adapt, checkpoint, data, draws, hub, models, optim, recipes, schema
+from wassily import adapt, cache, checkpoint, data, draws, hub, models, optim, recipes, schema
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.card import Facts
@@ -80,6 +80,24 @@ def train(config: TrainConfig) -> None:
         runtime.end()
 
 
+def build_cache(config: TrainConfig) -> None:
+    """Encode what a training with this config would encode, and stop there."""
+    if config.no_cache:
+        raise UserError("cache build with --no_cache: nothing to do")
+    repositories = check_surroundings(config)
+    runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
+    try:
+        seed = _seed(config, None, runtime)
+        frozen = recipes.Frozen(
+            config, repositories, runtime, cache.default_folder(config.cache_dir)
+        )
+        source = recipes.chosen_pictures(config, seed, runtime)
+        reading = recipes.make_reading(recipes.make_encodings(frozen), source, seed, frozen)
+        runtime.say(f"the encodings of {len(reading.source)} pictures are in {frozen.root}")
+    finally:
+        runtime.end()
+
+
 def _begin(config: TrainConfig, output_dir: Path) -> Path | None:
     """Make room for the output; the checkpoint to go on from."""
     chosen = checkpoint.chosen(config.resume_from_checkpoint, output_dir)
@@ -133,11 +151,17 @@ class Run:
     def load(self) -> None:
         """Data, network, optimizer; and the state of a checkpoint, if there is one."""
         config, runtime = self.config, self.runtime
-        self.source = recipes.checked_pictures(config, self.seed, runtime)
+        root = cache.default_folder(config.cache_dir)
+        frozen = recipes.Frozen(config, self.repositories, runtime, root)
+        source = recipes.chosen_pictures(config, self.seed, runtime)
+        # The encoders come and go before the network in training takes its memory.
+        wanted = recipes.make_encodings(frozen)
+        self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
+        self.source = self.reading.source
         self.split = data.Split(
             config.train_batch_size, config.gradient_accumulation_steps, runtime.world, runtime.rank
         )
-        self.kit = recipes.make_kit(config, self.repositories, self.seed, runtime)
+        self.kit = recipes.make_kit(config, self.repositories)
         self.role = models.TRAINED[config.role]
         self.signature = self._signature()
         if self.start_from and self.saved:
@@ -218,7 +242,9 @@ class Run:
         )
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         if config.role == "prior":
-            tokenizer = self.kit.transform.keywords["tokenizer"]  # type: ignore[attr-defined]
+            tokenizer = models.load(
+                "tokenizer", self.repositories["prior"], cache_dir=config.cache_dir
+            )
             cut, total = runtime.shared(lambda: data.count_cut(self.source, tokenizer))
             limit = tokenizer.model_max_length
             say(f"{cut} of {total} captions are longer than {limit} tokens and are cut there")
@@ -237,15 +263,15 @@ class Run:
         """The loop."""
         config, runtime = self.config, self.runtime
         examples = data.Examples(
-            self.source,
-            self.kit.transform,
+            self.reading.fetch,
             self.seed,
             self.kit.noise_shape,
             len(self.kit.objective.alpha_bars),  # type: ignore[arg-type]
         )
         stream = data.keys(self.seed, len(self.source), self.split, self.start)
         pin = runtime.device.type == "cuda"
-        loader = data.loader(examples, stream, config.dataloader_num_workers, pin)
+        workers, collate = config.dataloader_num_workers, self.reading.collate
+        loader = data.loader(examples, stream, collate, workers, pin)
         self.results = Results(
             config,
             self.repositories,
@@ -261,7 +287,7 @@ class Run:
             self.objective,
             list(self.trained.values()),
             self.optimizer,
-            recipes.batches(self.kit, loader, runtime),
+            recipes.batches(self.reading, loader, runtime),
             span=Span(
                 self.start,
                 self.stop,

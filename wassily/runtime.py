@@ -139,6 +139,18 @@ class Runtime:
             raise UserError(box[1])
         return box[0]
 
+    def shares(self) -> list[slice]:
+        """Which of the items to do are this process's, round by round.
+
+        One round over all processes; where there are several machines a second one over those of
+        each, which finds nothing left if they share their disk and everything else if not.
+        """
+        whole = [slice(self.rank, None, self.world)]
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+        if local == self.world:
+            return whole
+        return [*whole, slice(self.accelerator.local_process_index, None, local)]
+
     def gathered(self, found: dict[int, str]) -> dict[int, str]:
         """The union of what each process found."""
         parts = accelerate.utils.gather_object([found]) if self.world > 1 else [found]

@@ -1,0 +1,136 @@
+"""The store of encodings: what was put in comes out, whole, whoever else writes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wassily import cache
+from wassily.config import CacheConfig
+from wassily.errors import UserError
+
+
+def keys_of(*names: str) -> np.ndarray:
+    return np.frombuffer(b"".join(map(cache.digest, names)), np.uint8).reshape(-1, 16)
+
+
+def filled(folder: Path, names: str) -> cache.Store:
+    """One entry a letter: `x` (2,) and, of a length of its own, `r` (L, 3)."""
+    writer = cache.Writer(folder, ragged=("r",))
+    for name in names:
+        n = ord(name)
+        writer.add(
+            cache.digest(name),
+            {"x": torch.tensor([n, n + 0.5]), "r": torch.full((n % 5 + 1, 3), float(n))},
+        )
+    writer.flush()
+    return cache.Store(folder)
+
+
+def test_what_was_put_in_comes_out(tmp_path: Path) -> None:
+    """Fixed and ragged fields, over several shards, in any order."""
+    filled(tmp_path, "abc")
+    store = filled(tmp_path, "defgh")
+    assert len(store) == 8
+    for name in "hagcebfd":
+        n = ord(name)
+        row = store[cache.digest(name)]
+        assert torch.equal(row["x"], torch.tensor([n, n + 0.5]))
+        assert torch.equal(row["r"], torch.full((n % 5 + 1, 3), float(n)))
+    with pytest.raises(KeyError):
+        store[cache.digest("z")]
+
+
+def test_missing_names_each_absent_key_once(tmp_path: Path) -> None:
+    """Indices of the first of each distinct key that has no entry."""
+    store = filled(tmp_path, "ace")
+    assert store.missing(keys_of("a", "b", "c", "b", "d", "e", "d")).tolist() == [1, 4]
+    assert cache.Store(tmp_path / "none").missing(keys_of("q", "p", "q")).tolist() == [0, 1]
+
+
+def test_column_reads_many_entries_at_once(tmp_path: Path) -> None:
+    """The same values as one by one, zeros where there is no entry."""
+    filled(tmp_path, "ab")
+    store = filled(tmp_path, "cd")
+    found = store.column(keys_of("d", "?", "a"), "x")
+    assert found.tolist() == [[100.0, 100.5], [0.0, 0.0], [97.0, 97.5]]
+
+
+def test_keys_that_differ_only_in_their_second_half_are_told_apart(tmp_path: Path) -> None:
+    """The store sorts by the first eight bytes; all sixteen decide."""
+    writer = cache.Writer(tmp_path)
+    writer.add(b"same-he1" + b"aaaaaaaa", {"x": torch.ones(1)})
+    writer.flush()
+    with pytest.raises(KeyError):
+        cache.Store(tmp_path)[b"same-he1" + b"bbbbbbbb"]
+
+
+def test_a_half_written_shard_is_not_there(tmp_path: Path) -> None:
+    """A file left aside by a killed writer is ignored, and swept once it is old."""
+    filled(tmp_path, "a")
+    aside = tmp_path / f"{cache.ASIDE}x.safetensors"
+    aside.write_bytes(b"half")
+    assert len(cache.Store(tmp_path)) == 1
+    cache.sweep(tmp_path)
+    assert aside.exists()
+    os.utime(aside, (time.time() - 7200,) * 2)
+    cache.sweep(tmp_path)
+    assert not aside.exists()
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    """One line with the file and what to do."""
+    (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(UserError, match=r"broken\.safetensors: not a shard of the cache"):
+        cache.Store(tmp_path)
+
+
+def test_two_writers_of_the_same_entry_do_not_hurt_each_other(tmp_path: Path) -> None:
+    """Both shards stand; either entry is right."""
+    filled(tmp_path, "ab")
+    store = filled(tmp_path, "bc")
+    assert torch.equal(store[cache.digest("b")]["x"], torch.tensor([98, 98.5]))
+
+
+def test_contents_follow_bytes_not_names(tmp_path: Path) -> None:
+    """A file is read once; a changed one has another digest, an equal one the same."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"one")
+    b.write_bytes(b"one")
+    contents = cache.Contents(tmp_path)
+    assert not contents.known([str(a), str(b)]).any()
+    assert contents.read(str(a)) == contents.read(str(b)) == cache.file_digest(str(a))
+    contents.writer.flush()
+    contents.store.refresh()
+    known = contents.known([str(a), str(b)])
+    assert known[0].tobytes() == known[1].tobytes() == cache.file_digest(str(a))
+    a.write_bytes(b"other")
+    assert not contents.known([str(a)]).any()
+
+
+def test_a_write_that_fails_is_one_line(tmp_path: Path) -> None:
+    """The folder's place is taken by a file: the message says what to do."""
+    (tmp_path / "taken").write_text("")
+    writer = cache.Writer(tmp_path / "taken")
+    writer.add(cache.digest("a"), {"x": torch.ones(1)})
+    with pytest.raises(UserError, match="--no_cache"):
+        writer.flush()
+
+
+def test_info_and_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is unused for long goes, the rest and other folders stay."""
+    root = cache.default_folder(str(tmp_path))
+    filled(root / "image-1", "ab")
+    filled(root / "image-2", "abc")
+    (root / "mine").mkdir()
+    (root / "mine" / "letter.txt").write_text("dear")
+    os.utime(root / "image-1", (time.time() - 40 * 86400,) * 2)
+    cache.info(CacheConfig(cache_dir=str(tmp_path)))
+    assert "image-2" in capsys.readouterr().out
+    cache.prune(CacheConfig(cache_dir=str(tmp_path)))
+    assert sorted(p.name for p in root.iterdir()) == ["image-2", "mine"]

@@ -1,0 +1,277 @@
+"""A content-addressed store of encodings: immutable shards, each whole or not there.
+
+An entry is a few named tensors under a 16-byte key, a digest of everything that it depends on.
+A shard is one safetensors file, written aside and renamed: a killed writer leaves whole shards and
+no half one, and two writers cannot hurt each other (at worst both encode the same entry). Nothing
+is changed in place and nothing is locked. safetensors rather than Arrow: rows are tensors already,
+a file is read through a memory map, and the format is the one that the weights have.
+
+In memory an entry takes 16 bytes of key and 8 of position, whatever its size.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wassily.checkpoint import ASIDE, open_tensors, write_tensors
+from wassily.config import CacheConfig
+from wassily.errors import UserError
+
+Row = Mapping[str, Tensor]
+KEYS = "__keys__"
+OFFSETS = "__offsets__:"  # + name: where each entry's rows of a ragged field begin and end
+FILES = "files"  # where digests of files are remembered
+SHARD_BYTES, SHARD_SECONDS = 256 * 2**20, 60.0  # a kill loses at most this much work
+
+
+def digest(*parts: bytes | str | int) -> bytes:
+    """16 bytes that stand for the parts, in order; parts cannot run into one another."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part if isinstance(part, bytes) else str(part).encode()
+        state.update(len(raw).to_bytes(8, "little") + raw)
+    return state.digest()
+
+
+def default_folder(cache_dir: str | None) -> Path:
+    """Where encodings are kept: beside the models of `cache_dir`, or in the user's cache folder."""
+    if cache_dir:
+        return Path(cache_dir) / "wassily"
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "wassily"
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The whole shards of a folder; what is aside is half-written."""
+    return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith(ASIDE))
+
+
+@functools.lru_cache(maxsize=64)
+def _shard(path: str) -> Any:
+    """An open shard. Few stay open: a large cache has more shards than a process may have files."""
+    return open_tensors(Path(path))
+
+
+class Store:
+    """The entries of one kind, in one folder of shards."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in the shards that are there now."""
+        self.paths = [str(path) for path in _shards(self.folder)]
+        keys, shards, rows = [], [], []
+        for number, path in enumerate(self.paths):
+            try:
+                own = open_tensors(Path(path)).get_tensor(KEYS).numpy()
+            except Exception as error:  # the library has kinds of its own
+                raise UserError(f"{path}: not a shard of the cache ({error}); remove it") from None
+            keys.append(own)
+            shards.append(np.full(len(own), number, np.int32))
+            rows.append(np.arange(len(own), dtype=np.int32))
+        joined = np.concatenate(keys) if keys else np.zeros((0, 16), np.uint8)
+        halves = np.ascontiguousarray(joined).view(np.uint64).reshape(-1, 2)
+        order = np.argsort(halves[:, 0], kind="stable")
+        self._first, self._second = halves[order, 0].copy(), halves[order, 1].copy()
+        self._shards = np.concatenate(shards)[order] if keys else np.zeros(0, np.int32)
+        self._rows = np.concatenate(rows)[order] if keys else np.zeros(0, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def positions(self, keys: np.ndarray) -> np.ndarray:
+        """Keys (N, 16) uint8 -> place of each among the entries, (N,), -1 where there is none."""
+        wanted = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
+        if not len(self):
+            return np.full(len(wanted), -1)
+        at = np.searchsorted(self._first, wanted[:, 0]).clip(max=len(self) - 1)
+        # The first half alone is as good as unique; the second makes it certain.
+        same = (self._first[at] == wanted[:, 0]) & (self._second[at] == wanted[:, 1])
+        return np.where(same, at, -1)
+
+    def column(self, keys: np.ndarray, name: str) -> np.ndarray:
+        """A field of fixed shape of many entries, (N, ...); zeros where there is no entry."""
+        at = self.positions(keys)
+        found: np.ndarray | None = None
+        for number in np.unique(self._shards[at[at >= 0]]):
+            values = _shard(self.paths[number]).get_tensor(name).numpy()
+            if found is None:
+                found = np.zeros((len(keys), *values.shape[1:]), values.dtype)
+            here = np.flatnonzero((at >= 0) & (self._shards[at] == number))
+            found[here] = values[self._rows[at[here]]]
+        return np.zeros((len(keys), 16), np.uint8) if found is None else found
+
+    def missing(self, keys: np.ndarray) -> np.ndarray:
+        """Which of the keys (N, 16) have no entry: indices, the first of each distinct key."""
+        absent = np.flatnonzero(self.positions(keys) < 0)
+        halves = np.ascontiguousarray(keys[absent]).view(np.uint64).reshape(-1, 2)
+        order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal keys stay in their order
+        ranked = halves[order]
+        new = np.ones(len(ranked), bool)
+        new[1:] = (ranked[1:] != ranked[:-1]).any(1)
+        first = order[new]
+        return absent[np.sort(first)]
+
+    def __getitem__(self, key: bytes) -> dict[str, Tensor]:
+        """The tensors of an entry; KeyError if there is none."""
+        at = int(self.positions(np.frombuffer(key, np.uint8)[None])[0])
+        if at < 0:
+            raise KeyError(key.hex())
+        file, row = _shard(self.paths[self._shards[at]]), int(self._rows[at])
+        found = {}
+        for name in file.keys():  # noqa: SIM118  (a file, not a mapping)
+            if name == KEYS or name.startswith(OFFSETS):
+                continue
+            if OFFSETS + name in file.keys():  # noqa: SIM118
+                begin, end = file.get_slice(OFFSETS + name)[row : row + 2].tolist()
+                found[name] = file.get_slice(name)[begin:end]
+            else:
+                found[name] = file.get_slice(name)[row]
+        return found
+
+    def bytes(self) -> int:
+        """What the shards take on the disk."""
+        return sum(Path(path).stat().st_size for path in self.paths)
+
+
+class Writer:
+    """Collects entries and writes them as shards; fields named in `ragged` may differ in length."""
+
+    def __init__(self, folder: Path, ragged: tuple[str, ...] = ()):
+        self.folder, self.ragged = folder, ragged
+        self._keys: list[bytes] = []
+        self._rows: list[Row] = []
+        self._bytes, self._since = 0, time.monotonic()
+
+    def add(self, key: bytes, row: Row) -> None:
+        """One entry; now and then this writes a shard. Raises UserError if it cannot."""
+        self._keys.append(key)
+        self._rows.append(row)
+        self._bytes += sum(value.nbytes for value in row.values())
+        if self._bytes >= SHARD_BYTES or time.monotonic() - self._since > SHARD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected as one shard."""
+        if self._rows:
+            keys = torch.frombuffer(bytearray(b"".join(self._keys)), dtype=torch.uint8)
+            tensors = {KEYS: keys.reshape(-1, 16)}
+            for name in self._rows[0]:
+                values = [row[name] for row in self._rows]
+                if name in self.ragged:
+                    lengths = torch.tensor([0, *(len(value) for value in values)])
+                    tensors[OFFSETS + name] = lengths.cumsum(0)
+                    tensors[name] = torch.cat(values)
+                else:
+                    tensors[name] = torch.stack(values)
+            self._write(tensors)
+        self._keys, self._rows, self._bytes, self._since = [], [], 0, time.monotonic()
+
+    def _write(self, tensors: dict[str, Tensor]) -> None:
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(path, tensors)
+        except OSError as error:
+            raise UserError(
+                f"cache {self.folder}: {error.strerror or error}; what was encoded so far is kept: "
+                "make room, or name another disk with --cache_dir, or add --no_cache"
+            ) from None
+
+
+def sweep(folder: Path, older_than: float = 3600.0) -> None:
+    """Remove files that a killed writer left aside; young ones may be another run's."""
+    for path in folder.rglob(f"{ASIDE}*"):
+        if time.time() - path.stat().st_mtime > older_than:
+            path.unlink(missing_ok=True)
+
+
+def file_digest(path: str) -> bytes:
+    """The digest of a file's bytes. Raises OSError."""
+    state = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            state.update(chunk)
+    return state.digest()
+
+
+class Contents:
+    """Digests of files' bytes, remembered by (path, size, time of change)."""
+
+    def __init__(self, root: Path):
+        self.store, self.writer = Store(root / FILES), Writer(root / FILES)
+
+    def known(self, paths: Iterable[str]) -> np.ndarray:
+        """(N, 16) uint8: the remembered digest of each file, zeros where it has to be read."""
+        keys = np.frombuffer(b"".join(map(_stat_key, paths)), np.uint8).reshape(-1, 16)
+        return self.store.column(keys, "content")
+
+    def read(self, path: str) -> bytes:
+        """Digest a file by reading it, and remember that. Raises OSError."""
+        key, content = _stat_key(path), file_digest(path)
+        self.writer.add(key, {"content": torch.frombuffer(bytearray(content), dtype=torch.uint8)})
+        return content
+
+
+def forget_contents(root: Path) -> None:
+    """Have every file read anew (`--verify_cache`), in this run and so for those after it."""
+    shutil.rmtree(root / FILES, ignore_errors=True)
+
+
+def _stat_key(path: str) -> bytes:
+    stat = os.stat(path)
+    return digest(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+# ---------------------------------------------------------------- looking after it
+
+
+def mark_used(folder: Path) -> None:
+    """Note that a run uses this folder now; `prune` goes by it."""
+    if folder.is_dir():
+        os.utime(folder)
+
+
+def info(config: CacheConfig) -> None:
+    """Print each kind of entry with its number, size and last use."""
+    root = default_folder(config.cache_dir)
+    print(f"{root}")
+    total = 0
+    for folder in _kinds(root):
+        store = Store(folder)
+        total += store.bytes()
+        days = (time.time() - folder.stat().st_mtime) / 86400
+        size = f"{store.bytes() / 1e6:10.1f} MB"
+        print(f"  {folder.name:28s} {len(store):10d} entries {size}  used {days:.1f} days ago")
+    print(f"  {total / 1e6:.1f} MB in all")
+
+
+def prune(config: CacheConfig) -> None:
+    """Remove the kinds of entries that no run has used for `unused_days`."""
+    root = default_folder(config.cache_dir)
+    oldest = time.time() - config.unused_days * 86400
+    removed = [f for f in _kinds(root) if f.stat().st_mtime <= oldest]
+    freed = sum(Store(folder).bytes() for folder in removed)
+    for folder in removed:
+        shutil.rmtree(folder)
+    print(f"removed {len(removed)} of the kinds in {root}: {freed / 1e6:.1f} MB")
+
+
+def _kinds(root: Path) -> list[Path]:
+    # Only folders that hold shards: a wrong --cache_dir must not cost anybody a folder.
+    found = root.iterdir() if root.is_dir() else []
+    return sorted(f for f in found if f.is_dir() and _shards(f))

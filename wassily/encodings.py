@@ -1,0 +1,354 @@
+"""What the frozen encoders make of pictures and captions: looked up in the cache, or made.
+
+An `Encoding` is one frozen map with the transform before it. `fill` puts what is missing into the
+cache, `Cached` reads from it; `Live` does without one. Both give the same rows, on a CPU to the
+bit, because an encoder always works on one batch size: the last bits of a result depend on it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from wassily import cache, draws, pictures
+from wassily.data import Pictures, Record
+from wassily.runtime import Runtime, progress
+
+READERS = 4  # threads that read and prepare pictures
+CHUNK = 64  # pictures prepared ahead
+
+Row = dict[str, Tensor]
+Encode = Callable[[Tensor], list[Row]]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One frozen map: `prepare` makes an item a tensor, the loaded encoder makes a batch rows.
+
+    `space` is a digest of all that the result depends on besides the item: transform, weights,
+    dtype, batch size.
+    """
+
+    name: str
+    space: str
+    reads: Literal["picture", "caption"]
+    prepare: Callable[[Any], Tensor]
+    load: Callable[[], Encode]
+    batch: int
+    ragged: tuple[str, ...] = ()
+
+    def folder(self, root: Path) -> Path:
+        """Where its shards lie."""
+        return root / f"{self.name}-{self.space}"
+
+
+def encode_fixed(encode: Encode, inputs: Sequence[Tensor], batch: int) -> list[Row]:
+    """Rows of any number of inputs, encoded `batch` at a time with a padded tail."""
+    rows: list[Row] = []
+    for start in range(0, len(inputs), batch):
+        part = list(inputs[start : start + batch])
+        padded = torch.stack(part + [part[-1]] * (batch - len(part)))
+        rows += encode(padded)[: len(part)]
+    return rows
+
+
+def mirrored(contents: np.ndarray) -> np.ndarray:
+    """The keys of mirrored pictures, (N, 16), from those of the pictures."""
+    keys = contents.copy()
+    keys[:, 0] ^= 1  # in the half that the store sorts by
+    return keys
+
+
+def caption_key(caption: str) -> bytes:
+    """The key of a caption: its text."""
+    return cache.digest(caption.encode("utf-8", "surrogatepass"))
+
+
+# ---------------------------------------------------------------- filling
+
+
+@dataclass
+class _Bench:
+    """One encoding at work: its encoder, what waits for a full batch, and the writer."""
+
+    encoding: Encoding
+    writer: cache.Writer
+    encode: Encode | None = None
+    waiting: list[tuple[bytes, Tensor]] = field(default_factory=list)
+
+    def take(self, key: bytes, item: Tensor) -> None:
+        self.waiting.append((key, item))
+        if len(self.waiting) == self.encoding.batch:
+            self.work()
+
+    def work(self) -> None:
+        if not self.waiting:
+            return
+        self.encode = self.encode or self.encoding.load()
+        rows = encode_fixed(self.encode, [item for _, item in self.waiting], self.encoding.batch)
+        for (key, _), row in zip(self.waiting, rows, strict=True):
+            self.writer.add(key, row)
+        self.waiting = []
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The outcome of `fill`: the content key of each picture, (N, 16), and the unreadable ones."""
+
+    contents: np.ndarray
+    bad: dict[int, str]
+
+
+def fill(
+    encodings: Sequence[Encoding],
+    source: Pictures,
+    root: Path,
+    runtime: Runtime,
+    *,
+    flips: bool = False,
+) -> Filled:
+    """Encode what the cache lacks, each process its share, and free the encoders again.
+
+    Raises UserError if the cache cannot be written.
+    """
+    runtime.shared(lambda: cache.sweep(root))
+    contents, bad = picture_contents(source, root, runtime)
+    on_pictures = [e for e in encodings if e.reads == "picture"]
+    on_captions = [e for e in encodings if e.reads == "caption"]
+    for share in runtime.shares():
+        bad |= _fill_pictures(on_pictures, source, contents, root, runtime, share, flips, bad)
+        _fill_captions(on_captions, source, root, runtime, share)
+    gc.collect()
+    if runtime.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return Filled(contents, bad)
+
+
+def picture_contents(
+    source: Pictures, root: Path, runtime: Runtime
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The content key of every picture, (N, 16) uint8; zeros, and a reason, if it is unreadable."""
+    contents = cache.Contents(root)
+    bad: dict[int, str] = {}
+    paths = source.paths()
+    if paths is None:
+        digests = [cache.digest(source[i].image) for i in range(len(source))]
+        return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16).copy(), bad
+    found = contents.known(paths)
+    for share in runtime.shares():
+        mine = np.flatnonzero(~found.any(1))[share].tolist()
+        shown = runtime.main and len(mine) > 0
+        with progress("reading pictures", len(mine), shown, "picture") as bar:
+            for index in mine:
+                try:
+                    contents.read(paths[index])
+                except OSError as error:
+                    bad[index] = f"{paths[index]}: {error.strerror}"
+                bar.advance()
+        contents.writer.flush()
+        runtime.wait()
+        contents.store.refresh()
+        found = contents.known(paths)
+    return found, runtime.gathered(bad)
+
+
+def _fill_pictures(
+    encodings: list[Encoding],
+    source: Pictures,
+    contents: np.ndarray,
+    root: Path,
+    runtime: Runtime,
+    share: slice,
+    flips: bool,
+    known_bad: dict[int, str],
+) -> dict[int, str]:
+    """Encode every picture that some encoding lacks; the reasons of those that cannot be read."""
+    benches = {e.name: _Bench(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
+    todo = _missing_pictures(encodings, contents, root, flips)
+    mine = [i for i in sorted(todo)[share] if i not in known_bad]
+
+    def prepare(index: int) -> tuple[int, list[tuple[str, bytes, Tensor]] | str]:
+        record = source[index]
+        try:
+            picture = pictures.open_rgb(record.image)
+        except pictures.BadPicture as error:
+            return index, f"{record.name}: {error}"
+        made = []
+        for encoding, flip in todo[index]:
+            key = (mirrored(contents[index : index + 1]) if flip else contents[index]).tobytes()
+            item = encoding.prepare(pictures.mirror(picture) if flip else picture)
+            made.append((encoding.name, key, item))
+        return index, made
+
+    bad: dict[int, str] = {}
+    with progress("encoding pictures", len(mine), runtime.main and len(mine) > 0, "picture") as bar:
+        for index, made in _ahead(prepare, mine):
+            if isinstance(made, str):
+                bad[index] = made
+            else:
+                for name, key, item in made:
+                    benches[name].take(key, item)
+            bar.advance()
+    for bench in benches.values():
+        bench.work()
+        bench.writer.flush()
+    runtime.wait()
+    return _with_twins(runtime.gathered(bad), contents)
+
+
+def _missing_pictures(
+    encodings: list[Encoding], contents: np.ndarray, root: Path, flips: bool
+) -> dict[int, list[tuple[Encoding, bool]]]:
+    """Index of a picture -> the encodings that lack it, each with whether it is mirrored."""
+    todo: dict[int, list[tuple[Encoding, bool]]] = {}
+    for encoding in encodings:
+        store = cache.Store(encoding.folder(root))
+        for flip in (False, True) if flips else (False,):
+            for index in store.missing(mirrored(contents) if flip else contents).tolist():
+                todo.setdefault(index, []).append((encoding, flip))
+    return todo
+
+
+def _with_twins(bad: dict[int, str], contents: np.ndarray) -> dict[int, str]:
+    """Equal files are looked at once: what is bad about one is bad about all of them."""
+    reasons = {contents[index].tobytes(): reason for index, reason in bad.items()}
+    if not reasons:
+        return {}
+    return {i: reasons[k.tobytes()] for i, k in enumerate(contents) if k.tobytes() in reasons}
+
+
+def _ahead(work: Callable[[int], Any], items: list[int]) -> Iterator[Any]:
+    """`work` on all items in order, by threads, a bounded number of them ahead."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting = [pool.submit(work, item) for item in items[:CHUNK]]
+        for number in range(len(items)):
+            yield waiting.pop(0).result()
+            if number + CHUNK < len(items):
+                waiting.append(pool.submit(work, items[number + CHUNK]))
+
+
+def _fill_captions(
+    encodings: list[Encoding], source: Pictures, root: Path, runtime: Runtime, share: slice
+) -> None:
+    """Encode every distinct caption that is not there yet."""
+    for encoding in encodings:
+        captions = list(dict.fromkeys(source.all_captions()))
+        keys = np.frombuffer(b"".join(map(caption_key, captions)), np.uint8).reshape(-1, 16)
+        bench = _Bench(encoding, cache.Writer(encoding.folder(root), encoding.ragged))
+        missing = cache.Store(encoding.folder(root)).missing(keys)
+        mine = missing[share].tolist()
+        shown = runtime.main and len(mine) > 0
+        with progress("encoding captions", len(mine), shown, "caption") as bar:
+            for index in mine:
+                bench.take(keys[index].tobytes(), encoding.prepare(captions[index]))
+                bar.advance()
+        bench.work()
+        bench.writer.flush()
+        runtime.wait()
+
+
+# ---------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is drawn for one example: which of its captions, and whether it is mirrored."""
+
+    seed: int
+    random_flip: bool
+
+    def flip(self, step: int, slot: int) -> bool:
+        """Whether the picture is mirrored."""
+        return self.random_flip and draws.flip(self.seed, step, slot)
+
+    def caption(self, record: Record, step: int, slot: int) -> str:
+        """One of the record's captions."""
+        return record.captions[draws.choice(self.seed, step, slot, len(record.captions))]
+
+
+class Cached:
+    """index -> the encodings of that example, read from the cache."""
+
+    def __init__(
+        self,
+        encodings: Sequence[Encoding],
+        source: Pictures,
+        contents: np.ndarray,
+        root: Path,
+        choice: Choice,
+    ):
+        self.reads = {encoding.name: encoding.reads for encoding in encodings}
+        self.source, self.contents, self.choice = source, contents, choice
+        self.stores = {e.name: cache.Store(e.folder(root)) for e in encodings}
+        for encoding in encodings:
+            cache.mark_used(encoding.folder(root))
+
+    def __call__(self, index: int, step: int, slot: int) -> Row:
+        """All fields of all encodings, each (...) or (L, ...)."""
+        row: Row = {}
+        for name, reads in self.reads.items():
+            if reads == "caption":
+                key = caption_key(self.choice.caption(self.source[index], step, slot))
+            else:
+                content = self.contents[index : index + 1]
+                flip = self.choice.flip(step, slot)
+                key = (mirrored(content) if flip else content).tobytes()
+            row |= self.stores[name][key]
+        return row
+
+
+class Live:
+    """index -> what the encoders would be given; `encode` then does the work, batch by batch."""
+
+    def __init__(self, encodings: Sequence[Encoding], source: Pictures, choice: Choice):
+        self.encodings, self.source, self.choice = encodings, source, choice
+        self._encode: dict[str, Encode] = {}
+
+    def __call__(self, index: int, step: int, slot: int) -> Row:
+        """The prepared item of each encoding under its name."""
+        record = self.source[index]
+        row: Row = {}
+        for encoding in self.encodings:
+            if encoding.reads == "caption":
+                item: Any = self.choice.caption(record, step, slot)
+            else:
+                item = pictures.open_rgb(record.image)
+                item = pictures.mirror(item) if self.choice.flip(step, slot) else item
+            row[encoding.name] = encoding.prepare(item)
+        return row
+
+    def encode(self, rows: list[Row]) -> list[Row]:
+        """Prepared items -> encodings, with `noise` and `t` kept."""
+        names = {encoding.name for encoding in self.encodings}
+        done = [{k: v for k, v in row.items() if k not in names} for row in rows]
+        for encoding in self.encodings:
+            if encoding.name not in self._encode:
+                self._encode[encoding.name] = encoding.load()
+            found = encode_fixed(
+                self._encode[encoding.name], [row[encoding.name] for row in rows], encoding.batch
+            )
+            done = [a | b for a, b in zip(done, found, strict=True)]
+        return done
+
+
+def collate(rows: list[Row]) -> Row:
+    """Rows -> a batch; `text_states` (L, D) are padded to the longest, with `text_mask` (B, L)."""
+    batch: Row = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if name == "text_states":
+            batch[name] = pad_sequence(values, batch_first=True)
+            lengths = torch.tensor([len(value) for value in values])
+            batch["text_mask"] = torch.arange(batch[name].shape[1])[None] < lengths[:, None]
+        else:
+            batch[name] = torch.stack(values)
+    return batch
