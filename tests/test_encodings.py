@@ -11,10 +11,10 @@ import pytest
 import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
-from tiny import Tiny
 
 from wassily import cache, encodings, recipes
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
+from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
 
 CAPTIONS = ["a red cat", "قطة حمراء صغيرة", "a red cat", "a very long caption of a small bird", "b"]
@@ -22,8 +22,10 @@ CAPTIONS = ["a red cat", "قطة حمراء صغيرة", "a red cat", "a very lo
 
 @pytest.fixture
 def work(tmp_path: Path, tiny: Tiny) -> Callable[..., Any]:
-    """work(PriorConfig | DecoderConfig, **flags) -> (fetch, calls): a reading over a folder of
-    five pictures, and how often each encoder was called to make it."""
+    """work(PriorConfig | DecoderConfig, **flags) -> (reading of five pictures, calls).
+
+    The calls say how many items each encoding prepared to make it.
+    """
     write_folder(tmp_path / "pics", CAPTIONS)
 
     def make(kind: type[TrainConfig], **flags: Any) -> Any:
@@ -85,7 +87,8 @@ def test_text_states_are_unpadded_and_masked(work: Callable[..., Any]) -> None:
 
 def test_the_same_is_encoded_once(work: Callable[..., Any]) -> None:
     """Five pictures and four distinct captions; nothing the second time; the image embeddings
-    of the prior's run serve the decoder's."""
+    of the prior's run serve the decoder's.
+    """
     assert work(PriorConfig)[1] == {"image": 5, "text": 4}
     assert work(PriorConfig)[1] == {}
     assert work(DecoderConfig)[1] == {"latents": 5}

@@ -20,7 +20,8 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   train prior     teach the prior: from a caption to an image embedding
   train decoder   teach the decoder: from an image embedding to a picture
   generate        draw pictures from prompts
-  cache build     encode the pictures of a training beforehand (cache build prior|decoder)
+  cache build prior     encode beforehand what a training of the prior reads,
+  cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
   cache prune     remove what no run has used for a while
 

@@ -181,7 +181,7 @@ def _fill_pictures(
         try:
             picture = pictures.open_rgb(record.image)
         except pictures.BadPicture as error:
-            return index, f"{record.name}: {error}"
+            return index, str(error)
         made = []
         for encoding, flip in todo[index]:
             key = (mirrored(contents[index : index + 1]) if flip else contents[index]).tobytes()
@@ -202,7 +202,7 @@ def _fill_pictures(
         bench.work()
         bench.writer.flush()
     runtime.wait()
-    return _with_twins(runtime.gathered(bad), contents)
+    return _with_twins(runtime.gathered(bad), contents, source)
 
 
 def _missing_pictures(
@@ -218,12 +218,13 @@ def _missing_pictures(
     return todo
 
 
-def _with_twins(bad: dict[int, str], contents: np.ndarray) -> dict[int, str]:
-    """Equal files are looked at once: what is bad about one is bad about all of them."""
+def _with_twins(bad: dict[int, str], contents: np.ndarray, source: Pictures) -> dict[int, str]:
+    """Index -> "name: reason"; equal files are looked at once, and are all as bad as the one."""
     reasons = {contents[index].tobytes(): reason for index, reason in bad.items()}
     if not reasons:
         return {}
-    return {i: reasons[k.tobytes()] for i, k in enumerate(contents) if k.tobytes() in reasons}
+    alike = [(i, reasons[k.tobytes()]) for i, k in enumerate(contents) if k.tobytes() in reasons]
+    return {index: f"{source[index].name}: {reason}" for index, reason in alike}
 
 
 def _ahead(work: Callable[[int], Any], items: list[int]) -> Iterator[Any]:

@@ -135,6 +135,8 @@ def files(role: str, repository: str, cache_dir: str | None = None) -> list[Path
     folder = Path(repository) / part.folder
     if not Path(repository).is_absolute():
         folder = hub.download(repository, part.folder, cache_dir) / part.folder
+    if not folder.is_dir():
+        raise _not_loaded(repository, part.folder, FileNotFoundError("no such folder"))
     kept = (".json", ".txt", ".safetensors", ".model")
     return sorted(path for path in folder.iterdir() if path.suffix in kept)
 

@@ -11,7 +11,19 @@ from typing import Any
 
 import torch
 
-from wassily import adapt, cache, checkpoint, data, draws, hub, models, optim, recipes, schema
+from wassily import (
+    adapt,
+    cache,
+    checkpoint,
+    data,
+    draws,
+    hub,
+    models,
+    optim,
+    recipes,
+    schema,
+    stream,
+)
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.card import Facts
@@ -158,7 +170,7 @@ class Run:
         wanted = recipes.make_encodings(frozen)
         self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
         self.source = self.reading.source
-        self.split = data.Split(
+        self.split = stream.Split(
             config.train_batch_size, config.gradient_accumulation_steps, runtime.world, runtime.rank
         )
         self.kit = recipes.make_kit(config, self.repositories)
@@ -262,16 +274,16 @@ class Run:
     def train(self) -> None:
         """The loop."""
         config, runtime = self.config, self.runtime
-        examples = data.Examples(
+        examples = stream.Examples(
             self.reading.fetch,
             self.seed,
             self.kit.noise_shape,
             len(self.kit.objective.alpha_bars),  # type: ignore[arg-type]
         )
-        stream = data.keys(self.seed, len(self.source), self.split, self.start)
+        keys = stream.keys(self.seed, len(self.source), self.split, self.start)
         pin = runtime.device.type == "cuda"
         workers, collate = config.dataloader_num_workers, self.reading.collate
-        loader = data.loader(examples, stream, collate, workers, pin)
+        loader = stream.loader(examples, keys, collate, workers, pin)
         self.results = Results(
             config,
             self.repositories,

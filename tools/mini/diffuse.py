@@ -17,7 +17,8 @@ from wassily.runtime import Runtime
 from wassily.train import Events, Pending, Span, fit
 
 DROPPED = 0.1  # fraction of examples trained without their condition
-PICTURES = 100_000
+PICTURES = 80_000
+BANK = 4  # seed: other pictures than those that the encoders were trained on
 SNR_GAMMA = 5.0
 SAVE_EVERY = 500
 LOG_EVERY = 50
@@ -37,7 +38,7 @@ class Plan:
 
 def train_prior(work, steps=6000):
     """Trains, or goes on; the average of the weights goes to work/parts/prior."""
-    data = bank.load(work, 1, PICTURES)
+    data = bank.load(work, BANK, PICTURES)
     embeds = encoded.embeddings(work, "train", data.pictures)[:-1]
     captions, rows = encoded.distinct(encoded.captions_of(data))
     texts = encoded.texts(work, "train", captions)
@@ -65,7 +66,7 @@ def train_prior(work, steps=6000):
 
 def train_decoder(work, steps=20_000):
     """Trains, or goes on; the average of the weights goes to work/parts/unet."""
-    data = bank.load(work, 1, PICTURES)
+    data = bank.load(work, BANK, PICTURES)
     embeds = encoded.embeddings(work, "train", data.pictures)
     latents = encoded.latents(work, "train", data.pictures)
     torch.manual_seed(0)

@@ -22,8 +22,9 @@ CANDIDATES = (*world.SHAPES, world.NEW_SHAPE)
 FAR = 70.0  # from every colour of the palette, Euclidean, of 0..255: no colour at all
 MIN_CONTRAST = 40.0  # from the background, to be an object
 MIN_AREA = 10.0  # in pixels of a 32 px picture: smaller specks are no objects
-MIN_FIT = 0.78  # mean soft intersection over union of the objects with their template
-MIN_EACH = 0.65  # and that of the worst of them
+MIN_FIT = 0.7  # mean soft intersection over union of the objects with their template
+MIN_EACH = 0.6  # and that of the worst of them
+MIN_LEAD = 0.05  # before the next best template: what fits two shapes alike is neither
 DARK = 64.0  # luminance of ink
 LUMINANCE = np.array((0.299, 0.587, 0.114))
 Spot = tuple[float, float, float]  # x, y in [0, 1], radius in pixels of a 32 px picture
@@ -92,13 +93,14 @@ def _read(
     objects = _objects(alpha)
     if not objects:
         return nothing
-    shape, fits, spots = _match(objects, style)
+    shape, fits, spots, lead = _match(objects, style)
+    is_shape = np.mean(fits) >= MIN_FIT and min(fits) >= MIN_EACH and lead >= MIN_LEAD
     if style == "inked":
         colour, fill = _paint_within_ink(pixels, shape, spots, background)
     if colour == NONE:
         return nothing
     verdict = Verdict(
-        shape=shape if np.mean(fits) >= MIN_FIT and min(fits) >= MIN_EACH else NONE,
+        shape=shape if is_shape else NONE,
         colour=colour,
         background=background,
         size=_size(float(np.mean([r for _, _, r in spots]))),
@@ -199,16 +201,16 @@ def _components(mask: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _match(objects: list[np.ndarray], style: str) -> tuple[str, list[float], list[Spot]]:
-    """The shape that fits all objects best: (name, fits, spots), a spot being (x, y, radius)."""
+def _match(objects: list[np.ndarray], style: str) -> tuple[str, list[float], list[Spot], float]:
+    """The shape that fits all objects best: name, fits, spots, and its lead before the next."""
     results = []
     for shape in CANDIDATES:
         spots = [_spot(shape, style, thing) for thing in objects]
         pairs = zip(objects, spots, strict=True)
         fits = [_overlap(thing, _template(shape, style, s, len(thing))) for thing, s in pairs]
         results.append((float(np.mean(fits)), shape, fits, spots))
-    _, shape, fits, spots = max(results)
-    return shape, fits, spots
+    second, (best, shape, fits, spots) = sorted(results)[-2:]
+    return shape, fits, spots, best - second[0]
 
 
 def _spot(shape: str, style: str, thing: np.ndarray) -> Spot:

@@ -1,0 +1,82 @@
+"""Fixtures of all tests: tiny models, photographs, and an environment that nothing leaks into."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import helpers
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from wassily.mini.untrained import Tiny
+
+PHOTOS = 7  # odd, so that no batch size divides it
+_drawn = pytest.StashKey[bool]()
+_home = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any library reads its settings: offline, no tokens, an empty cache, one thread."""
+    config.stash[_home] = tempfile.mkdtemp(prefix="wassily-tests-")
+    home = config.stash[_home]
+    clean = helpers.clean_environment(HF_HOME=home, XDG_CACHE_HOME=home)
+    os.environ.clear()
+    os.environ.update(clean)
+    torch.set_num_threads(1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the cache."""
+    shutil.rmtree(config.stash[_home], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """`.prior` and `.decoder`: stock pipeline folders of tiny random models. Not to be changed."""
+    from wassily.mini.untrained import make
+
+    return make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A folder of 7 real photographs with metadata.jsonl; drawn ones where those are absent."""
+    folder = tmp_path_factory.mktemp("photos") / "pics"
+    pytestconfig.stash[_drawn] = not helpers.copy_photos(folder, PHOTOS)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    """Each test leaves the environment, the working folder and torch's settings as they were."""
+    variables, here = dict(os.environ), Path.cwd()
+    state = torch.random.get_rng_state()
+    yield
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(here)
+    torch.random.set_rng_state(state)
+    if "accelerate" in sys.modules:  # it keeps a run's device and precision for the process's life
+        from accelerate.state import AcceleratorState, GradientState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say it where the photographs were not there."""
+    if config.stash.get(_drawn, False):
+        terminalreporter.write_line(
+            f"warning: no photographs in {helpers.REAL_PHOTOS} (WASSILY_SHARED names their "
+            "folder): the tests drew pictures themselves",
+            yellow=True,
+        )

@@ -1,0 +1,180 @@
+"""The model card: its header is YAML that diffusers reads, and no text escapes from its place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from wassily.card import Facts, escaped, model_card, quoted
+from wassily.config import DecoderConfig, PriorConfig
+
+NASTY = [
+    'a "quoted" cat',
+    "back\\slash \\n \\",
+    "two\nlines\n---\nlicense: stolen\n---\n# title",
+    "```python\nimport os\n```",
+    "<script>alert(1)</script> <img src=x>",
+    "![x](http://evil) [y](javascript:z) `code` **bold** | pipe | $x$ ~~s~~",
+    "# heading",
+    "- list: {a: b} & *anchor %x @y",
+    "قطة حمراء 🧸 \u200f",
+    "'; drop table",
+    "{0} %s {{}}",
+    "\u2028\u2029\u0085",
+    "nul\x00 bell\x07 del\x7f",
+]
+
+
+def _facts(**values: Any) -> Facts:
+    base: dict[str, Any] = {
+        "name": "/home/me/runs/decoder",
+        "role": "decoder",
+        "base": "kandinsky-community/kandinsky-2-2-decoder",
+        "prior": "kandinsky-community/kandinsky-2-2-prior",
+        "decoder": "kandinsky-community/kandinsky-2-2-decoder",
+        "data": "/home/me/secret pictures",
+        "data_is_public": False,
+        "steps": 10,
+        "pictures": 7,
+        "seed": 3,
+        "has_samples": True,
+    }
+    return Facts(**(base | values))
+
+
+def _card(folder: Path, prompts: tuple[str, ...] = ("a cat",), **values: Any) -> str:
+    cls = PriorConfig if values.get("role") == "prior" else DecoderConfig
+    config = cls(train_data_dir=str(folder), validation_prompts=prompts, hub_token=None)
+    return model_card(config, _facts(**values), "fp16")
+
+
+def _header(card: str) -> dict[str, Any]:
+    assert card.startswith("---\n")
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def _code(card: str) -> str:
+    blocks = re.findall(r"^```python\n(.*?)^```$", card, re.M | re.S)
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+def test_header_of_a_decoder(tmp_path: Path) -> None:
+    """The `prior` list is where diffusers looks; both parsers agree."""
+    card = _card(tmp_path, data="me/pics", data_is_public=True)
+    header = _header(card)
+    assert header["prior"] == ["kandinsky-community/kandinsky-2-2-prior"]
+    assert header["base_model"] == "kandinsky-community/kandinsky-2-2-decoder"
+    assert header["datasets"] == ["me/pics"]
+    assert header["library_name"] == "diffusers"
+    assert "text-to-image" in header["tags"]
+    assert ModelCard(card).data.to_dict()["prior"] == header["prior"]
+
+
+def test_header_of_a_prior(tmp_path: Path) -> None:
+    """It has no prior of its own."""
+    header = _header(_card(tmp_path, role="prior", base="kandinsky-community/kandinsky-2-2-prior"))
+    assert "prior" not in header
+    assert header["base_model"] == "kandinsky-community/kandinsky-2-2-prior"
+
+
+def test_local_things_stay_local(tmp_path: Path) -> None:
+    """A local base is no hub name, and the folder of the pictures is nobody's business."""
+    card = _card(tmp_path, base="/home/me/base", prior="/home/me/prior")
+    header = _header(card)
+    assert "base_model" not in header
+    assert "datasets" not in header
+    assert header["prior"] == ["/home/me/prior"]
+    assert "secret pictures" not in card
+
+
+@pytest.mark.parametrize("text", [t for t in NASTY if not set(t) & set("\0\7\x7f\u2028\x85\n")])
+def test_any_prior_path_survives_yaml(text: str, tmp_path: Path) -> None:
+    """It must be found again, whatever the folder is called."""
+    header = _header(_card(tmp_path, prior=f"/models/{text}"))
+    assert header["prior"] == [f"/models/{text}"]
+    assert set(header) == {"license", "base_model", "prior", "library_name", "tags"}
+
+
+@pytest.mark.parametrize("text", NASTY)
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_no_prompt_escapes(text: str, role: str, tmp_path: Path) -> None:
+    """The header does not change, the code is Python whose prompt is the prompt, and outside of it
+    a prompt is one line of text without markup.
+    """
+    plain, card = _card(tmp_path, role=role), _card(tmp_path, (text, "second"), role=role)
+    assert _header(card) == _header(plain)
+    tree = ast.parse(_code(card))
+    strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    assert text in strings
+    # As many headings, fences and rules as the card of a harmless prompt has.
+    for pattern in (r"^#", r"^```", r"^---$", r"^\|"):
+        assert len(re.findall(pattern, card, re.M)) == len(re.findall(pattern, plain, re.M))
+    bullets = [line for line in card.split("\n") if line == f"- {escaped(text)}"]
+    assert len(bullets) == 1
+    assert not re.search(r"<(script|img)", card.replace(_code(card), ""))
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_quoted_and_escaped(text: str) -> None:
+    """`quoted` is a Python literal of the text on one line; `escaped` gives the words back when
+    Markdown's backslashes and HTML's entities are undone.
+    """
+    import html
+
+    assert ast.literal_eval(quoted(text)) == text
+    assert "\n" not in quoted(text)
+    shown = html.unescape(re.sub(r"\\(\W|_)", r"\1", escaped(text)))
+    assert shown == " ".join(text.split())
+
+
+def test_hyperparameters_and_samples(tmp_path: Path) -> None:
+    """As they were; the picture is named only where there is one."""
+    config = DecoderConfig(
+        train_data_dir=str(tmp_path),
+        learning_rate=3e-6,
+        lr_scheduler="cosine",
+        snr_gamma=5.0,
+        use_ema=True,
+        resolution=768,
+        gradient_accumulation_steps=4,
+        validation_prompts=("a cat",),
+    )
+    card = model_card(config, _facts(steps=15000, seed=42), "bf16")
+    for cell in ("15000", "3e-06 (cosine)", "5.0", "True", "768", "| 4 |", "bf16", "| 42 |"):
+        assert cell in card
+    assert "./samples.png" in card
+    assert "samples.png" not in _card(tmp_path, (), has_samples=False)
+    assert "decoder" in re.search(r"^# (.*)$", card, re.M)[1]  # type: ignore[index]
+
+
+def test_no_token_in_a_card(tmp_path: Path) -> None:
+    """It is public."""
+    config = DecoderConfig(train_data_dir=str(tmp_path), push_to_hub=True, hub_token="hf_secret")
+    assert "hf_secret" not in model_card(config, _facts(), "no")
+
+
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_the_code_runs_as_far_as_names_go(role: str, tmp_path: Path) -> None:
+    """Every name it uses is imported or assigned before (the guide's own snippet has two that are
+    not); it loads the folder of the card and, for a prior, the decoder beside it.
+    """
+    code = _code(_card(tmp_path, role=role, name="me/model", decoder="/d"))
+    tree = ast.parse(code)
+    known = {"open", "print"}
+    for node in tree.body:
+        for name in (n for n in ast.walk(node) if isinstance(n, ast.Name)):
+            bound = isinstance(name.ctx, ast.Store) or name.id in known | {"k", "v"}
+            assert bound or name.id in known, name.id
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            known |= {a.asname or a.name for a in node.names}
+        if isinstance(node, ast.Assign):
+            known |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+    assert '"me/model"' in code
+    assert ('"/d"' in code) == (role == "prior")

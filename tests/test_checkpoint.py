@@ -1,0 +1,432 @@
+"""Whole or not there; named, unpickled state; and an export whose index comes last."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from wassily import checkpoint
+from wassily.errors import UserError
+
+# ---------------------------------------------------------------- whole folders
+
+
+def _writer(text: str) -> object:
+    def write(folder: Path) -> None:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text(text)
+        (folder / checkpoint.STATE).write_text("{}")
+
+    return write
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def test_write_whole_makes_and_replaces(tmp_path: Path) -> None:
+    """Nothing of the old one is left in the new, and nothing aside."""
+    target = tmp_path / "run" / "checkpoint-5"
+    checkpoint.write_whole(target, _writer("one"))
+    (target / "more").write_text("old")
+    checkpoint.write_whole(target, _writer("two"))
+    assert _tree(target) == {"sub/a": b"two", "state.json": b"{}"}
+    assert [p.name for p in target.parent.iterdir()] == ["checkpoint-5"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("full"), KeyboardInterrupt(), OSError(28, "full")])
+def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path: Path) -> None:
+    """Half of the new one is aside, does not count as a checkpoint, and is swept away."""
+    target = tmp_path / "checkpoint-5"
+    checkpoint.write_whole(target, _writer("one"))
+    before = _tree(target)
+
+    def fail(folder: Path) -> None:
+        _writer("two")(folder)  # type: ignore[operator]
+        raise error
+
+    for name in ("checkpoint-5", "checkpoint-6"):
+        with pytest.raises(type(error)):
+            checkpoint.write_whole(tmp_path / name, fail)
+    assert _tree(target) == before
+    assert [step for step, _ in checkpoint.found(tmp_path)] == [5]
+    assert len(list(tmp_path.iterdir())) == 3
+    checkpoint.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-5"]
+    # And a new attempt over the rest of an old one succeeds.
+    checkpoint.write_whole(target, _writer("three"))
+    assert _tree(target)["sub/a"] == b"three"
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_killed_at_any_rename_there_is_a_whole_one(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill just before the n-th rename, removal or sync while checkpoint-6 is written beside
+    checkpoint-5: after the sweep all that is found is whole, and 5 is still there.
+    """
+    checkpoint.write_whole(tmp_path / "checkpoint-5", _writer("five"))
+    calls = 0
+
+    class Killed(BaseException):
+        pass
+
+    def count(original: object) -> object:
+        def call(*args: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise Killed
+            return original(*args, **options)  # type: ignore[operator]
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_sync", count(checkpoint._sync))
+        patch.setattr(Path, "rename", count(Path.rename))
+        patch.setattr(checkpoint.shutil, "rmtree", count(checkpoint.shutil.rmtree))
+        try:
+            checkpoint.write_whole(tmp_path / "checkpoint-6", _writer("six"))
+            checkpoint.rotate(tmp_path, 1)
+            finished = True
+        except Killed:
+            finished = False
+    checkpoint.sweep(tmp_path)
+    found = dict(checkpoint.found(tmp_path))
+    assert found
+    for step, folder in found.items():
+        assert _tree(folder)["sub/a"] == {5: b"five", 6: b"six"}[step]
+    assert 6 in found or 5 in found
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"checkpoint-{s}" for s in sorted(found)]
+    if finished:
+        assert sorted(found) == [6]
+
+
+def test_everything_is_flushed_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the rename must find the data: each file and folder is synced before."""
+    order: list[str] = []
+    sync, rename = checkpoint._sync, Path.rename
+
+    def noted(path: Path) -> None:
+        order.append(path.name)
+        sync(path)
+
+    def renamed(self: Path, target: Path) -> Path:
+        order.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(checkpoint, "_sync", noted)
+    monkeypatch.setattr(Path, "rename", renamed)
+    checkpoint.write_whole(tmp_path / "checkpoint-1", _writer("x"))
+    at = order.index("rename")
+    assert {"a", "sub", "state.json", ".writing-checkpoint-1"} <= set(order[:at])
+    assert order[at + 1 :] == [tmp_path.name]
+
+
+def test_write_text_is_whole_or_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arabic in UTF-8; an interrupted write keeps the old text."""
+    path = tmp_path / "deep" / "run.toml"
+    checkpoint.write_text(path, "قطة")
+    assert path.read_text("utf-8") == "قطة"
+
+    def fail(folder: Path) -> None:
+        raise OSError(28, "full")
+
+    monkeypatch.setattr(checkpoint, "_sync", fail)
+    with pytest.raises(OSError, match="full"):
+        checkpoint.write_text(path, "new")
+    assert path.read_text("utf-8") == "قطة"
+
+
+def test_sweep_removes_only_what_is_half_written(tmp_path: Path) -> None:
+    """Files and folders aside; nothing of the user's; a missing folder is no error."""
+    (tmp_path / ".writing-run.toml").write_text("x")
+    (tmp_path / ".writing-checkpoint-9").mkdir()
+    for name in ("checkpoint-1", "logs", ".hidden"):
+        (tmp_path / name).mkdir()
+    checkpoint.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "checkpoint-1", "logs"]
+    checkpoint.sweep(tmp_path / "none")
+
+
+# ---------------------------------------------------------------- which one
+
+
+def _with(tmp_path: Path, *steps: int) -> Path:
+    for step in steps:
+        checkpoint.write_whole(tmp_path / f"checkpoint-{step}", _writer(str(step)))
+    return tmp_path
+
+
+def test_found_sorts_by_number(tmp_path: Path) -> None:
+    """Not by name (10 is after 9), and only what is whole and named so."""
+    _with(tmp_path, 10, 9, 100)
+    (tmp_path / "checkpoint-200").mkdir()  # no state
+    for name in ("checkpoint-x", "checkpoint-5-old", "my-checkpoint-7"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / checkpoint.STATE).write_text("{}")
+    assert [step for step, _ in checkpoint.found(tmp_path)] == [9, 10, 100]
+    assert checkpoint.found(tmp_path / "none") == []
+
+
+def test_latest_is_the_newest_or_a_new_start(tmp_path: Path) -> None:
+    """The same command serves the first start and every restart."""
+    assert checkpoint.chosen("latest", tmp_path / "none") is None
+    assert checkpoint.chosen("latest", tmp_path) is None
+    assert checkpoint.chosen("latest", _with(tmp_path, 9, 10)) == tmp_path / "checkpoint-10"
+
+
+def test_a_named_checkpoint(tmp_path: Path) -> None:
+    """By its path; a folder that is none is refused."""
+    _with(tmp_path, 9, 10)
+    nine = tmp_path / "checkpoint-9"
+    assert checkpoint.chosen(str(nine), tmp_path / "other") == nine
+    with pytest.raises(UserError, match="no checkpoint of wassily"):
+        checkpoint.chosen(str(tmp_path), tmp_path)
+
+
+def test_a_run_is_not_trained_over(tmp_path: Path) -> None:
+    """Without a wish: refused where there are checkpoints, with both remedies."""
+    assert checkpoint.chosen(None, tmp_path) is None
+    with pytest.raises(UserError, match=r"newest: checkpoint-3.*latest.*--output_dir"):
+        checkpoint.chosen(None, _with(tmp_path, 3))
+
+
+def test_rotate_keeps_the_newest(tmp_path: Path) -> None:
+    """Oldest first, by number; no limit keeps all."""
+    _with(tmp_path, 1, 2, 9, 10)
+    assert checkpoint.rotate(tmp_path, None) == []
+    assert checkpoint.rotate(tmp_path, 4) == []
+    assert [p.name for p in checkpoint.rotate(tmp_path, 2)] == ["checkpoint-1", "checkpoint-2"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+
+
+def test_a_kill_while_rotating_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed files go one by one: what is still found has all of its own."""
+    _with(tmp_path, 1, 2, 3)
+    whole = _tree(tmp_path / "checkpoint-2")
+
+    def torn(folder: Path) -> None:
+        next(p for p in sorted(folder.rglob("*")) if p.name == "a").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", torn)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.rotate(tmp_path, 1)
+    found = checkpoint.found(tmp_path)
+    assert [step for step, _ in found] == [2, 3]
+    assert set(_tree(found[0][1])) == set(whole)
+    checkpoint.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+
+
+# ---------------------------------------------------------------- state
+
+
+def _trained(seed: int) -> tuple[nn.Module, dict[str, nn.Parameter], torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    names = {name: p for name, p in net.named_parameters() if name != "1.bias"}
+    optimizer = torch.optim.AdamW(names.values(), lr=0.1, weight_decay=0.1)
+    return net, names, optimizer
+
+
+def _steps(net: nn.Module, optimizer: torch.optim.Optimizer, count: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    for _ in range(count):
+        net(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_adamw_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Three steps, saved, loaded into a new optimizer, four more: as seven in one go."""
+    net, names, optimizer = _trained(0)
+    _steps(net, optimizer, 3, 1)
+    checkpoint.save_optimizer(tmp_path, optimizer, names)
+    weights = {key: value.clone() for key, value in net.state_dict().items()}
+    _steps(net, optimizer, 4, 2)
+    other, other_names, other_optimizer = _trained(5)
+    other.load_state_dict(weights)
+    checkpoint.load_optimizer(tmp_path, other_optimizer, other_names)
+    _steps(other, other_optimizer, 4, 2)
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    mine, theirs = optimizer.state, other_optimizer.state
+    for name in names:
+        for field, value in mine[names[name]].items():
+            assert torch.equal(value, theirs[other_names[name]][field]), (name, field)
+
+
+def test_the_file_is_named_and_not_pickled(tmp_path: Path) -> None:
+    """safetensors: 8 bytes of header length, then JSON; one entry for each parameter and moment."""
+    net, names, optimizer = _trained(0)
+    _steps(net, optimizer, 1, 1)
+    checkpoint.save_optimizer(tmp_path, optimizer, names)
+    raw = (tmp_path / checkpoint.OPTIMIZER).read_bytes()
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    wanted = {f"{n}::{f}" for n in names for f in ("step", "exp_avg", "exp_avg_sq")}
+    assert set(header) - {"__metadata__"} == wanted
+    assert os.listdir(tmp_path) == [checkpoint.OPTIMIZER]
+
+
+class _Recorder:
+    """Stands for an optimizer on a device: only what `load_optimizer` touches."""
+
+    def __init__(self, *parameters: nn.Parameter, fused: bool = False):
+        self.param_groups = [{"params": list(parameters), "fused": fused}]
+        self.state: dict = defaultdict(dict)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_state_goes_to_the_parameters_device(fused: bool, tmp_path: Path) -> None:
+    """Moments always; the step count stays on the CPU but for a fused optimizer, which reads it on
+    the parameter's device (as torch's own load_state_dict does).
+    """
+    net, names, optimizer = _trained(0)
+    _steps(net, optimizer, 1, 1)
+    checkpoint.save_optimizer(tmp_path, optimizer, names)
+    away = {name: nn.Parameter(torch.empty_like(p, device="meta")) for name, p in names.items()}
+    other = _Recorder(*away.values(), fused=fused)
+    checkpoint.load_optimizer(tmp_path, other, away)
+    for parameter in away.values():
+        assert other.state[parameter]["exp_avg"].device.type == "meta"
+        assert other.state[parameter]["step"].device.type == ("meta" if fused else "cpu")
+
+
+def test_plain_values_come_back(tmp_path: Path) -> None:
+    """8-bit Adam counts its steps in an int."""
+    p = nn.Parameter(torch.zeros(2))
+    saved = _Recorder(p)
+    saved.state[p] = {"step": 7, "state1": torch.tensor([1, 2], dtype=torch.uint8)}
+    checkpoint.save_optimizer(tmp_path, saved, {"net.p": p})
+    other = _Recorder(p)
+    checkpoint.load_optimizer(tmp_path, other, {"net.p": p})
+    assert other.state[p]["step"] == 7
+    assert other.state[p]["state1"].dtype == torch.uint8
+    assert other.state[p]["state1"].tolist() == [1, 2]
+
+
+def test_a_wrong_or_torn_optimizer_file_is_one_line(tmp_path: Path) -> None:
+    """An unknown parameter, a cut file, none at all."""
+    net, names, optimizer = _trained(0)
+    _steps(net, optimizer, 1, 1)
+    checkpoint.save_optimizer(tmp_path, optimizer, names)
+    fewer = {key: value for key, value in names.items() if key != "0.weight"}
+    with pytest.raises(UserError, match=r"'0\.weight', which is not trained here"):
+        checkpoint.load_optimizer(tmp_path, optimizer, fewer)
+    file = tmp_path / checkpoint.OPTIMIZER
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"optimizer\.safetensors"):
+        checkpoint.load_optimizer(tmp_path, optimizer, names)
+    file.unlink()
+    with pytest.raises(UserError, match=r"optimizer\.safetensors"):
+        checkpoint.load_optimizer(tmp_path, optimizer, names)
+
+
+def test_state_round_trip(tmp_path: Path) -> None:
+    """JSON with floats to the bit, Arabic, None."""
+    state = {"step": 3, "role": "prior", "loss": [0.1 + 0.2, 2], "text": "قطة", "scaler": None}
+    checkpoint.save_state(tmp_path, state)
+    assert checkpoint.load_state(tmp_path) == state
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": "x", "role": "prior"}', '{"step": 1}'])
+def test_a_torn_state_is_one_line(text: str, tmp_path: Path) -> None:
+    """It names the file."""
+    (tmp_path / checkpoint.STATE).write_text(text)
+    with pytest.raises(UserError, match=r"state\.json: not the state of a checkpoint"):
+        checkpoint.load_state(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["network", "base model", "data set", "global batch", "use_ema"])
+def test_another_run_is_refused_by_field(field: str, tmp_path: Path) -> None:
+    """Both values and the checkpoint are named; the same run passes, after JSON too."""
+    saved = {
+        "network": "prior",
+        "base model": "ab12",
+        "data set": "cd34",
+        "global batch": 4,
+        "use_ema": False,
+    }
+    folder = tmp_path / "checkpoint-7"
+    checkpoint.check_signature(json.loads(json.dumps(saved)), saved, folder)
+    with pytest.raises(UserError, match=rf"checkpoint-7 .*{field} was .* and is 'other' now"):
+        checkpoint.check_signature(saved, saved | {field: "other"}, folder)
+    with pytest.raises(UserError, match=f"{field} was None"):
+        checkpoint.check_signature({k: v for k, v in saved.items() if k != field}, saved, folder)
+
+
+# ---------------------------------------------------------------- export
+
+
+def _pipeline(text: str) -> object:
+    def save(folder: Path) -> None:
+        for part in ("unet", "movq"):
+            (folder / part).mkdir(parents=True)
+            (folder / part / "w").write_text(text)
+        (folder / "image_processor").mkdir()
+        processor = {"image_processor_type": "CLIPImageProcessorPil"}
+        (folder / "image_processor" / "preprocessor_config.json").write_text(json.dumps(processor))
+        index = {"image_processor": ["transformers", "CLIPImageProcessorPil"]}
+        (folder / "model_index.json").write_text(json.dumps(index))
+
+    return save
+
+
+def test_export_stands_beside_the_checkpoints(tmp_path: Path) -> None:
+    """A second export replaces the first; what else is there stays; the processor is portable."""
+    _with(tmp_path, 3)
+    checkpoint.export(tmp_path, _pipeline("one"), "card one")
+    (tmp_path / "unet" / "stale").write_text("x")
+    checkpoint.export(tmp_path, _pipeline("two"), "بطاقة")
+    assert _tree(tmp_path / "unet") == {"w": b"two"}
+    assert (tmp_path / "README.md").read_text("utf-8") == "بطاقة"
+    assert (tmp_path / "checkpoint-3" / checkpoint.STATE).exists()
+    for file in ("model_index.json", "image_processor/preprocessor_config.json"):
+        assert '"CLIPImageProcessor"' in (tmp_path / file).read_text()
+    assert not list(tmp_path.glob(".writing*"))
+
+
+def test_the_index_goes_first_and_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that loads is whole: at any rename but the last there is no index, or nothing has
+    been touched; a failing save leaves the old export loadable.
+    """
+    checkpoint.export(tmp_path, _pipeline("one"), "card")
+    before = _tree(tmp_path)
+
+    def fail(folder: Path) -> None:
+        _pipeline("two")(folder)  # type: ignore[operator]
+        raise OSError(28, "full")
+
+    with pytest.raises(OSError, match="full"):
+        checkpoint.export(tmp_path, fail, "new card")
+    checkpoint.sweep(tmp_path)
+    assert _tree(tmp_path) == before
+
+    seen: list[bool] = []
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.append((tmp_path / "model_index.json").exists())
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    checkpoint.export(tmp_path, _pipeline("two"), "new card")
+    assert len(seen) >= 4
+    assert not any(seen)
+    assert (tmp_path / "model_index.json").exists()

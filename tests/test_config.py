@@ -1,0 +1,213 @@
+"""Flags and defaults of the guide, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wassily import config as configs
+from wassily.config import DecoderConfig, GenerateConfig, PriorConfig
+from wassily.errors import UserError
+
+# The flags of the guide's two scripts with their defaults, written down from their parsers, but
+# for mixed_precision and resume, which start unset in both, and report_to.
+GUIDE: dict[str, Any] = {
+    "pretrained_decoder_model_name_or_path": "kandinsky-community/kandinsky-2-2-decoder",
+    "pretrained_prior_model_name_or_path": "kandinsky-community/kandinsky-2-2-prior",
+    "dataset_name": None,
+    "dataset_config_name": None,
+    "train_data_dir": None,
+    "image_column": "image",
+    "max_train_samples": None,
+    "validation_prompts": (),
+    "output_dir": "kandi_2_2-model-finetuned",
+    "cache_dir": None,
+    "seed": None,
+    "resolution": 512,
+    "train_batch_size": 1,
+    "num_train_epochs": 100,
+    "max_train_steps": None,
+    "gradient_accumulation_steps": 1,
+    "gradient_checkpointing": False,
+    "learning_rate": 1e-4,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 500,
+    "snr_gamma": None,
+    "use_8bit_adam": False,
+    "allow_tf32": False,
+    "use_ema": False,
+    "dataloader_num_workers": 0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_weight_decay": 0.0,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "push_to_hub": False,
+    "hub_token": None,
+    "hub_model_id": None,
+    "logging_dir": "logs",
+    "mixed_precision": None,
+    "report_to": "tensorboard",
+    "local_rank": -1,
+    "checkpointing_steps": 500,
+    "checkpoints_total_limit": None,
+    "resume_from_checkpoint": None,
+    "enable_xformers_memory_efficient_attention": False,
+    "validation_epochs": 5,
+    "tracker_project_name": "text2image-fine-tune",
+}
+NEW = {"random_flip": False, "logging_steps": 10, "skip_bad_images": False, "hub_prior_id": None}
+
+
+@pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
+def test_names_and_defaults_are_the_guides(cls: type) -> None:
+    """All of them, and besides them only what is listed as new."""
+    own = {"caption_column": "text"} if cls is PriorConfig else {}
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    assert {name: defaults[name] for name in GUIDE | NEW | own if name in defaults} == (
+        GUIDE | NEW | own
+    )
+    assert set(defaults) == set(GUIDE | NEW | own)
+
+
+@pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig, GenerateConfig, configs.DemoConfig])
+def test_every_setting_is_read_somewhere(cls: type) -> None:
+    """None declared and ignored: each name is used outside of config.py, but local_rank, which is
+    only accepted.
+    """
+    package = Path(configs.__file__).parent
+    text = "\n".join(p.read_text("utf-8") for p in package.glob("*.py") if p.name != "config.py")
+    for field in dataclasses.fields(cls):
+        used = re.search(rf"config\.{field.name}\b|\"{field.name}\"", text)
+        assert used or field.name == "local_rank", field.name
+
+
+def _make(cls: type, folder: Path, **values: Any) -> Any:
+    return cls(**({"train_data_dir": str(folder)} | values))
+
+
+WRONG: dict[str, list[Any]] = {
+    "max_train_samples": [0, -1],
+    "train_batch_size": [0],
+    "gradient_accumulation_steps": [0],
+    "num_train_epochs": [0],
+    "max_train_steps": [0, -5],
+    "checkpointing_steps": [0],
+    "checkpoints_total_limit": [0],
+    "validation_epochs": [0],
+    "logging_steps": [0],
+    "dataloader_num_workers": [-1],
+    "seed": [-1],
+    "lr_warmup_steps": [-1],
+    "adam_weight_decay": [-0.1],
+    "learning_rate": [0.0, -1e-4],
+    "adam_epsilon": [0.0],
+    "max_grad_norm": [0.0],
+    "snr_gamma": [0.0, -5.0],
+    "adam_beta1": [1.0, -0.1],
+    "adam_beta2": [1.0],
+    "resolution": [0, 7, 500, -8],
+    "output_dir": ["", " "],
+    "mixed_precision": ["fp32", ""],
+    "lr_scheduler": ["cosin"],
+    "report_to": ["wandbb"],
+    "validation_prompts": ["one"],
+    "hub_model_id": ["me/x"],  # without --push_to_hub
+    "hub_token": ["hf_x"],
+    "hub_prior_id": ["me/prior"],
+    "resume_from_checkpoint": ["/no/such/checkpoint"],
+    "dataset_config_name": ["en"],  # with --train_data_dir
+    "dataset_name": ["me/pics"],  # with --train_data_dir
+    "train_data_dir": ["/no/such/folder", __file__],
+}
+
+
+@pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
+@pytest.mark.parametrize("field", WRONG)
+def test_wrong_values_name_their_flag(cls: type, field: str, tmp_path: Path) -> None:
+    """At birth, in one line."""
+    _make(cls, tmp_path)
+    for value in WRONG[field]:
+        with pytest.raises(UserError, match=f"--{field}") as caught:
+            _make(cls, tmp_path, **{field: value})
+        assert "\n" not in str(caught.value)
+        assert "hf_x" not in str(caught.value)
+
+
+RIGHT: dict[str, list[Any]] = {
+    "resolution": [8, 768, 1024],
+    "adam_beta1": [0.0],
+    "adam_weight_decay": [0.0],
+    "lr_warmup_steps": [0],
+    "resume_from_checkpoint": ["latest"],
+    "mixed_precision": ["no", "fp16", "bf16", None],
+    "report_to": ["all", "none", "wandb", "comet_ml", "trackio", "mlflow"],
+    "seed": [0],
+    "local_rank": [0, 3],
+}
+
+
+@pytest.mark.parametrize("field", RIGHT)
+def test_borders_are_allowed(field: str, tmp_path: Path) -> None:
+    """What lies just inside, and all the guide's choices."""
+    for value in RIGHT[field]:
+        assert getattr(_make(DecoderConfig, tmp_path, **{field: value}), field) == value
+
+
+def test_a_source_of_pictures_is_needed() -> None:
+    """One, and only one."""
+    with pytest.raises(UserError, match="--train_data_dir FOLDER or --dataset_name NAME"):
+        PriorConfig()
+    assert PriorConfig(dataset_name="me/pics", dataset_config_name="en").dataset_name == "me/pics"
+
+
+def test_hub_settings_go_with_a_push(tmp_path: Path) -> None:
+    """All three."""
+    given = {"hub_model_id": "me/x", "hub_token": "hf_x", "hub_prior_id": "me/p"}
+    _make(DecoderConfig, tmp_path, push_to_hub=True, **given)
+
+
+def test_configs_are_frozen(tmp_path: Path) -> None:
+    """A config is a signature."""
+    config = _make(PriorConfig, tmp_path)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 3
+    assert (config.role, _make(DecoderConfig, tmp_path).role) == ("prior", "decoder")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "nothing to draw"),
+        ({"prompts": ("a",), "num_images": 0}, "--num_images"),
+        ({"prompts": ("a",), "steps": 0}, "--steps"),
+        ({"prompts": ("a",), "prior_steps": 1}, "--prior_steps"),
+        ({"prompts": ("a",), "batch_size": 0}, "--batch_size"),
+        ({"prompts": ("a",), "height": 0}, "--height"),
+        ({"prompts": ("a",), "width": -64}, "--width"),
+        ({"prompts": ("a",), "seed": -1}, "--seed"),
+        ({"prompts": ("a",), "guidance_scale": -1.0}, "--guidance_scale"),
+        ({"prompts": ("a",), "dtype": "fp8"}, "--dtype"),
+    ],
+)
+def test_generate_refuses(values: dict[str, Any], message: str) -> None:
+    """Before a model is loaded."""
+    with pytest.raises(UserError, match=message):
+        GenerateConfig(**values)
+
+
+def test_generate_has_the_pipelines_defaults() -> None:
+    """Steps and guidance of the stock combined pipeline, read from its signature."""
+    from diffusers import KandinskyV22CombinedPipeline
+
+    stock = inspect.signature(KandinskyV22CombinedPipeline.__call__).parameters
+    ours = GenerateConfig(prompts=("a",))
+    assert ours.steps == stock["num_inference_steps"].default
+    assert ours.prior_steps == stock["prior_num_inference_steps"].default
+    assert ours.guidance_scale == stock["guidance_scale"].default
+    assert ours.prior_guidance_scale == stock["prior_guidance_scale"].default

@@ -1,0 +1,160 @@
+"""kill -9 at any moment, and the same command again, until it is done: the same final weights.
+
+A run dies at moments that are chosen (just before a certain file is opened, renamed or removed) and
+at moments that are not (after a random time). After each death every folder that is called a
+checkpoint is whole.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e import (
+    NETWORK,
+    ROLES,
+    assert_same_bits,
+    checkpoints,
+    command,
+    finish,
+    losses,
+    start,
+    tensors,
+    train,
+)
+
+from wassily import checkpoint
+from wassily.mini.untrained import Tiny
+
+STEPS = 6
+FLAGS: dict[str, Any] = {
+    "max_train_steps": STEPS,
+    "gradient_accumulation_steps": 2,
+    "checkpointing_steps": 2,
+    "checkpoints_total_limit": 2,
+    "logging_steps": 3,
+    "use_ema": True,
+    "validation_prompts": "a cat",
+    "validation_epochs": 1,
+    "resume_from_checkpoint": "latest",
+}
+
+# (event, end of the path) just before which a run dies; in the order of a run, so that each death
+# but those at the start finds the run further on than the one before.
+MOMENTS = [
+    ("os.rename", ".safetensors"),  # the first shard of the cache, which is the run's own
+    ("open", ".writing-run.toml"),
+    ("os.mkdir", ".writing-checkpoint-2/{net}_ema"),  # a checkpoint half written
+    ("os.rename", ".writing-checkpoint-2"),  # written whole, not named yet
+    ("open", "log.jsonl"),
+    ("os.mkdir", ".writing-checkpoint-4"),
+    ("open", "validation/step-4/sheet.png"),
+    ("os.rename", ".writing-checkpoint-6"),
+    ("os.rename", "/checkpoint-2"),  # the rotation's: there is one more than the limit
+    ("os.rmdir", ".writing-checkpoint-2"),  # moved aside, half removed
+    ("open", "validation/step-6/00.png"),
+    ("os.mkdir", ".writing-export/{net}"),  # the export half written
+    ("os.remove", "model_index.json"),
+    ("os.rename", ".writing-export/{net}"),  # the export half in place
+    ("os.rename", ".writing-export/model_index.json"),
+    ("os.rmdir", ".writing-export"),
+]
+
+
+@pytest.fixture(scope="module", params=ROLES)
+def role(request: pytest.FixtureRequest) -> str:
+    """Both networks, one after the other."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(role: str, tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, photos: Path) -> Path:
+    """The output folder of the run that was never killed."""
+    out = tmp_path_factory.mktemp(f"whole-{role}") / "run"
+    train(role, out, tiny, photos, **FLAGS)
+    return out
+
+
+def assert_only_whole(out: Path, whole: Path) -> None:
+    """What is called a checkpoint can be resumed from, with all of the uninterrupted run's files;
+    what loads as a pipeline is whole.
+    """
+    names = {
+        str(p.relative_to(whole / "checkpoint-6")) for p in (whole / "checkpoint-6").rglob("*")
+    }
+    for name in checkpoints(out):
+        folder = out / name
+        assert {str(p.relative_to(folder)) for p in folder.rglob("*")} == names
+        assert checkpoint.load_state(folder)["step"] == int(name.split("-")[1])
+        tensors(folder)
+    assert len(checkpoints(out)) <= 3
+    if (out / "model_index.json").is_file():
+        for file in ("README.md", "scheduler/scheduler_config.json"):
+            assert (out / file).is_file()
+
+
+def assert_done_as(whole: Path, out: Path, role: str) -> None:
+    """The same weights, averages, optimizer, export and losses; nothing half-written is left."""
+    assert checkpoints(out) == checkpoints(whole) == ["checkpoint-4", "checkpoint-6"]
+    for part in ("checkpoint-4", "checkpoint-6", NETWORK[role]):
+        assert_same_bits(out / part, whole / part)
+    assert losses(out) == losses(whole)
+    names = {p.name for p in out.iterdir()}
+    assert names == {p.name for p in whole.iterdir()}
+    for file in ("model_index.json", "samples.png", "validation/step-6/sheet.png"):
+        assert (out / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_killed_at_chosen_moments(
+    role: str, whole: Path, tmp_path: Path, tiny: Tiny, photos: Path
+) -> None:
+    """Once at each of the moments at which a file or folder is about to change its state."""
+    out = tmp_path / "run"
+    words = command(role, out, tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
+    for event, ending in MOMENTS:
+        moment = (event, ending.format(net=NETWORK[role]))
+        process = start(words, tmp_path / "output.txt", moment=moment)
+        code = finish(process)
+        output = (tmp_path / "output.txt").read_text("utf-8")
+        assert code == -signal.SIGKILL, f"it did not die at {moment}: {output}"
+        assert_only_whole(out, whole)
+    process = start(words, tmp_path / "output.txt")
+    assert finish(process) == 0, (tmp_path / "output.txt").read_text("utf-8")
+    assert_done_as(whole, out, role)
+
+
+def test_killed_at_random_times(
+    role: str, whole: Path, tmp_path: Path, tiny: Tiny, photos: Path
+) -> None:
+    """Five deaths at times drawn between the first file and the usual end."""
+    out = tmp_path / "run"
+    words = command(role, out, tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
+    chance = random.Random(role)
+    began = time.monotonic()
+    train(role, tmp_path / "timed", tiny, photos, **FLAGS, cache_dir=tmp_path / "other cache")
+    usual = time.monotonic() - began
+    for _ in range(5):
+        process = start(words, tmp_path / "output.txt")
+        process.join(chance.uniform(0.2, 1.0) * usual)
+        process.kill()
+        assert finish(process) in (0, -signal.SIGKILL)
+        assert_only_whole(out, whole)
+    process = start(words, tmp_path / "output.txt")
+    assert finish(process) == 0, (tmp_path / "output.txt").read_text("utf-8")
+    assert_done_as(whole, out, role)
+
+
+def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:
+    """Neither a name alone nor a half-written folder is counted, and what is left is swept."""
+    (tmp_path / "checkpoint-8" / "unet").mkdir(parents=True)
+    (tmp_path / ".writing-checkpoint-9").mkdir()
+    (tmp_path / ".writing-checkpoint-9" / "state.json").write_text("{}")
+    (tmp_path / ".writing-run.toml").write_text("half")
+    assert checkpoint.found(tmp_path) == []
+    assert checkpoint.chosen("latest", tmp_path) is None
+    checkpoint.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-8"]

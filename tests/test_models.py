@@ -1,0 +1,241 @@
+"""Where a part lives, what a folder is, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from wassily import models
+from wassily.errors import UserError
+from wassily.mini.untrained import Tiny
+
+
+@pytest.mark.parametrize("role", models.PARTS)
+def test_every_part_loads_as_its_class(role: str, tiny: Tiny) -> None:
+    """On the CPU; networks in eval mode and frozen; the bits are those in the folder."""
+    part = models.PARTS[role]
+    loaded = models.load(role, str(getattr(tiny, part.home)))
+    assert isinstance(loaded, part.kind)
+    if isinstance(loaded, nn.Module):
+        assert not loaded.training
+        assert all(not p.requires_grad and p.dtype == torch.float32 for p in loaded.parameters())
+        again = part.kind.from_pretrained(getattr(tiny, part.home) / part.folder)
+        assert models.fingerprint(loaded) == models.fingerprint(again)
+
+
+@pytest.mark.parametrize("role", ["prior", "image_encoder", "text_encoder", "unet", "movq"])
+def test_dtype_reaches_both_libraries(role: str, tiny: Tiny) -> None:
+    """diffusers and transformers call it differently."""
+    part = models.PARTS[role]
+    loaded = models.load(role, str(getattr(tiny, part.home)), torch.bfloat16)
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_resolve_folders(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absolute whatever the working folder; `~` too."""
+    assert models.resolve(str(tiny.prior), "prior") == str(tiny.prior)
+    monkeypatch.chdir(tiny.decoder.parent)
+    assert models.resolve("decoder", "decoder") == str(tiny.decoder)
+    assert models.resolve("./decoder/", "decoder") == str(tiny.decoder)
+    monkeypatch.setenv("HOME", str(tiny.prior.parent))
+    assert models.resolve("~/prior", "prior") == str(tiny.prior)
+
+
+def test_resolve_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """owner/name passes as it is, without asking anyone."""
+    monkeypatch.chdir(tmp_path)
+    name = "kandinsky-community/kandinsky-2-2-prior"
+    assert models.resolve(name, "prior") == name
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing", "a/b/c", "/nowhere/at/all", "./here", "../there", "~/none", "a/b/"]
+)
+def test_resolve_says_what_is_no_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before anything is loaded or asked for."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        models.resolve(name, "prior")
+
+
+def test_resolve_says_what_a_wrong_folder_is(tiny: Tiny, tmp_path: Path) -> None:
+    """The other network's folder, an empty one, a file."""
+    with pytest.raises(UserError, match=r"no sub-folder 'unet'.*it is a prior's"):
+        models.resolve(str(tiny.prior), "decoder")
+    with pytest.raises(UserError, match=r"no sub-folder 'prior'.*it is a decoder's.*movq"):
+        models.resolve(str(tiny.decoder), "prior")
+    with pytest.raises(UserError, match="no part of a model"):
+        models.resolve(str(tmp_path), "prior")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="a file"):
+        models.resolve(str(tmp_path / "file"), "prior")
+
+
+def test_mini_is_the_bundled_folder_or_one_line(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Present: its absolute path. Missing: no stack trace."""
+    monkeypatch.setattr(models, "MINI", tiny.prior.parent)
+    assert models.resolve("mini", "prior") == str(tiny.prior)
+    assert models.resolve("mini", "decoder") == str(tiny.decoder)
+    monkeypatch.setattr(models, "MINI", tmp_path)
+    with pytest.raises(UserError, match="mini: the bundled model is not part"):
+        models.resolve("mini", "prior")
+
+
+@pytest.mark.parametrize(("home", "role"), [("prior", "prior"), ("decoder", "movq")])
+@pytest.mark.parametrize("damage", ["cut", "gone", "config", "pickle"])
+def test_a_damaged_part_is_one_line(
+    damage: str, home: str, role: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Cut weights, no weights, a torn config; a pickle is never opened."""
+    folder = tmp_path / home
+    shutil.copytree(getattr(tiny, home), folder)
+    weights = next((folder / role).glob("*.safetensors"))
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif damage == "gone":
+        weights.unlink()
+    elif damage == "config":
+        (folder / role / "config.json").write_text("{")
+    else:
+        weights.unlink()
+        torch.save({}, folder / role / "diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match=f"cannot load its {role}") as caught:
+        models.load(role, str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_hub_name_offline_is_one_line() -> None:
+    """No network: the message names the repository and the part."""
+    with pytest.raises(UserError, match="nobody/nothing: cannot load its prior") as caught:
+        models.load("prior", "nobody/nothing")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_load_network_takes_a_checkpoints_folder(tiny: Tiny, tmp_path: Path) -> None:
+    """The same bits as the part; a missing folder is one line."""
+    found = models.load_network(tiny.decoder / "unet", "unet")
+    assert isinstance(found, diffusers.UNet2DConditionModel)
+    assert models.fingerprint(found) == models.fingerprint(models.load("unet", str(tiny.decoder)))
+    with pytest.raises(UserError, match="cannot load the prior"):
+        models.load_network(tmp_path / "none", "prior")
+
+
+def test_prior_alpha_bars_are_the_squared_cosine() -> None:
+    """betas_t = 1 - f(t + 1) / f(t), at most 0.999, f(s) = cos^2((s + 0.008) / 1.008 pi / 2)
+    (arXiv 2102.09672, eq. 17), as the prior's own UnCLIPScheduler.
+    """
+    s = torch.arange(1001, dtype=torch.float64) / 1000
+    f = torch.cos((s + 0.008) / 1.008 * torch.pi / 2) ** 2
+    expected = torch.cumprod(1 - (1 - f[1:] / f[:-1]).clamp(max=0.999), 0)
+    ours = models.prior_alpha_bars()
+    torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
+    stock = diffusers.UnCLIPScheduler(num_train_timesteps=1000).alphas_cumprod
+    torch.testing.assert_close(ours, stock, atol=1e-6, rtol=0)
+
+
+# ---------------------------------------------------------------- fingerprint
+
+
+class _Net(nn.Module):
+    def __init__(self, *values: torch.Tensor, names: str = "abc"):
+        super().__init__()
+        for name, value in zip(names, values, strict=False):
+            self.register_buffer(name, value.clone())
+
+
+def test_fingerprint_sees_one_bit() -> None:
+    """In any byte of a tensor, the last of an odd number of bf16 values too."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        base = torch.arange(7, dtype=dtype)
+        first = models.fingerprint(_Net(base))
+        assert models.fingerprint(_Net(base)) == first
+        for byte in range(base.numel() * base.element_size()):
+            raw = base.clone().view(torch.uint8)
+            raw[byte] ^= 1
+            assert models.fingerprint(_Net(raw.view(dtype))) != first, (dtype, byte)
+
+
+def test_fingerprint_sees_names_shapes_and_types() -> None:
+    """The same numbers under another name, in another shape or type; not the order of members."""
+    a, b = torch.arange(4.0), torch.ones(2, 2)
+    prints = [
+        models.fingerprint(_Net(a, b)),
+        models.fingerprint(_Net(a, b, names="xb")),
+        models.fingerprint(_Net(a.reshape(2, 2), b)),
+        models.fingerprint(_Net(a.view(torch.int32), b)),
+        models.fingerprint(_Net(a)),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert models.fingerprint(_Net(b, a, names="ba")) == prints[0]
+
+
+# ---------------------------------------------------------------- what to draw with
+
+
+def _checkpoint(folder: Path, tiny: Tiny, role: str, ema: bool = False) -> Path:
+    folder.mkdir(parents=True)
+    network = models.TRAINED[role]
+    shutil.copytree(getattr(tiny, role) / network, folder / network)
+    if ema:
+        shutil.copytree(getattr(tiny, role) / network, folder / f"{network}_ema")
+    repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
+    state = {"role": role, "step": 3, "repositories": repositories}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_locate_a_checkpoint(role: str, tiny: Tiny, tmp_path: Path) -> None:
+    """The frozen parts from its repository; the averaged network where there is one."""
+    network = models.TRAINED[role]
+    plain = _checkpoint(tmp_path / "checkpoint-1", tiny, role)
+    found = models.locate(str(plain), role)
+    assert found == models.Trained(str(getattr(tiny, role)), (plain / network).resolve())
+    averaged = _checkpoint(tmp_path / "checkpoint-2", tiny, role, ema=True)
+    found = models.locate(str(averaged), role)
+    assert found.network == (averaged / f"{network}_ema").resolve()
+
+
+def test_locate_other_names(tiny: Tiny, tmp_path: Path) -> None:
+    """A pipeline folder; and the other network's checkpoint is refused."""
+    assert models.locate(str(tiny.prior), "prior") == models.Trained(str(tiny.prior))
+    wrong = _checkpoint(tmp_path / "checkpoint-1", tiny, "prior")
+    with pytest.raises(UserError, match="a checkpoint of a prior, not of a decoder"):
+        models.locate(str(wrong), "decoder")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"role": "prior"}'])
+def test_locate_a_torn_state_is_one_line(text: str, tmp_path: Path) -> None:
+    """What a full disk leaves."""
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(UserError, match=r"state\.json"):
+        models.locate(str(tmp_path), "prior")
+
+
+# ---------------------------------------------------------------- the tiny models themselves
+
+
+def test_tiny_models_draw_and_tell_texts_apart(tiny: Tiny) -> None:
+    """What every other test stands on: stock classes find one another through the card, and the
+    end-of-text mark is the tokenizer's.
+    """
+    pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(tiny.decoder)
+    assert isinstance(pipeline, diffusers.KandinskyV22CombinedPipeline)
+    tokenizer, encoder = pipeline.prior_tokenizer, pipeline.prior_text_encoder
+    assert isinstance(tokenizer, transformers.CLIPTokenizer)
+    assert encoder.config.eos_token_id == tokenizer.eos_token_id
+    ids = tokenizer(["a cat", "قطة"], padding="max_length", return_tensors="pt").input_ids
+    assert tokenizer.unk_token_id not in ids[1][1:5]
+    embeds = encoder(ids).text_embeds
+    assert (embeds[0] - embeds[1]).abs().max() > 1e-3

@@ -1,0 +1,235 @@
+"""Several processes against one: the same losses, and no process that trains alone.
+
+7 pictures and a global batch of 2 or 4: an epoch's last batch is completed from the next epoch, so
+that the processes never see unequal numbers of examples. Numbers agree up to the order of summing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from e2e import (
+    NETWORK,
+    ROLES,
+    assert_same_bits,
+    checkpoints,
+    command,
+    losses,
+    network,
+    ranks,
+    refused,
+    train,
+    wassily,
+)
+from helpers import ROOT, run_command
+
+from wassily.mini.untrained import Tiny
+
+STEPS = 5  # of a global batch of 2: into the second epoch of 7 pictures
+# With Adam's usual epsilon a gradient that is zero but for rounding (that of a key's bias) makes a
+# full step in a random direction: with this one a step is in proportion to its gradient.
+FLAGS: dict[str, Any] = {
+    "max_train_steps": STEPS,
+    "logging_steps": 1,
+    "use_ema": True,
+    "adam_epsilon": 0.01,
+    "learning_rate": 0.01,
+}
+
+
+@pytest.fixture(scope="module", params=ROLES)
+def role(request: pytest.FixtureRequest) -> str:
+    """Both networks, one after the other."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def alone(role: str, tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, photos: Path) -> Path:
+    """One process with a batch of 2."""
+    out = tmp_path_factory.mktemp(f"alone-{role}") / "run"
+    train(role, out, tiny, photos, **FLAGS, train_batch_size=2)
+    return out
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A finished `accelerate launch`."""
+
+    out: Path
+    code: int
+    stdout: str
+    stderr: str
+
+
+def launch(words: list[str], out: Path) -> Launched:
+    """Two processes by `accelerate launch`, from the repository root: the guide's script for the
+    prior, the module for the decoder.
+    """
+    script = ["-m", "wassily", *words]
+    if words[1] == "prior":
+        script = ["train_text_to_image_prior.py", *words[2:]]
+    result = run_command(
+        *("accelerate", "launch", "--multi_gpu", "--num_processes", "2", *script),
+        cwd=ROOT,
+        env={"ACCELERATE_USE_CPU": "true"},
+    )
+    return Launched(out, result.returncode, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="module")
+def launched(
+    role: str, tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, photos: Path
+) -> Launched:
+    """Two processes of batch 1, as a user of two GPUs starts them; with samples and a tracker."""
+    out = tmp_path_factory.mktemp(f"launched-{role}") / "run"
+    words = command(
+        role, out, tiny, photos, **FLAGS | {"report_to": "tensorboard"}, validation_prompts="a cat"
+    )
+    return launch(words, out)
+
+
+def near(one: Path, two: Path, role: str, step: int) -> None:
+    """Losses and weights agree up to the order of summing."""
+    for (s, loss, rate), (s2, other, rate2) in zip(losses(one), losses(two), strict=True):
+        assert (s, rate) == (s2, rate2)
+        assert loss == pytest.approx(other, rel=1e-5), f"step {s}"
+    a, b = (network(folder / f"checkpoint-{step}", role) for folder in (one, two))
+    for name, value in a.items():
+        torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_ran(launched: Launched) -> None:
+    """The run itself counts its processes, and says each thing once."""
+    assert launched.code == 0, launched.stdout + launched.stderr
+    counts = re.findall(r"global batch (\d+) = 1 x 1 accumulated x (\d+) process", launched.stdout)
+    assert counts == [("2", "2")], launched.stdout
+    assert launched.stdout.count("device cpu") == 1
+    assert "Traceback" not in launched.stderr
+
+
+def test_losses_of_one_process(launched: Launched, alone: Path, role: str) -> None:
+    """Two processes of batch 1 have the losses and weights of one of batch 2."""
+    near(alone, launched.out, role, STEPS)
+
+
+def test_one_of_them_writes(launched: Launched, role: str) -> None:
+    """One checkpoint, one export, one set of samples, one tracker's file with the run's numbers."""
+    assert checkpoints(launched.out) == [f"checkpoint-{STEPS}"]
+    assert (launched.out / NETWORK[role] / "config.json").is_file()
+    assert (launched.out / "validation" / f"step-{STEPS}" / "00.png").is_file()
+    files = list((launched.out / "logs" / "text2image-fine-tune").glob("events.out.tfevents.*"))
+    assert len(files) == 1, files
+
+
+def test_going_on_alone(
+    launched: Launched, alone: Path, role: str, tiny: Tiny, photos: Path
+) -> None:
+    """A run of two processes goes on with one of the same global batch."""
+    more = FLAGS | {"max_train_steps": STEPS + 2, "resume_from_checkpoint": "latest"}
+    train(role, launched.out, tiny, photos, **more, train_batch_size=2)
+    train(role, alone, tiny, photos, **more, train_batch_size=2)
+    near(alone, launched.out, role, STEPS + 2)
+
+
+def test_accumulation_on_two_processes(role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """2 processes x 2 accumulated x 1 against 1 x 1 x 4; the processes read with workers."""
+    flags = FLAGS | {"max_train_steps": 4, "logging_steps": 2}
+    words = command(
+        role,
+        tmp_path / "two",
+        tiny,
+        photos,
+        **flags,
+        gradient_accumulation_steps=2,
+        dataloader_num_workers=1,
+    )
+    for code, output in ranks(2, words, tmp_path / "output"):
+        assert code == 0, output
+    train(role, tmp_path / "one", tiny, photos, **flags, train_batch_size=4)
+    near(tmp_path / "one", tmp_path / "two", role, 4)
+
+
+def test_accumulation(role: str, alone: Path, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """Two accumulated micro-batches of 1 against one of 2, on one process."""
+    train(role, tmp_path / "run", tiny, photos, **FLAGS, gradient_accumulation_steps=2)
+    for (_, loss, _), (_, other, _) in zip(
+        losses(tmp_path / "run"), losses(alone)[:STEPS], strict=False
+    ):
+        assert loss == pytest.approx(other, rel=1e-5)
+
+
+def test_a_mistake_is_said_by_one(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """What is refused after the start ends all processes with code 2, and is said once."""
+    broken = tmp_path / "pics"
+    broken.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (broken / name).write_bytes(b"no picture")
+        (broken / name).with_suffix(".txt").write_text("a caption")
+    words = command("prior", tmp_path / "run", tiny, broken, max_train_steps=1)
+    results = ranks(2, words, tmp_path / "output")
+    assert [code for code, _ in results] == [2, 2]
+    said = [line for _, output in results for line in output.splitlines() if "error:" in line]
+    assert len(said) == 1, said
+    assert "a.jpg" in said[0] and "b.jpg" in said[0]
+
+
+def test_the_same_bits_after_a_resume(role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """Two processes that go on from checkpoint-2, in the middle of a logging window and of an
+    epoch, against two that were never stopped.
+    """
+    flags = FLAGS | {"checkpointing_steps": 2, "logging_steps": 3}
+    for out in (tmp_path / "whole", tmp_path / "run"):
+        words = command(role, out, tiny, photos, **flags, resume_from_checkpoint="latest")
+        assert [code for code, _ in ranks(2, words, tmp_path / "output")] == [0, 0]
+        if out.name == "run":
+            for name in (f"checkpoint-{STEPS}", "checkpoint-4"):
+                shutil.rmtree(out / name)
+            results = ranks(2, words, tmp_path / "output")
+            assert [code for code, _ in results] == [0, 0]
+            assert "at step 2" in results[0][1]
+    assert_same_bits(tmp_path / "whole", tmp_path / "run")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the processes find each other here")
+def test_processes_that_do_not_find_each_other(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """On a CPU without ACCELERATE_USE_CPU each would train alone: refused, with the remedy."""
+    words = command("prior", tmp_path / "run", tiny, photos, max_train_steps=1)
+    results = ranks(2, words, tmp_path / "output", ACCELERATE_USE_CPU="false")
+    assert [code for code, _ in results] == [2, 2]
+    said = [line for _, output in results for line in output.splitlines()]
+    assert len(said) == 1, said
+    assert "2 processes were launched" in said[0] and "ACCELERATE_USE_CPU=true" in said[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.accelerator.device_count() > 1, reason="the launcher counts devices here")
+def test_a_launcher_that_starts_only_one(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one process, with the environment that
+    its own function makes: refused, with the way that starts two.
+    """
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    words = command("prior", tmp_path / "run", tiny, photos, max_train_steps=1)
+    launcher = launch_command_parser()
+
+    def started(*flags: str) -> dict[str, str]:
+        args = launcher.parse_args([*flags, "-m", "wassily", *words])
+        return prepare_simple_launcher_cmd_env(_validate_launch_command(args)[0])[1]
+
+    for name, value in started("--cpu", "--num_processes", "2").items():
+        monkeypatch.setenv(name, value)
+    line = refused(*words)
+    assert "several processes were launched" in line and "ACCELERATE_USE_CPU=true" in line
+    assert not (tmp_path / "run").exists()
+    monkeypatch.delenv("MASTER_ADDR")
+    assert wassily(*words).code == 0

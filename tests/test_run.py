@@ -1,0 +1,212 @@
+"""One training in this process: what it checks first, says, and leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import Outcome, read_jsonl, run_cli, write_folder
+
+from wassily import data, models, run, runtime, stream
+from wassily.config import DecoderConfig, PriorConfig
+from wassily.errors import UserError
+from wassily.mini.untrained import SIDE, Tiny
+
+
+def _train(home: str, tiny: Tiny, folder: Path, out: Path, *words: object) -> Outcome:
+    base = {
+        "--pretrained_prior_model_name_or_path": tiny.prior,
+        "--pretrained_decoder_model_name_or_path": tiny.decoder,
+        "--train_data_dir": folder,
+        "--output_dir": out,
+        "--resolution": SIDE,
+        "--report_to": "none",
+        "--max_train_steps": 3,
+        "--logging_steps": 1,
+    }
+    flags = [word for pair in base.items() for word in pair]
+    return run_cli("train", home, *flags, *words)
+
+
+@pytest.mark.parametrize("home", ["prior", "decoder"])
+def test_a_short_run(home: str, tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    """What it says before the first step, and every file it leaves; the weights moved, the
+    statistics did not.
+    """
+    out = tmp_path / "out"
+    done = _train(home, tiny, photos, out, "--checkpointing_steps", 2, "--seed", 7)
+    assert done.code == 0, done.err
+    count = len(data.read_folder(str(photos), "image", None))
+    role = models.TRAINED[home]
+    base = models.load(role, str(getattr(tiny, home)))
+    trained = [p for n, p in base.named_parameters() if n not in ("clip_mean", "clip_std")]
+    assert f"in {len(trained)} tensors" in done.out
+    assert (
+        f"{count} pictures, global batch 1 = 1 x 1 accumulated x 1 process(es), 3 steps" in done.out
+    )
+    assert "device cpu, precision no, seed 7" in done.out
+    assert ("captions are longer than 77 tokens" in done.out) == (home == "prior")
+    names = {p.name for p in out.iterdir()}
+    assert {"checkpoint-2", "checkpoint-3", "log.jsonl", "run.toml", "README.md"} <= names
+    assert "model_index.json" in names
+    assert not {n for n in names if n.startswith(".writing")}
+    for path in out.rglob("*"):
+        assert path.suffix not in (".bin", ".pt", ".pkl", ".pth", ".ckpt"), path
+    assert [row["step"] for row in read_jsonl(out / "log.jsonl")] == [1, 2, 3]
+    assert all(math.isfinite(row["train_loss"]) for row in read_jsonl(out / "log.jsonl"))
+    before, after = base.state_dict(), models.load(role, str(out)).state_dict()
+    last = models.load_network(out / "checkpoint-3" / role, role).state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not moved & {"clip_mean", "clip_std"}
+    assert all(torch.equal(after[name], last[name]) for name in after)
+
+
+def test_the_first_loss_is_the_objectives(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    """Nothing between the batch and the log changes it: two runs with different rates log the same
+    first loss, and another seed another one.
+    """
+    losses = []
+    for number, (rate, seed) in enumerate([("1e-4", 1), ("1e-2", 1), ("1e-4", 2)]):
+        out = tmp_path / str(number)
+        words = ("--learning_rate", rate, "--seed", seed, "--max_train_steps", 1)
+        assert _train("decoder", tiny, photos, out, *words).code == 0
+        losses.append(next(read_jsonl(out / "log.jsonl"))["train_loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_run_is_not_trained_over_but_gone_on_with(
+    tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
+    """Refused without a wish; `latest` goes on; the end is said; a changed batch is refused."""
+    out = tmp_path / "out"
+    assert _train("prior", tiny, photos, out).code == 0
+    done = _train("prior", tiny, photos, out)
+    assert done.code == 2
+    assert "--resume_from_checkpoint latest" in done.err
+    latest = ("--resume_from_checkpoint", "latest")
+    done = _train("prior", tiny, photos, out, *latest, "--max_train_steps", 5)
+    assert done.code == 0, done.err
+    assert "at step 3" in done.out
+    assert [row["step"] for row in read_jsonl(out / "log.jsonl")] == [1, 2, 3, 4, 5]
+    done = _train("prior", tiny, photos, out, *latest, "--max_train_steps", 4)
+    assert (done.code, "raise --max_train_steps" in done.err) == (2, True)
+    done = _train("prior", tiny, photos, out, *latest, "--train_batch_size", 2)
+    assert (done.code, "global batch was 1" in done.err) == (2, True)
+    done = _train("decoder", tiny, photos, out, *latest)
+    assert (done.code, "network was 'prior'" in done.err) == (2, True)
+
+
+def test_a_checkpoint_tells_where_it_is(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    """Plain JSON: step, repositories, signature, config without secrets."""
+    out = tmp_path / "out"
+    assert _train("prior", tiny, photos, out, "--seed", 7).code == 0
+    state = json.loads((out / "checkpoint-3" / "state.json").read_text("utf-8"))
+    assert (state["step"], state["role"]) == (3, "prior")
+    assert state["repositories"] == {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
+    assert state["signature"]["seed"] == 7
+    assert state["config"]["learning_rate"] == 1e-4
+    assert "hub_token" not in state["config"]
+
+
+def test_bad_pictures_stop_before_the_model_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
+    """Exit code 2 with the list; nothing but the config was written."""
+    folder = write_folder(tmp_path / "pics", ["a", "b", "c"])
+    (folder / "01.png").write_bytes(b"oops")
+    done = _train("decoder", tiny, folder, tmp_path / "out")
+    assert done.code == 2
+    assert "01.png: not a picture" in done.err
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"run.toml"}
+
+
+# ---------------------------------------------------------------- checks before anything is loaded
+
+
+def _config(cls: type, tiny: Tiny, **values: Any) -> Any:
+    base = {
+        "pretrained_prior_model_name_or_path": str(tiny.prior),
+        "pretrained_decoder_model_name_or_path": str(tiny.decoder),
+        "train_data_dir": str(tiny.prior),
+        "report_to": "none",
+    }
+    return cls(**(base | values))
+
+
+def test_surroundings(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repositories resolved; a missing tracker, 8-bit Adam without its package."""
+    found = run.check_surroundings(_config(PriorConfig, tiny))
+    assert found == {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        run.check_surroundings(_config(PriorConfig, tiny, report_to="wandb"))
+    with pytest.raises(UserError, match="bitsandbytes"):
+        run.check_surroundings(_config(PriorConfig, tiny, use_8bit_adam=True))
+
+
+def test_a_pushed_decoder_needs_a_prior_that_others_have(tiny: Tiny) -> None:
+    """A local prior is named by --hub_prior_id; a hub's is its own name; a prior needs none."""
+    with pytest.raises(UserError, match="--hub_prior_id"):
+        run.check_surroundings(_config(DecoderConfig, tiny, push_to_hub=True))
+    run.check_surroundings(_config(DecoderConfig, tiny, push_to_hub=True, hub_prior_id="me/prior"))
+    run.check_surroundings(_config(PriorConfig, tiny, push_to_hub=True))
+    run.check_surroundings(
+        _config(
+            DecoderConfig,
+            tiny,
+            push_to_hub=True,
+            pretrained_prior_model_name_or_path="kandinsky-community/kandinsky-2-2-prior",
+        )
+    )
+
+
+def test_an_output_folder_that_cannot_be_made(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    """One line."""
+    (tmp_path / "file").write_text("x")
+    done = _train("prior", tiny, photos, tmp_path / "file" / "out")
+    assert done.code == 2
+    assert "--output_dir" in done.err
+    assert done.err.count("\n") == 1
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+def _bare(cls: type, tiny: Tiny, pictures: int, split: stream.Split, **values: Any) -> run.Run:
+    bare = object.__new__(run.Run)
+    bare.config = _config(cls, tiny, **values)
+    bare.split, bare.saved = split, None
+    bare.source = range(pictures)  # type: ignore[assignment]
+    return bare
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch", "epochs", "steps"),
+    [(7, 2, 1, 4), (7, 2, 2, 7), (8, 2, 3, 12), (3, 8, 1, 1), (3, 8, 10, 4), (1, 1, 5, 5)],
+)
+def test_steps_of_epochs(pictures: int, batch: int, epochs: int, steps: int, tiny: Tiny) -> None:
+    """ceil(epochs pictures / batch): epochs are joined, and only the last batch is rounded up."""
+    split = stream.Split(batch, 1, 1, 0)
+    assert _bare(PriorConfig, tiny, pictures, split, num_train_epochs=epochs).stop == steps
+    both = _bare(PriorConfig, tiny, pictures, split, num_train_epochs=epochs, max_train_steps=9)
+    assert both.stop == 9
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize(("pictures", "batch"), [(7, 2), (8, 2), (3, 8), (10, 1), (5, 4)])
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_validation_follows_epochs(
+    pictures: int, batch: int, every: int, world: int, tiny: Tiny
+) -> None:
+    """After the step that ends epoch 0, every, 2 every, ... (counted from 0), once a step."""
+    split = stream.Split(batch, 1, world, 0)
+    bare = _bare(PriorConfig, tiny, pictures, split, validation_epochs=every)
+    size = split.global_batch
+    expected = set()
+    for epoch in range(0, 40, every):
+        expected.add(math.ceil((epoch + 1) * pictures / size))
+    got = {done for done in range(1, max(expected) + 1) if bare._ends_an_epoch_to_validate(done)}
+    assert got == expected

@@ -1,0 +1,123 @@
+"""The unpadded forward pass against the stock module's, values and gradients."""
+
+from __future__ import annotations
+
+import diffusers
+import pytest
+import torch
+
+from wassily import unpadded
+from wassily.adapt import trained_parameters
+from wassily.mini import untrained as models
+
+LENGTHS = {"mixed": [3, 11, 7, 1], "one": [5], "full": [models.TOKENS, 4], "alike": [6, 6]}
+
+
+@pytest.fixture(scope="module")
+def net() -> diffusers.PriorTransformer:
+    """A prior whose positional embedding is not zero."""
+    torch.manual_seed(0)
+    return models.prior()
+
+
+def _inputs(lengths: list[int]) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(len(lengths))
+    count, width = len(lengths), models.EMBEDDING
+    mask = torch.arange(models.TOKENS)[None] < torch.tensor(lengths)[:, None]
+    return {
+        "noisy": torch.randn(count, width, generator=generator),
+        "t": torch.randint(1000, (count,), generator=generator),
+        "text_embeds": torch.randn(count, width, generator=generator),
+        "text_states": torch.randn(count, models.TOKENS, width, generator=generator),
+        "mask": mask,
+    }
+
+
+def _stock(net: diffusers.PriorTransformer, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    return net(
+        given["noisy"],
+        timestep=given["t"],
+        proj_embedding=given["text_embeds"],
+        encoder_hidden_states=given["text_states"],
+        attention_mask=given["mask"],
+    ).predicted_image_embedding
+
+
+def _ours(
+    net: diffusers.PriorTransformer, given: dict[str, torch.Tensor], recompute: bool = False
+) -> torch.Tensor:
+    longest = int(given["mask"].sum(1).max())
+    cut = {"text_states": given["text_states"][:, :longest], "mask": given["mask"][:, :longest]}
+    return unpadded.predict(net, **(given | cut), recompute=recompute)
+
+
+def _gradients(net: diffusers.PriorTransformer, output: torch.Tensor) -> dict[str, torch.Tensor]:
+    parameters = trained_parameters(net)
+    found = torch.autograd.grad(output.square().sum(), list(parameters.values()))
+    return dict(zip(parameters, found, strict=True))
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_equals_the_stock_forward(net: diffusers.PriorTransformer, name: str) -> None:
+    """To 1e-5 in fp32, and not by being constant: the rows differ."""
+    given = _inputs(LENGTHS[name])
+    expected = _stock(net, given)
+    torch.testing.assert_close(_ours(net, given), expected, atol=1e-5, rtol=0)
+    assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_gradients_equal(net: diffusers.PriorTransformer, name: str) -> None:
+    """Of every trained parameter; the positional rows of the left-out padding get exactly none."""
+    given = _inputs(LENGTHS[name])
+    ours, stock = _gradients(net, _ours(net, given)), _gradients(net, _stock(net, given))
+    for key, expected in stock.items():
+        scale = max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(ours[key], expected, atol=1e-5 * scale, rtol=0, msg=key)
+        assert expected.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_recompute_changes_nothing(net: diffusers.PriorTransformer, name: str) -> None:
+    """Values and gradients to the bit: the same operations, run twice."""
+    given = _inputs(LENGTHS[name])
+    plain, again = _ours(net, given), _ours(net, given, recompute=True)
+    assert torch.equal(plain, again)
+    one, two = _gradients(net, plain), _gradients(net, again)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_recompute_keeps_fewer_activations(net: diffusers.PriorTransformer) -> None:
+    """Else the flag would be declared and ignored: fewer bytes are saved for the backward pass."""
+
+    def saved(recompute: bool) -> int:
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            _ours(net, _inputs(LENGTHS["mixed"]), recompute)
+        return sum(sizes)
+
+    trained_parameters(net)
+    assert saved(True) < 0.5 * saved(False)
+
+
+def test_padding_has_no_influence(net: diffusers.PriorTransformer) -> None:
+    """Invariant: what stands in masked text states cannot matter."""
+    given = _inputs(LENGTHS["mixed"])
+    other = dict(given)
+    noise = torch.randn_like(given["text_states"])
+    other["text_states"] = torch.where(given["mask"][..., None], given["text_states"], noise)
+    torch.testing.assert_close(_ours(net, given), _ours(net, other), atol=1e-6, rtol=0)
+
+
+def test_examples_do_not_see_each_other(net: diffusers.PriorTransformer) -> None:
+    """Invariant: an example of a batch alone gives what it gives beside longer ones."""
+    given = _inputs(LENGTHS["mixed"])
+    together = _ours(net, given)
+    for i in range(len(together)):
+        alone = _ours(net, {key: value[i : i + 1] for key, value in given.items()})
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
