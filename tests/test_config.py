@@ -61,7 +61,15 @@ GUIDE: dict[str, Any] = {
     "validation_epochs": 5,
     "tracker_project_name": "text2image-fine-tune",
 }
-NEW = {"random_flip": False, "logging_steps": 10, "skip_bad_images": False, "hub_prior_id": None}
+NEW = {
+    "random_flip": False,
+    "logging_steps": 10,
+    "skip_bad_images": False,
+    "hub_prior_id": None,
+    "no_cache": False,
+    "verify_cache": False,
+}
+SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, configs.CacheConfig, configs.DemoConfig]
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
@@ -75,7 +83,7 @@ def test_names_and_defaults_are_the_guides(cls: type) -> None:
     assert set(defaults) == set(GUIDE | NEW | own)
 
 
-@pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig, GenerateConfig, configs.DemoConfig])
+@pytest.mark.parametrize("cls", SETTINGS)
 def test_every_setting_is_read_somewhere(cls: type) -> None:
     """None declared and ignored: each name is used outside of config.py, but local_rank, which is
     only accepted.
@@ -164,6 +172,15 @@ def test_a_source_of_pictures_is_needed() -> None:
     with pytest.raises(UserError, match="--train_data_dir FOLDER or --dataset_name NAME"):
         PriorConfig()
     assert PriorConfig(dataset_name="me/pics", dataset_config_name="en").dataset_name == "me/pics"
+
+
+def test_a_cache_is_verified_or_not_used(tmp_path: Path) -> None:
+    """Not both; and days are not negative."""
+    with pytest.raises(UserError, match="--no_cache and --verify_cache"):
+        _make(PriorConfig, tmp_path, no_cache=True, verify_cache=True)
+    assert configs.CacheConfig().unused_days == 30
+    with pytest.raises(UserError, match="--unused_days"):
+        configs.CacheConfig(unused_days=-1)
 
 
 def test_hub_settings_go_with_a_push(tmp_path: Path) -> None:

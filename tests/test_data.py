@@ -307,6 +307,28 @@ def test_a_data_set_that_is_not_there(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+# ---------------------------------------------------------------- what the cache asks
+
+
+def test_paths_of_a_folder_and_none_of_bytes(tmp_path: Path, photos: Path) -> None:
+    """A folder's pictures are files; a parquet's are not."""
+    source = data.read_folder(str(photos), "image", "text")
+    names = [source[i].image for i in range(len(source))]
+    assert source.paths() == names
+    assert source.select([2, 0]).paths() == [names[2], names[0]]
+    (tmp_path / "set").mkdir()
+    _table().to_parquet(tmp_path / "set" / "train.parquet")
+    assert _from(tmp_path / "set").paths() is None
+
+
+def test_all_captions_in_order(tmp_path: Path) -> None:
+    """Lists are opened; without a column there is none."""
+    rows = [{"file_name": "a.png", "text": ["1", "2"]}, {"file_name": "b.png", "text": "3"}]
+    folder = str(_folder(tmp_path, _jsonl(*rows)))
+    assert list(data.read_folder(folder, "image", "text").all_captions()) == ["1", "2", "3"]
+    assert list(data.read_folder(folder, "image", None).all_captions()) == []
+
+
 # ---------------------------------------------------------------- checks
 
 

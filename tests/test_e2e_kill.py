@@ -112,10 +112,12 @@ def assert_done_as(whole: Path, out: Path, role: str) -> None:
 def test_killed_at_chosen_moments(
     role: str, whole: Path, tmp_path: Path, tiny: Tiny, photos: Path
 ) -> None:
-    """Once at each of the moments at which a file or folder is about to change its state."""
+    """Once at each moment at which a file or folder is about to change its state; the two
+    networks share the moments between them, for they share the code.
+    """
     out = tmp_path / "run"
     words = command(role, out, tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
-    for event, ending in MOMENTS:
+    for event, ending in MOMENTS[ROLES.index(role) :: 2]:
         moment = (event, ending.format(net=NETWORK[role]))
         process = start(words, tmp_path / "output.txt", moment=moment)
         code = finish(process)
@@ -130,14 +132,14 @@ def test_killed_at_chosen_moments(
 def test_killed_at_random_times(
     role: str, whole: Path, tmp_path: Path, tiny: Tiny, photos: Path
 ) -> None:
-    """Five deaths at times drawn between the first file and the usual end."""
+    """Four deaths at times drawn between the first file and the usual end."""
     out = tmp_path / "run"
     words = command(role, out, tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
     chance = random.Random(role)
     began = time.monotonic()
     train(role, tmp_path / "timed", tiny, photos, **FLAGS, cache_dir=tmp_path / "other cache")
     usual = time.monotonic() - began
-    for _ in range(5):
+    for _ in range(4):
         process = start(words, tmp_path / "output.txt")
         process.join(chance.uniform(0.2, 1.0) * usual)
         process.kill()

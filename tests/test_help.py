@@ -69,7 +69,9 @@ def test_the_overview_names_every_verb_and_is_true() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [("train", "prior"), ("train", "decoder"), ("generate",)], ids=" ".join
+    "verb",
+    [("train", "prior"), ("train", "decoder"), ("generate",), ("cache", "prune")],
+    ids=" ".join,
 )
 def test_examples_in_help_parse(verb: tuple[str, ...], tmp_path: Path) -> None:
     """The command in a config's docstring is one that its parser takes."""

@@ -85,10 +85,13 @@ class Stock:
         self.schedule = diffusers.DDPMScheduler.from_pretrained(tiny.decoder, subfolder="scheduler")
 
 
+@pytest.mark.parametrize("no_cache", [False, True])
 @torch.no_grad()
-def test_the_priors_loss_from_photographs(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+def test_the_priors_loss_from_photographs(
+    no_cache: bool, tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
     """The guide's script from the file to the loss, on the same noise and timesteps."""
-    config = _config(PriorConfig, tiny, photos)
+    config = _config(PriorConfig, tiny, photos, no_cache=no_cache)
     kit, reading = _kit(config, tiny), _reading(config, tiny, tmp_path)
     batch, stock = _batch(kit, reading), Stock(tiny)
     records = _first(reading.source)
@@ -119,10 +122,13 @@ def test_the_priors_loss_from_photographs(tiny: Tiny, photos: Path, tmp_path: Pa
     assert kit.noise_shape == tuple(noise.shape[1:])
 
 
+@pytest.mark.parametrize("no_cache", [False, True])
 @torch.no_grad()
-def test_the_decoders_loss_from_photographs(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+def test_the_decoders_loss_from_photographs(
+    no_cache: bool, tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
     """The guide's script from the file to the loss; another resolution than the encoder's."""
-    config = _config(DecoderConfig, tiny, photos, resolution=48)
+    config = _config(DecoderConfig, tiny, photos, resolution=48, no_cache=no_cache)
     kit, reading = _kit(config, tiny), _reading(config, tiny, tmp_path)
     batch, stock = _batch(kit, reading), Stock(tiny)
     pictures = [_rgb(r) for r in _first(reading.source)]

@@ -38,8 +38,8 @@ def test_keys_carry_the_step_and_the_slot() -> None:
     """Slots 0..global batch - 1 of each step, each once."""
     keys = stream.keys(0, 7, Split(2, 3, 1, 0), 0)
     for step in range(4):
-        keys = [key for micro in _take(keys, 3) for key in micro]
-        assert [key[:2] for key in keys] == [(step, slot) for slot in range(6)]
+        found = [key for micro in _take(keys, 3) for key in micro]
+        assert [key[:2] for key in found] == [(step, slot) for slot in range(6)]
 
 
 @pytest.mark.parametrize("count", [7, 8, 3])

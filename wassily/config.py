@@ -282,10 +282,10 @@ class DemoConfig:
     """Only write the captioned pictures into this folder."""
     pictures: int = 200
     """How many pictures to learn from."""
-    prior_steps: int = 200
-    """Optimizer steps of the prior."""
-    decoder_steps: int = 300
-    """Optimizer steps of the decoder."""
+    prior_steps: int | None = None
+    """Optimizer steps of the prior; as many as the bundled model needs if unset."""
+    decoder_steps: int | None = None
+    """Optimizer steps of the decoder; as many as the bundled model needs if unset."""
     learning_rate: float = 1e-4
     """Learning rate of both."""
     judged: int = 32

@@ -16,6 +16,8 @@ from wassily.runtime import Progress, quiet_libraries
 
 STEPS, PRIOR_STEPS = 25, 25
 GUIDANCE, PRIOR_GUIDANCE = 2.5, 2.0  # what the bundled model draws best with, see its card
+TRAINING = {"prior": 200, "decoder": 300}  # optimizer steps
+TRAINING_UNTRAINED = {"prior": 20, "decoder": 20}  # enough to show the way; nothing is learnt
 SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12
 
@@ -63,7 +65,8 @@ def train_config(
 ) -> TrainConfig:
     """The recommended fine-tuning of one network."""
     make = {"prior": PriorConfig, "decoder": DecoderConfig}[kind]
-    steps = {"prior": config.prior_steps, "decoder": config.decoder_steps}[kind]
+    usual = TRAINING if base["prior"] == "mini" else TRAINING_UNTRAINED
+    steps = getattr(config, f"{kind}_steps") or usual[kind]
     return make(
         pretrained_prior_model_name_or_path=base["prior"],
         pretrained_decoder_model_name_or_path=base["decoder"],

@@ -64,11 +64,11 @@ def process_state() -> accelerate.PartialState:
 def _cut_to_one() -> bool:
     """Whether `accelerate launch --cpu --num_processes 2` started this: one process, silently.
 
-    The launcher then names a meeting point and no number of processes; it does so by itself on a
-    machine with several accelerators, where nobody may have asked for them.
+    The launcher then names a meeting point and no number of processes. Where there is an accelerator
+    a cluster's own settings look the same, and one process may be what was wanted.
     """
     traces = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
-    return traces and "WORLD_SIZE" not in os.environ and torch.accelerator.device_count() < 2
+    return traces and "WORLD_SIZE" not in os.environ and not torch.accelerator.is_available()
 
 
 def has_accelerator() -> bool:

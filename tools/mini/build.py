@@ -9,6 +9,7 @@ from tools.mini import clip, diffuse, movq
 STAGES = {
     "clip": clip.train,
     "movq": movq.train,
+    "polish": movq.polish,
     "prior": diffuse.train_prior,
     "decoder": diffuse.train_decoder,
 }

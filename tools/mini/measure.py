@@ -155,7 +155,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.judge:
-        return check_judge(args.work)
+        return check_judge(args.work, max(2000, args.n))
     others = {r: f for r, f in (("unet", args.unet), ("prior", args.prior)) if f}
     folder = assemble(args.work, others) if args.assemble else Path(args.work) / "mini"
     pipelines = load(folder)

@@ -46,8 +46,7 @@ def decode(net, latents):
 
 def losses(net, data, rng):
     """Squared and absolute error of one batch through noisy latents."""
-    index = rng.integers(len(data.pictures), size=BATCH - DOODLES)
-    x = pixels(np.concatenate([data.pictures[index], bank.doodles(rng, DOODLES)[0]]))
+    x = batch_of(data, rng)
     z = net.encode(x).latents
     spread = z.detach().std((0, 2, 3), keepdim=True)
     y = decode(net, z + NOISE * spread * torch.randn_like(z))
@@ -56,6 +55,12 @@ def losses(net, data, rng):
     size = (z.mean((0, 2, 3)) ** 2 + (z.std((0, 2, 3)) - 1) ** 2).mean()
     total = squared + 0.05 * F.l1_loss(y, x) + 0.01 * size
     return {"loss": total, "squared": squared, "size": size}
+
+
+def batch_of(data, rng):
+    """Pictures of the world and some doodles, (BATCH, 3, H, W) in [-1, 1]."""
+    index = rng.integers(len(data.pictures), size=BATCH - DOODLES)
+    return pixels(np.concatenate([data.pictures[index], bank.doodles(rng, DOODLES)[0]]))
 
 
 def psnr(net, pictures):
@@ -130,6 +135,26 @@ def train(work, steps=4000, n=100_000):
     net.save_pretrained(f"{work}/parts/movq")
     held_out = bank.load(work, 2, 2000, "held_out")
     print(f"PSNR {psnr(net, held_out.pictures):.2f} dB")
+    return minutes
+
+
+def polish(work, steps=1200, n=100_000):
+    """Trains the decoding half on, against fixed latents; others may be trained on them already."""
+    data = bank.load(work, 1, n)
+    net = VQModel.from_pretrained(f"{work}/parts/movq").to(memory_format=torch.channels_last)
+    for frozen in (net.encoder, net.quant_conv, net.quantize):
+        frozen.requires_grad_(False)
+
+    def loss_of(step, rng):
+        x = batch_of(data, rng)
+        with torch.no_grad():
+            z = net.encode(x).latents
+        y = decode(net, z + NOISE * torch.randn_like(z))
+        squared = F.mse_loss(y, x)
+        return {"loss": squared + 0.05 * F.l1_loss(y, x), "squared": squared}
+
+    minutes = stage.run(work, "polish", net, loss_of, steps, rate=1e-3)
+    net.save_pretrained(f"{work}/parts/movq")
     return minutes
 
 
