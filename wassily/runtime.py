@@ -64,8 +64,8 @@ def process_state() -> accelerate.PartialState:
 def _cut_to_one() -> bool:
     """Whether `accelerate launch --cpu --num_processes 2` started this: one process, silently.
 
-    The launcher then names a meeting point and no number of processes. Where there is an accelerator
-    a cluster's own settings look the same, and one process may be what was wanted.
+    The launcher then names a meeting point and no number of processes. Where there is an
+    accelerator a cluster's own settings look the same, and one process may be what was wanted.
     """
     traces = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
     return traces and "WORLD_SIZE" not in os.environ and not torch.accelerator.is_available()
