@@ -10,6 +10,8 @@ import pytest
 from helpers import run_command
 from stand_in_hub import StandInHub
 
+from wassily import hub as module
+
 CALL = """
 import sys
 from wassily import hub
@@ -148,3 +150,13 @@ def test_an_impossible_name_is_one_line(name: str, hub: StandInHub) -> None:
     done = _call(hub, name)
     assert done.stdout.startswith("ERROR --push_to_hub"), done.stdout
     assert done.stdout.count("\n") == 1
+
+
+def test_a_token_in_a_librarys_message_is_masked() -> None:
+    """Whatever upstream echoes; an empty token masks nothing; one line of 300 letters at most."""
+    error = RuntimeError("refused:\n  Bearer hf_abc, again hf_abc " + "x" * 500)
+    shown = module._reason(error, "hf_abc")
+    assert "hf_abc" not in shown
+    assert shown.startswith("refused: Bearer ***, again *** xxx")
+    assert len(shown) == 300
+    assert module._reason(RuntimeError("a b"), "") == "a b"
