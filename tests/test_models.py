@@ -88,7 +88,7 @@ def test_mini_is_the_bundled_folder_or_one_line(
     assert models.resolve("mini", "prior") == str(tiny.prior)
     assert models.resolve("mini", "decoder") == str(tiny.decoder)
     monkeypatch.setattr(models, "MINI", tmp_path)
-    with pytest.raises(UserError, match="mini: the bundled model is not part"):
+    with pytest.raises(UserError, match="mini: this installation has no bundled"):
         models.resolve("mini", "prior")
 
 

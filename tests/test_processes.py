@@ -173,7 +173,7 @@ def test_a_mistake_is_said_by_one(tmp_path: Path, tiny: Tiny, photos: Path) -> N
         (broken / name).with_suffix(".txt").write_text("a caption")
     words = command("prior", tmp_path / "run", tiny, broken, max_train_steps=1)
     results = ranks(2, words, tmp_path / "output")
-    assert [code for code, _ in results] == [2, 2]
+    assert [code for code, _ in results] == [2, 2], results
     said = [line for _, output in results for line in output.splitlines() if "error:" in line]
     assert len(said) == 1, said
     assert "a.jpg" in said[0] and "b.jpg" in said[0]
@@ -202,7 +202,7 @@ def test_processes_that_do_not_find_each_other(tmp_path: Path, tiny: Tiny, photo
     """On a CPU without ACCELERATE_USE_CPU each would train alone: refused, with the remedy."""
     words = command("prior", tmp_path / "run", tiny, photos, max_train_steps=1)
     results = ranks(2, words, tmp_path / "output", ACCELERATE_USE_CPU="false")
-    assert [code for code, _ in results] == [2, 2]
+    assert [code for code, _ in results] == [2, 2], results
     said = [line for _, output in results for line in output.splitlines()]
     assert len(said) == 1, said
     assert "2 processes were launched" in said[0] and "ACCELERATE_USE_CPU=true" in said[0]

@@ -51,7 +51,7 @@ def demo(config: DemoConfig) -> None:
 
 def start(root: Path) -> dict[str, str]:
     """The prior and decoder to start from: the bundled ones, or untrained stand-ins."""
-    if (models.MINI / "prior").is_dir():
+    if models.has_mini("prior") and models.has_mini("decoder"):
         return {"prior": "mini", "decoder": "mini"}
     print(
         "the bundled model has no trained weights yet: an untrained one stands in; it draws noise"

@@ -55,6 +55,11 @@ TRAINED = {
 }  # home -> the role, and folder, of its trained network
 
 
+def has_mini(home: str) -> bool:
+    """Whether the bundled model's prior or decoder is there."""
+    return (MINI / home / TRAINED[home] / "config.json").is_file()
+
+
 def resolve(name: str, home: str) -> str:
     """The folder or hub name behind a model name; `mini` is the bundled model, paths become
     absolute.
@@ -63,8 +68,8 @@ def resolve(name: str, home: str) -> str:
     """
     if name == "mini":
         folder = MINI / home
-        if not folder.is_dir():
-            raise UserError("mini: the bundled model is not part of this installation")
+        if not has_mini(home):
+            raise UserError(f"mini: this installation has no bundled {home}")
         return str(folder)
     path = Path(name).expanduser()
     if path.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import logging
 import os
@@ -51,14 +52,24 @@ def process_state() -> accelerate.PartialState:
     Raises UserError if a launcher started several processes that do not find each other.
     """
     # Accelerator reads this variable by itself, PartialState does not.
-    state = accelerate.PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
     launched = os.environ.get("WORLD_SIZE", "several" if _cut_to_one() else "1")
+    if launched != "1" and not cpu and not torch.accelerator.is_available():
+        # Said before they meet: one that leaves the meeting cuts the others' connections.
+        raise _lost(launched)
+    state = accelerate.PartialState(cpu=cpu, timeout=PATIENCE)
     if str(state.num_processes) != launched:
-        raise UserError(
-            f"{launched} processes were launched, but accelerate runs {state.num_processes}: "
-            "on a CPU set ACCELERATE_USE_CPU=true before `accelerate launch --multi_gpu`"
-        )
+        raise _lost(launched)
+    if state.device.type == "cpu":
+        keep_freed_memory()
     return state
+
+
+def _lost(launched: str) -> UserError:
+    return UserError(
+        f"{launched} processes were launched, but each would run alone: on a CPU set "
+        "ACCELERATE_USE_CPU=true before `accelerate launch --multi_gpu`"
+    )
 
 
 def _cut_to_one() -> bool:
@@ -238,6 +249,19 @@ def tracker_missing(report_to: str, known: tuple[str, ...]) -> str | None:
     if report_to in known and importlib.util.find_spec(report_to) is None:
         return report_to
     return None
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed buffers instead of giving them back to the system at every step.
+
+    On a CPU every step frees and takes the same large tensors; mapping their pages anew was seen to
+    cost more than the arithmetic. Nothing happens with another C library.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 * 2**20)):
+            mallopt(option, value)
 
 
 def allow_tf32() -> None:

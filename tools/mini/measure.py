@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tools.mini import movq, nets
 from wassily import checkpoint, models, sample
@@ -55,6 +56,21 @@ def assemble(work, networks=None):
         pipeline = build("", torch.float16, None, **parts).to(torch.float16)
         checkpoint.export(_made(out / home), pipeline.save_pretrained, "")
     return out
+
+
+def newest_averages(work):
+    """Folders of the networks in training as their averages are now: {role: folder}."""
+    folders = {}
+    for role in ("prior", "unet"):
+        found = checkpoint.found(Path(work) / role)
+        if found:
+            step, folder = found[-1]
+            net = models.load_network(folder / role, role)
+            net.load_state_dict(load_file(folder / "ema.safetensors"), strict=False)
+            folders[role] = Path(work) / "averages" / role
+            net.save_pretrained(folders[role])
+            print(f"{role} at step {step}", flush=True)
+    return folders
 
 
 def _made(folder):
@@ -145,8 +161,7 @@ def main():
     parser.add_argument("--work", default="runs/mini")
     parser.add_argument("--assemble", action="store_true")
     parser.add_argument("--n", type=int, default=256)
-    parser.add_argument("--unet", help="folder of another decoder network")
-    parser.add_argument("--prior", help="folder of another prior network")
+    parser.add_argument("--running", action="store_true", help="take the newest checkpoints")
     parser.add_argument("--true", action="store_true", help="also from true image embeddings")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prior_guidance", type=float, default=Settings.prior_guidance)
@@ -156,8 +171,10 @@ def main():
     torch.set_num_threads(args.threads)
     if args.judge:
         return check_judge(args.work, max(2000, args.n))
-    others = {r: f for r, f in (("unet", args.unet), ("prior", args.prior)) if f}
-    folder = assemble(args.work, others) if args.assemble else Path(args.work) / "mini"
+    running = newest_averages(args.work) if args.running else None
+    folder = Path(args.work) / "mini"
+    if args.assemble or args.running:
+        folder = assemble(args.work, running)
     pipelines = load(folder)
     settings = Settings(prior_guidance=args.prior_guidance, guidance=args.guidance)
     for language in ("en", "ar"):
