@@ -430,3 +430,51 @@ def test_the_index_goes_first_and_comes_last(
     assert len(seen) >= 4
     assert not any(seen)
     assert (tmp_path / "model_index.json").exists()
+
+
+# ---------------------------------------------------------------- what must not be lost or mixed
+
+
+def test_an_early_checkpoint_is_not_gone_on_with_beside_later_ones(tmp_path: Path) -> None:
+    """Rotation would keep the old run's later ones, and `latest` would take them."""
+    _with(tmp_path, 2, 4, 6)
+    with pytest.raises(UserError, match="checkpoint-6 stands after it"):
+        checkpoint.chosen(str(tmp_path / "checkpoint-2"), tmp_path)
+    assert checkpoint.chosen(str(tmp_path / "checkpoint-6"), tmp_path).name == "checkpoint-6"
+
+
+def test_an_export_does_not_replace_what_is_the_users(tmp_path: Path) -> None:
+    """A folder with files of those names is refused, unless a run of ours made it."""
+    parts = {"unet", "movq"}
+    checkpoint.check_free(tmp_path / "none", parts)
+    (tmp_path / "notes.txt").write_text("mine")
+    checkpoint.check_free(tmp_path, parts)
+    (tmp_path / "unet").mkdir()
+    with pytest.raises(UserError, match="would replace unet"):
+        checkpoint.check_free(tmp_path, parts)
+    (tmp_path / "run.toml").write_text("")
+    checkpoint.check_free(tmp_path, parts)
+
+
+@pytest.mark.parametrize("damage", ["empty", "one missing", "shape"])
+def test_an_optimizer_that_is_not_whole_is_refused(damage: str, tmp_path: Path) -> None:
+    """Going on with fresh moments would be a silent change of the run."""
+    from safetensors.torch import load_file, save_file
+
+    net = torch.nn.Linear(3, 2)
+    names = dict(net.named_parameters())
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    checkpoint.save_optimizer(tmp_path, optimizer, names)
+    file = tmp_path / checkpoint.OPTIMIZER
+    tensors = load_file(file)
+    if damage == "empty":
+        tensors = {}
+    elif damage == "one missing":
+        del tensors["weight::exp_avg"]
+    else:
+        tensors["weight::exp_avg"] = torch.zeros(2, 2)
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=r"optimizer\.safetensors"):
+        checkpoint.load_optimizer(tmp_path, torch.optim.AdamW(net.parameters()), names)

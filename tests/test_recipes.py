@@ -169,6 +169,20 @@ def test_a_resolution_that_the_model_cannot(tiny: Tiny, photos: Path) -> None:
         _kit(kit, tiny)
 
 
+def test_a_cache_tells_resolutions_apart(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    """One cache, two resolutions, and the first again: latents of the side asked for each time,
+    while the image embeddings, which do not depend on it, are the same.
+    """
+    found = []
+    for resolution in (32, 48, 32):
+        config = _config(DecoderConfig, tiny, photos, resolution=resolution)
+        found.append(_reading(config, tiny, tmp_path).fetch(0, 0, 0))
+    sides = [tuple(row["latents"].shape) for row in found]
+    assert sides == [(4, side // FACTOR, side // FACTOR) for side in (32, 48, 32)]
+    assert torch.equal(found[0]["latents"], found[2]["latents"])
+    assert torch.equal(found[0]["image_embeds"], found[1]["image_embeds"])
+
+
 def test_a_flip_mirrors_both_views(tiny: Tiny, tmp_path: Path) -> None:
     """What the MoVQ and what the image encoder see is one picture, mirrored or not, by the coin of
     (seed, step, slot).

@@ -22,6 +22,7 @@ from wassily.errors import UserError
 
 NAME = re.compile(r"checkpoint-(\d+)")
 ASIDE = ".writing-"
+FORMAT = 1  # of the state file
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
 
@@ -51,6 +52,7 @@ def chosen(asked: str | None, output_dir: Path) -> Path | None:
             raise UserError(
                 f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {STATE})"
             )
+        _check_nothing_later(path, here)
         return path
     if here:
         raise UserError(
@@ -58,6 +60,32 @@ def chosen(asked: str | None, output_dir: Path) -> Path | None:
             "--resume_from_checkpoint latest to go on with it, or name another --output_dir"
         )
     return None
+
+
+def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
+    """A run that goes on from an early checkpoint must not mix its own with those after it."""
+    named = NAME.fullmatch(path.name)
+    step = int(named[1]) if named else load_state(path)["step"]
+    later = [folder.name for number, folder in here if number > step]
+    if later:
+        raise UserError(
+            f"{path.name} is not the newest: {later[-1]} stands after it; move that away, or name "
+            "another --output_dir"
+        )
+
+
+def check_free(output_dir: Path, parts: set[str]) -> None:
+    """Raise UserError if an export into a folder would replace what no run of ours put there."""
+    if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or found(output_dir):
+        return
+    taken = sorted(
+        ({"README.md", "model_index.json"} | parts) & {p.name for p in output_dir.iterdir()}
+    )
+    if taken:
+        raise UserError(
+            f"--output_dir {output_dir}: the result would replace {', '.join(taken)} there; "
+            "name another folder"
+        )
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
@@ -167,18 +195,35 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
         tensors = load_file(folder / OPTIMIZER)
         with safe_open(folder / OPTIMIZER, "pt") as file:
             plain = json.loads((file.metadata() or {}).get("plain", "{}"))
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder / OPTIMIZER}: {error}") from error
+    _check_optimizer(folder / OPTIMIZER, {**tensors, **plain}, names)
     # A fused optimizer reads its step counts on the parameter's device, others on the CPU.
     fused = any(group.get("fused") for group in optimizer.param_groups)
     for key, value in {**tensors, **plain}.items():
         name, _, field = key.rpartition("::")
-        if name not in names:
-            raise UserError(f"{folder / OPTIMIZER}: state of {name!r}, which is not trained here")
         parameter = names[name]
         if torch.is_tensor(value) and (value.ndim or fused):
             value = value.to(parameter.device)
         optimizer.state[parameter][field] = value
+
+
+def _check_optimizer(
+    file: Path, state: Mapping[str, Any], names: Mapping[str, nn.Parameter]
+) -> None:
+    """Raise UserError unless every trained parameter, and no other, has the same fields."""
+    fields: dict[str, set[str]] = {name: set() for name in names}
+    for key, value in state.items():
+        name, _, field = key.rpartition("::")
+        if name not in fields:
+            raise UserError(f"{file}: state of {name!r}, which is not trained here")
+        fields[name].add(field)
+        if field in ("exp_avg", "exp_avg_sq") and value.shape != names[name].shape:
+            raise UserError(f"{file}: {key} has shape {tuple(value.shape)}")
+    most = set().union(*fields.values())
+    for name, own in fields.items():
+        if not own or own != most:
+            raise UserError(f"{file}: the state of {name!r} is missing or not whole")
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -190,9 +235,31 @@ def load_state(folder: Path) -> dict[str, Any]:
     """What `save_state` wrote. Raises UserError if it is not that."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        return {"step": int(state["step"]), "role": str(state["role"]), **state}
+        if type(state["step"]) is not int or state["step"] < 0 or type(state["role"]) is not str:
+            raise ValueError(f"step {state['step']!r}, role {state['role']!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / STATE}: not the state of a checkpoint ({error!r})") from None
+    named = NAME.fullmatch(folder.name)
+    if named and int(named[1]) != state["step"]:
+        raise UserError(f"{folder / STATE}: says step {state['step']}, in a folder of another step")
+    return state
+
+
+def check_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Raise UserError for a state that a training would stumble over."""
+    try:
+        for name in ("signature", "config", "repositories"):
+            if type(state[name]) is not dict:
+                raise TypeError(f"{name} is {state[name]!r:.40}")
+        if state["format"] != FORMAT:
+            raise ValueError(f"format {state['format']!r}; this wassily reads {FORMAT}")
+        total, steps = state["pending_loss"]
+        if type(total) is not float or type(steps) is not int:
+            raise TypeError(f"pending_loss is {state['pending_loss']!r:.40}")
+        if not isinstance(state["scaler"], (dict, type(None))):
+            raise TypeError(f"scaler is {state['scaler']!r:.40}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / STATE}: not the state of a run ({error!r})") from None
 
 
 def check_signature(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

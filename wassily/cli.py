@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         if words[0] in ("--version", "-V"):
             print(f"wassily {__version__}")
             return 0
+        if words[0] in ("train", "cache") and words[1:2] in (["-h"], ["--help"]):
+            print(HELP, end="")
+            return 0
         verb, rest = _verb(words)
         class_name, target = VERBS[verb]
         config = parse(class_name, rest, " ".join(("wassily", *verb)))
@@ -87,6 +90,8 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
     for verb in VERBS:
         if tuple(words[: len(verb)]) == verb:
             return verb, words[len(verb) :]
+    if words[0] == "cache":
+        raise UserError("cache needs what to do: `wassily cache build prior`, `cache info`, ...")
     if words[0] == "train":
         got = f"not {words[1]!r}" if len(words) > 1 else "none was given"
         raise UserError(f"train needs the network: `wassily train prior` or `decoder` ({got})")
@@ -107,13 +112,34 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
 
     cls = getattr(config, class_name)
     words, file = _take_config_file(words)
-    default = _from_file(cls, file) if file else None
+    _check_words(words)
+    default = _from_file(cls, file) if file is not None else None
+    on = {name for name, value in (default or {}).items() if value is True}
+    # A switch that the file turns on already: saying so again changes nothing.
+    words = [word for word in words if _flag(word) not in on]
     # Contradictions are judged once, on the whole: tyro builds from a bag of defaults, not from a
     # config.
     fields = {f.name: f.default for f in dataclasses.fields(cls)} | (default or {})
     bare = _unchecked(cls, fields)
     flags = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(cls, prog=prog, args=words, default=bare, use_underscores=True, config=flags)
+
+
+def _flag(word: str) -> str | None:
+    """The flag's name in a word, in one spelling; None for a value."""
+    if not word.startswith("--"):
+        return None
+    name = word[2:].split("=", 1)[0].replace("-", "_")
+    return "validation_prompts" if name == "validation_prompt" else name
+
+
+def _check_words(words: list[str]) -> None:
+    """Raise UserError for words that are no text, and for a list of prompts given in two pieces."""
+    for word in words:
+        if any("\ud800" <= c <= "\udfff" for c in word):
+            raise UserError(f"{word!r}: not UTF-8 text")
+    if sum(_flag(word) == "validation_prompts" for word in words) > 1:
+        raise UserError("--validation_prompts was given twice: put all prompts behind one")
 
 
 def _unchecked(cls: type, values: dict[str, Any]) -> Any:
@@ -128,6 +154,8 @@ def _take_config_file(words: list[str]) -> tuple[list[str], str | None]:
     """Cut `--config FILE` out of the words."""
     for i, word in enumerate(words):
         if word == "--config":
+            if any(w == "--config" or w.startswith("--config=") for w in words[i + 1 :]):
+                raise UserError("--config was given twice: name one file")
             if i + 1 == len(words):
                 raise UserError("--config needs the name of a TOML file")
             return words[:i] + words[i + 2 :], words[i + 1]

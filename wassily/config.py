@@ -247,6 +247,11 @@ class GenerateConfig:
         _at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
         _at_least(self, 2, "prior_steps")  # its scheduler divides by one less
         _at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
+        for name in ("steps", "prior_steps"):
+            value = getattr(self, name)
+            _require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
+        last = (self.seed or 0) + self.num_images
+        _require(last < 2**63, f"--seed: {self.seed} is too large; seeds go up to 2**63")
         _require(
             bool(self.prompts) or self.prompts_file is not None,
             'nothing to draw: give a prompt, wassily generate "a red cat", or --prompts_file',
@@ -324,6 +329,14 @@ def check_training(config: TrainConfig) -> None:
     _require(
         config.resolution >= 8 and config.resolution % 8 == 0,
         f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",
+    )
+    logs = Path(config.logging_dir)
+    inside = not logs.is_absolute() and ".." not in logs.parts
+    _require(inside, f"--logging_dir {logs}: it lies inside of --output_dir; name a plain folder")
+    project = config.tracker_project_name
+    _require(
+        bool(project.strip()) and not {"/", "\\"} & set(project) and ".." not in project,
+        f"--tracker_project_name {project!r}: a name without slashes",
     )
     _check_source(config)
     _check_hub(config)

@@ -66,7 +66,8 @@ def train_config(
     """The recommended fine-tuning of one network."""
     make = {"prior": PriorConfig, "decoder": DecoderConfig}[kind]
     usual = TRAINING if base["prior"] == "mini" else TRAINING_UNTRAINED
-    steps = getattr(config, f"{kind}_steps") or usual[kind]
+    asked = {"prior": config.prior_steps, "decoder": config.decoder_steps}
+    steps = asked[kind] or usual[kind]
     return make(
         pretrained_prior_model_name_or_path=base["prior"],
         pretrained_decoder_model_name_or_path=base["decoder"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,32 @@ def output_files(config: GenerateConfig, prompts: list[str]) -> list[Path]:
     """Where each picture goes: the one file asked for, or numbered files in a folder."""
     out = Path(config.out)
     count = len(prompts) * config.num_images
+    _check_writable(out)
     if out.suffix.lower() == ".png":
         if count > 1:
             raise UserError(f"--out {out}: {count} pictures do not fit one file; name a folder")
         return [out]
-    if out.is_file():
-        raise UserError(f"--out {out}: a file; name a folder or a .png")
     used = [int(m[1]) for p in out.glob("*.png") if (m := re.match(r"(\d+)-", p.name))]
     first = max(used, default=-1) + 1
     return [
         out / f"{first + i:03d}-{slug(prompts[i // config.num_images])}.png" for i in range(count)
     ]
+
+
+def _check_writable(out: Path) -> None:
+    """Raise UserError if pictures cannot be put there: known before anything is drawn."""
+    single = out.suffix.lower() == ".png"
+    if single and out.is_dir():
+        raise UserError(f"--out {out}: a folder; name a .png file, or a folder without .png")
+    folder = out.parent if single else out
+    if out.is_file() and not single:
+        raise UserError(f"--out {out}: a file; name a folder or a .png")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {out}: no permission to write there")
 
 
 def grid_file(config: GenerateConfig) -> Path:

@@ -156,11 +156,18 @@ def _dtype_name(kind: type) -> str:
 
 def load_network(folder: Path, role: str) -> nn.Module:
     """A network from a folder of its own (`checkpoint-N/unet`), in fp32 on the CPU."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no such network (no config.json)")
     try:
-        return PARTS[role].kind.from_pretrained(folder, use_safetensors=True)  # type: ignore[attr-defined]
+        network = PARTS[role].kind.from_pretrained(folder, use_safetensors=True)  # type: ignore[attr-defined]
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: cannot load the {role}: {reason[:300]}") from error
+    # A file that lacks a tensor is loaded without a word, with nothing in its place.
+    lost = [name for name, value in network.named_parameters() if value.is_meta]
+    if lost:
+        raise UserError(f"{folder}: {lost[0]} is missing in it")
+    return network
 
 
 def prior_alpha_bars() -> torch.Tensor:

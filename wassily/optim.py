@@ -42,6 +42,8 @@ def learning_rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
 
     Warm-up and total are counted in optimizer steps, whatever the accumulation and the processes.
     """
+    if config.lr_scheduler == "polynomial" and config.learning_rate <= 1e-7:
+        raise UserError("--lr_scheduler polynomial ends at 1e-7: --learning_rate must be above it")
     # The library's schedules are functions of the step that hang on an optimizer: give it a dummy.
     dummy = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.learning_rate)
     schedule = get_scheduler(

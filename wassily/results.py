@@ -20,6 +20,14 @@ LOG = "log.jsonl"
 VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script
 
 
+def _step_of(line: str) -> int:
+    """The step of a line of the log; 0 if it is none, as when a kill cut it."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
 class Results:
     """The output folder of one run; all processes call each method, the first one writes."""
 
@@ -43,8 +51,8 @@ class Results:
         """Drop what was logged after `step`: a run that was killed goes on from its checkpoint."""
         path = self.output_dir / LOG
         if self.runtime.main and path.exists():
-            whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if 0 < _step_of(line) <= step]
             checkpoint.write_text(path, "".join(f"{line}\n" for line in kept))
 
     def log(self, step: int, values: dict[str, float]) -> None:

@@ -84,7 +84,7 @@ def train(config: TrainConfig) -> None:
     )
     try:
         start_from = runtime.shared(lambda: _begin(config, output_dir))
-        saved = checkpoint.load_state(start_from) if start_from else None
+        saved = runtime.shared(lambda: _saved_state(start_from))
         seed = _seed(config, saved, runtime)
         repository = runtime.shared(lambda: _hub_repository(config, output_dir))
         Run(config, repositories, output_dir, runtime, seed, start_from, saved, repository).go()
@@ -113,12 +113,21 @@ def build_cache(config: TrainConfig) -> None:
 def _begin(config: TrainConfig, output_dir: Path) -> Path | None:
     """Make room for the output; the checkpoint to go on from."""
     chosen = checkpoint.chosen(config.resume_from_checkpoint, output_dir)
+    checkpoint.check_free(output_dir, {part.folder for part in models.PARTS.values()})
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.sweep(output_dir)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
     return chosen
+
+
+def _saved_state(start_from: Path | None) -> dict[str, Any] | None:
+    if start_from is None:
+        return None
+    state = checkpoint.load_state(start_from)
+    checkpoint.check_state(start_from, state)
+    return state
 
 
 def _seed(config: TrainConfig, saved: dict[str, Any] | None, runtime: Runtime) -> int:
@@ -332,7 +341,7 @@ class Run:
         if self.runtime.main:
             folder = self.output_dir / f"checkpoint-{done}"
             state = {
-                "format": 1,
+                "format": checkpoint.FORMAT,
                 "step": done,
                 "role": self.config.role,
                 "repositories": self.repositories,
