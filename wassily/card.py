@@ -69,7 +69,8 @@ pipeline = AutoPipelineForText2Image.from_pretrained(
 )"""
     return f"""```python
 {load}
-pipeline.enable_model_cpu_offload()
+if torch.cuda.is_available():
+    pipeline.enable_model_cpu_offload()
 image = pipeline(prompt={quoted(prompt)}).images[0]
 image.save("picture.png")
 ```"""
