@@ -22,6 +22,8 @@ def generate(config: GenerateConfig) -> None:
     prompts = all_prompts(config)
     jobs_seed = draws.fresh_seed() if config.seed is None else config.seed
     jobs = [(prompt, jobs_seed + k) for prompt in prompts for k in range(config.num_images)]
+    for name, home in ((config.prior, "prior"), (config.decoder, "decoder")):
+        models.locate(name, home)  # a wrong folder is found before the output folder is made
     files = output_files(config, prompts)
     quiet_libraries()
     prior, decoder, device = load_pipelines(config)
