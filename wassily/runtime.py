@@ -254,8 +254,8 @@ def tracker_missing(report_to: str, known: tuple[str, ...]) -> str | None:
 def keep_freed_memory() -> None:
     """Have glibc keep freed buffers instead of giving them back to the system at every step.
 
-    On a CPU every step frees and takes the same large tensors; mapping their pages anew was seen to
-    cost more than the arithmetic. Nothing happens with another C library.
+    On a CPU every step frees and takes the same large tensors, whose pages would be mapped anew.
+    Nothing happens with another C library.
     """
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # mallopt(3)
     with contextlib.suppress(OSError, AttributeError):
