@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections import defaultdict
@@ -268,6 +269,31 @@ def test_adamw_goes_on_bit_for_bit(tmp_path: Path) -> None:
     for name in names:
         for field, value in mine[names[name]].items():
             assert torch.equal(value, theirs[other_names[name]][field]), (name, field)
+
+
+def test_moments_come_back_in_the_order_of_the_weights(tmp_path: Path) -> None:
+    """A fused step after a reload is that of the run that went on: channels_last weights lie in
+    another order than a file's tensors, and fused AdamW pairs weight and moment as they lie.
+    """
+
+    def trained(steps: range, start: nn.Conv2d) -> tuple[nn.Conv2d, torch.optim.AdamW]:
+        optimizer = torch.optim.AdamW(start.parameters(), lr=0.1, fused=True)
+        if steps.start:
+            checkpoint.load_optimizer(tmp_path, optimizer, dict(start.named_parameters()))
+        for step in steps:
+            for p in start.parameters():
+                noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(step))
+                p.grad = torch.empty_like(p).copy_(noise)
+            optimizer.step()
+        return start, optimizer
+
+    torch.manual_seed(0)
+    net = nn.Conv2d(6, 8, 3).to(memory_format=torch.channels_last)
+    whole, _ = trained(range(4), copy.deepcopy(net))
+    half, optimizer = trained(range(2), net)
+    checkpoint.save_optimizer(tmp_path, optimizer, dict(half.named_parameters()))
+    resumed, _ = trained(range(2, 4), half)
+    assert torch.equal(whole.weight, resumed.weight)
 
 
 def test_the_file_is_named_and_not_pickled(tmp_path: Path) -> None:

@@ -203,7 +203,11 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
     for key, value in {**tensors, **plain}.items():
         name, _, field = key.rpartition("::")
         parameter = names[name]
-        if torch.is_tensor(value) and (value.ndim or fused):
+        if torch.is_tensor(value) and value.shape == parameter.shape:
+            # In the parameter's memory order: fused optimizers walk both as they lie in memory,
+            # and would pair a channels_last weight with the wrong moments without a word.
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        elif torch.is_tensor(value) and (value.ndim or fused):
             value = value.to(parameter.device)
         optimizer.state[parameter][field] = value
 
