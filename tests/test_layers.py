@@ -21,7 +21,7 @@ ROWS = [
     {"train", "objectives", "sample", "card", "encodings"},
     {"cache", "models"},
     {"adapt", "checkpoint", "data", "ema", "encode", "hub", "optim", "runtime", "stream"},
-    {"unpadded", "diffusion", "draws", "pictures", "config"},
+    {"unpadded", "diffusion", "draws", "buckets", "pictures", "config"},
     {"schema"},
     {"errors", "__init__"},
 ]

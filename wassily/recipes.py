@@ -11,10 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wassily import cache, data, draws, encode, encodings, models, objectives, pictures
+from wassily import (
+    buckets,
+    cache,
+    data,
+    draws,
+    encode,
+    encodings,
+    models,
+    objectives,
+    pictures,
+    stream,
+)
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
@@ -31,11 +43,11 @@ PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of t
 
 @dataclass(frozen=True)
 class Kit:
-    """What one network brings to the loop."""
+    """What one network brings to the loop; `noise_shape` is of a picture of (width, height)."""
 
     net: nn.Module
     objective: nn.Module
-    noise_shape: tuple[int, ...]
+    noise_shape: Callable[[buckets.Size], tuple[int, ...]]
 
 
 def prior_kit(config: configs.PriorConfig, repositories: dict[str, str]) -> Kit:
@@ -43,7 +55,7 @@ def prior_kit(config: configs.PriorConfig, repositories: dict[str, str]) -> Kit:
     net = models.load("prior", repositories["prior"], cache_dir=config.cache_dir)
     alpha_bars, recompute = models.prior_alpha_bars(), config.gradient_checkpointing
     objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
-    return Kit(net, objective, (net.config.embedding_dim,))
+    return Kit(net, objective, lambda size: (net.config.embedding_dim,))
 
 
 def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> Kit:
@@ -51,12 +63,13 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> 
     repository = repositories["decoder"]
     net = models.load("unet", repository, cache_dir=config.cache_dir)
     scheduler = models.load("scheduler", repository, cache_dir=config.cache_dir)
-    side = latent_side(config, repository)
+    factor = latent_factor(config, repository)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
     prediction = scheduler.config.prediction_type
     objective = objectives.Decoder(net, scheduler.alphas_cumprod, prediction, config.snr_gamma)
-    return Kit(net, objective, (net.config.in_channels, side, side))
+    channels = net.config.in_channels
+    return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
 
 
 def make_kit(config: TrainConfig, repositories: dict[str, str]) -> Kit:
@@ -67,13 +80,38 @@ def make_kit(config: TrainConfig, repositories: dict[str, str]) -> Kit:
     return decoder_kit(config, repositories)
 
 
-def latent_side(config: TrainConfig, repository: str) -> int:
-    """Side of the latents at the configured resolution. Raises UserError if it does not divide."""
-    blocks = models.load_config("movq", repository, config.cache_dir)["block_out_channels"]
-    factor = 2 ** (len(blocks) - 1)
+def latent_factor(config: TrainConfig, repository: str) -> int:
+    """Pixels to a latent. Raises UserError if the configured resolution is no multiple of it."""
+    factor = halved("movq", config, repository)
     if config.resolution % factor:
         raise UserError(f"--resolution: {config.resolution} is not a multiple of {factor}")
-    return config.resolution // factor
+    return factor
+
+
+def halved(role: str, config: TrainConfig, repository: str) -> int:
+    """How many times smaller than its input the smallest map in a network of blocks is."""
+    blocks = models.load_config(role, repository, config.cache_dir)["block_out_channels"]
+    return 2 ** (len(blocks) - 1)
+
+
+def bucketed(config: TrainConfig) -> bool:
+    """Whether the pictures of a run have several shapes."""
+    return isinstance(config, configs.DecoderConfig) and config.bucket
+
+
+def crop_shapes(config: TrainConfig, repository: str) -> list[buckets.Size]:
+    """The shapes that pictures are cropped to: the square, or the buckets around it.
+
+    Their sides are multiples of what MoVQ and decoder halve together, 64 px for the real ones.
+    Raises UserError if the resolution is none.
+    """
+    side = config.resolution
+    if not bucketed(config):
+        return [(side, side)]
+    step = halved("movq", config, repository) * halved("unet", config, repository)
+    if side % step:
+        raise UserError(f"--bucket: --resolution {side} is not a multiple of {step}")
+    return buckets.shapes(side, step)
 
 
 def use_xformers(net: Any, runtime: Runtime) -> None:
@@ -100,6 +138,12 @@ def tokens(caption: str, *, tokenizer: Any) -> Tensor:
     """A caption as the text encoder's input: ids and mask, (2, N)."""
     found = tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt")
     return torch.cat([found.input_ids, found.attention_mask])
+
+
+def cropped_pixels(picture: Any, *, shapes: list[buckets.Size]) -> Tensor:
+    """A picture as the MoVQ's input, (3, H, W), in the shape that loses the fewest pixels of it."""
+    number = buckets.nearest(np.array([picture.size]), shapes)[0]
+    return pictures.centre_pixels(picture, *shapes[number])
 
 
 @dataclass(frozen=True)
@@ -160,8 +204,14 @@ def image_encoding(frozen: Frozen) -> Encoding:
 
 
 def latents_encoding(frozen: Frozen) -> Encoding:
-    """Pictures -> `latents` (C, H/f, W/f) of the centre square, by the MoVQ."""
-    side = frozen.config.resolution
+    """Pictures -> `latents` (C, H/f, W/f) of their centre, by the MoVQ.
+
+    A picture's shape follows from its bytes and from all shapes that there are, so the key of the
+    bytes in a space of those shapes says it all.
+    """
+    config, several = frozen.config, bucketed(frozen.config)
+    shapes = crop_shapes(config, frozen.repositories["decoder"])
+    crop = ("buckets", str(shapes)) if several else ("centre square", config.resolution)
 
     def load() -> encodings.Encode:
         movq, dtype = frozen.load("movq"), frozen.runtime.weight_dtype
@@ -173,11 +223,12 @@ def latents_encoding(frozen: Frozen) -> Encoding:
 
     return Encoding(
         name="latents",
-        space=frozen.space("movq", also=("centre square", side, PICTURE_BATCH)),
+        space=frozen.space("movq", also=(*crop, PICTURE_BATCH)),
         reads="picture",
-        prepare=functools.partial(pictures.square_pixels, side=side),
+        prepare=functools.partial(cropped_pixels, shapes=shapes),
         load=load,
         batch=PICTURE_BATCH,
+        ragged=("latents",) if several else (),
     )
 
 
@@ -250,9 +301,10 @@ def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pi
 
 @dataclass(frozen=True)
 class Reading:
-    """How examples come: the readable source, `fetch` of one of them, and rows to a batch."""
+    """How examples come: the readable source and its buckets, `fetch` of one, rows to a batch."""
 
     source: data.Pictures
+    buckets: buckets.Buckets
     fetch: Callable[[int, int, int], Row]
     collate: Callable[[list[Row]], Any]
     finish: Callable[[Any], Batch]
@@ -267,15 +319,32 @@ def make_reading(
     if config.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with runtimes.progress("checking pictures", len(mine), runtime.main, "picture") as bar:
-            bad = runtime.gathered(data.unreadable(source, mine, bar.advance))
-        source, _ = readable(source, bad, config, runtime)
+            found = runtime.gathered(data.opened(source, mine, bar.advance))
+        bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
+        source, kept = readable(source, bad, config, runtime)
+        shaped = in_buckets(frozen, len(source), lambda: np.array([found[i] for i in kept]))
         live = encodings.Live(wanted, source, choice)
         # Rows travel as they are: the encoders are in this process, not in a reader's.
-        return Reading(source, live, list, lambda rows: encodings.collate(live.encode(rows)))
-    filled = encodings.fill(wanted, source, frozen.root, runtime, flips=config.random_flip)
+        return Reading(
+            source, shaped, live, list, lambda rows: encodings.collate(live.encode(rows))
+        )
+    noted = [encodings.size_encoding()] if bucketed(config) else []
+    filled = encodings.fill(
+        [*noted, *wanted], source, frozen.root, runtime, flips=config.random_flip
+    )
     source, kept = readable(source, filled.bad, config, runtime)
-    cached = encodings.Cached(wanted, source, filled.contents[kept], frozen.root, choice)
-    return Reading(source, cached, encodings.collate, lambda batch: batch)
+    contents = filled.contents[kept]
+    shaped = in_buckets(frozen, len(source), lambda: encodings.known_sizes(contents, frozen.root))
+    cached = encodings.Cached(wanted, source, contents, frozen.root, choice)
+    return Reading(source, shaped, cached, encodings.collate, lambda batch: batch)
+
+
+def in_buckets(frozen: Frozen, count: int, sizes: Callable[[], np.ndarray]) -> buckets.Buckets:
+    """The pictures by the shape of their crop; `sizes` gives (count, 2), and is asked if needed."""
+    shapes = crop_shapes(frozen.config, frozen.repositories["decoder"])
+    if not bucketed(frozen.config):
+        return buckets.Buckets(shapes, np.zeros(count, np.int64))
+    return buckets.sorted_into(sizes(), shapes)
 
 
 def readable(
@@ -298,6 +367,16 @@ def readable(
     if not kept:
         raise UserError("no picture can be read")
     return source.select(kept), kept
+
+
+def make_examples(reading: Reading, kit: Kit, seed: int) -> stream.Examples:
+    """What the loader reads: each example with noise in the shape of its bucket, and a timestep."""
+
+    def noise_shape(index: int) -> tuple[int, ...]:
+        return kit.noise_shape(reading.buckets.shape(index))
+
+    timesteps = len(kit.objective.alpha_bars)  # type: ignore[arg-type]
+    return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 
 def batches(reading: Reading, loader: Any, runtime: Runtime) -> Iterator[Batch]:
