@@ -26,14 +26,14 @@ def shapes(side: int, step: int) -> list[Size]:
     return sorted(((a * step, b * step) for a, b in turned), key=lambda s: (s[0] / s[1], s))
 
 
-def kept(sizes: np.ndarray, shape: Size) -> np.ndarray:
+def kept(sizes: np.ndarray, shape: Size | np.ndarray) -> np.ndarray:
     """Sizes (N, 2) -> the fraction of each picture's pixels that a crop to `shape` keeps, (N,).
 
-    The largest box of ratio r = w / h inside a picture of ratio R holds min(r, R) / max(r, R) of
-    it.
+    `shape` is one for all, or (N, 2). The largest box of ratio r = w / h inside a picture of ratio
+    R holds min(r, R) / max(r, R) of it.
     """
-    across = sizes[:, 0].astype(np.int64) * shape[1]
-    down = sizes[:, 1].astype(np.int64) * shape[0]
+    width, height = np.asarray(shape, np.int64).T
+    across, down = sizes[:, 0] * height, sizes[:, 1] * width
     return np.minimum(across, down) / np.maximum(across, down)
 
 
@@ -98,5 +98,5 @@ class Buckets:
 def sorted_into(sizes: np.ndarray, shapes: list[Size]) -> Buckets:
     """Pictures of sizes (N, 2), each into the shape that loses the fewest of its pixels."""
     of = nearest(sizes, shapes)
-    most = np.max([kept(sizes, shape) for shape in shapes], axis=0)
-    return Buckets(shapes, of, float(most.mean()), float(kept(sizes, (1, 1)).mean()))
+    own = kept(sizes, np.array(shapes)[of])
+    return Buckets(shapes, of, float(own.mean()), float(kept(sizes, (1, 1)).mean()))

@@ -107,14 +107,19 @@ class Store:
     def column(self, keys: np.ndarray, name: str) -> np.ndarray:
         """A field of fixed shape of many entries, (N, ...); zeros where there is no entry."""
         at = self.positions(keys)
+        there = np.flatnonzero(at >= 0)
+        if not len(there):
+            return np.zeros((len(keys), 16), np.uint8)
+        there = there[np.argsort(self._shards[at[there]], kind="stable")]
+        numbers, starts = np.unique(self._shards[at[there]], return_index=True)
         found: np.ndarray | None = None
-        for number in np.unique(self._shards[at[at >= 0]]):
+        for number, here in zip(numbers, np.split(there, starts[1:]), strict=True):
             values = _shard(self.paths[number]).get_tensor(name).numpy()
             if found is None:
                 found = np.zeros((len(keys), *values.shape[1:]), values.dtype)
-            here = np.flatnonzero((at >= 0) & (self._shards[at] == number))
             found[here] = values[self._rows[at[here]]]
-        return np.zeros((len(keys), 16), np.uint8) if found is None else found
+        assert found is not None
+        return found
 
     def missing(self, keys: np.ndarray) -> np.ndarray:
         """Which of the keys (N, 16) have no entry: indices, the first of each distinct key."""
