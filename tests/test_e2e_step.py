@@ -36,7 +36,7 @@ if importlib.util.find_spec("bitsandbytes"):  # too large for the set-up of the 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_stopped_and_resumed(way: str, role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+def test_stopped_and_resumed(way: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
     """From its checkpoint on, a run has the bits of the one that was not stopped, average
     included; what it leaves has the names of what it started from.
     """
