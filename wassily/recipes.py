@@ -6,6 +6,7 @@ The only place that knows prior and decoder apart.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import cache, data, draws, encode, encodings, models, objectives, pictures
+from wassily import cache, data, draws, encode, encodings, memory, models, objectives, pictures
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
@@ -29,6 +30,9 @@ PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of t
 # ---------------------------------------------------------------- the networks
 
 
+Load = Callable[..., Any]  # as models.load
+
+
 @dataclass(frozen=True)
 class Kit:
     """What one network brings to the loop."""
@@ -38,19 +42,19 @@ class Kit:
     noise_shape: tuple[int, ...]
 
 
-def prior_kit(config: configs.PriorConfig, repositories: dict[str, str]) -> Kit:
+def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The prior and its objective."""
-    net = models.load("prior", repositories["prior"], cache_dir=config.cache_dir)
+    net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
     alpha_bars, recompute = models.prior_alpha_bars(), config.gradient_checkpointing
     objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
     return Kit(net, objective, (net.config.embedding_dim,))
 
 
-def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> Kit:
+def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The decoder and its objective, on the noise schedule of its repository."""
     repository = repositories["decoder"]
-    net = models.load("unet", repository, cache_dir=config.cache_dir)
-    scheduler = models.load("scheduler", repository, cache_dir=config.cache_dir)
+    net = load("unet", repository, cache_dir=config.cache_dir)
+    scheduler = load("scheduler", repository, cache_dir=config.cache_dir)
     side = latent_side(config, repository)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
@@ -59,12 +63,12 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> 
     return Kit(net, objective, (net.config.in_channels, side, side))
 
 
-def make_kit(config: TrainConfig, repositories: dict[str, str]) -> Kit:
-    """The kit of the network that a config trains."""
+def make_kit(config: TrainConfig, repositories: dict[str, str], load: Load = models.load) -> Kit:
+    """The kit of the network that a config trains, its parts by `load` (or `models.skeleton`)."""
     if isinstance(config, configs.PriorConfig):
-        return prior_kit(config, repositories)
+        return prior_kit(config, repositories, load)
     assert isinstance(config, configs.DecoderConfig)
-    return decoder_kit(config, repositories)
+    return decoder_kit(config, repositories, load)
 
 
 def latent_side(config: TrainConfig, repository: str) -> int:
@@ -86,6 +90,58 @@ def use_xformers(net: Any, runtime: Runtime) -> None:
         )
         return
     net.enable_xformers_memory_efficient_attention()
+
+
+# ---------------------------------------------------------------- their sizes
+
+
+def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tensor, Tensor]:
+    """A batch, noise and timesteps of `count` examples, of the right shapes; captions are long."""
+    net: Any = kit.net.config
+    noise, t = torch.zeros(count, *kit.noise_shape), torch.zeros(count, dtype=torch.int64)
+    if isinstance(config, configs.DecoderConfig):
+        embeds = torch.zeros(count, net.encoder_hid_dim)
+        return {"latents": torch.zeros_like(noise), "image_embeds": embeds}, noise, t
+    width, tokens = net.embedding_dim, net.num_embeddings
+    batch = {
+        "image_embeds": torch.zeros(count, width),
+        "text_embeds": torch.zeros(count, width),
+        "text_states": torch.zeros(count, tokens, width),
+        "text_mask": torch.ones(count, tokens, dtype=torch.bool),
+    }
+    return batch, noise, t
+
+
+Pass = tuple[nn.Module, Callable[[], Any]]  # a frozen network, and one batch through it
+
+
+def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) -> list[list[Pass]]:
+    """The frozen networks that encode, those together that are in memory together."""
+    image = load("image_encoder", repositories["prior"])
+    side = image.config.image_size
+    first = (image, lambda: encode.image(image, torch.zeros(PICTURE_BATCH, 3, side, side)))
+    if isinstance(config, configs.DecoderConfig):
+        movq, side_in = load("movq", repositories["decoder"]), config.resolution
+        pixels = (PICTURE_BATCH, 3, side_in, side_in)
+        return [[first, (movq, lambda: encode.latents(movq, torch.zeros(pixels)))]]
+    text = load("text_encoder", repositories["prior"])
+    tokens = text.config.max_position_embeddings
+    ids = (CAPTION_BATCH, tokens)
+    run = (text, lambda: encode.text(text, torch.zeros(ids, dtype=torch.int64), tokens))
+    return [[first], [run]]
+
+
+def state_bytes(config: TrainConfig, trained: list[nn.Parameter]) -> int:
+    """What the optimizer keeps for a trained list."""
+    return memory.state_bytes("adamw8bit" if config.use_8bit_adam else "adamw", trained)
+
+
+def bytes_per_example(config: TrainConfig, kit: Kit, tokens: int, size: int) -> int:
+    """What the cache keeps of one example, in numbers of `size` bytes; a caption has `tokens`."""
+    if isinstance(config, configs.DecoderConfig):
+        net: Any = kit.net.config
+        return int(size * (math.prod(kit.noise_shape) + net.encoder_hid_dim))
+    return size * (2 + tokens) * kit.noise_shape[0]
 
 
 # ---------------------------------------------------------------- the encodings

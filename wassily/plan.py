@@ -1,0 +1,264 @@
+"""What a training would take, before any weight is loaded: `wassily plan`, and the loop's choices."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wassily import adapt, memory, models, presets, recipes
+from wassily.config import DecoderPlan, PriorPlan, TrainConfig
+from wassily.errors import UserError
+from wassily.memory import Kinds
+from wassily.runtime import DTYPES
+
+GB = 1e9
+CAPTION = 18  # tokens of a usual caption
+MOMENTS = {
+    "encoding": "while pictures and captions are encoded",
+    "step": "in a forward and backward pass, at its fullest",
+    "update": "when the optimizer moves the weights",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by kind at each moment of a run, of what is trained, and of one encoded example."""
+
+    moments: dict[str, Kinds]
+    checkpoint: int
+    example: int
+
+    @property
+    def peak(self) -> int:
+        """The fullest moment, with what a GPU takes besides."""
+        most = max(kinds.total() for kinds in self.moments.values())
+        return most + memory.overhead(most)
+
+
+def precision_of(config: TrainConfig) -> str:
+    """The precision that a run of this config would have on a GPU."""
+    wanted = config.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    return wanted if wanted in DTYPES else "no"
+
+
+def estimate(
+    config: TrainConfig, repositories: dict[str, str], precision: str, fused: bool = False
+) -> Estimate:
+    """The memory of a training; `fused` runs the micro-batches of a step as one.
+
+    Raises UserError for a model that is not there.
+    """
+    load = functools.partial(models.skeleton, cache_dir=config.cache_dir)
+    with memory.fake():
+        kit = recipes.make_kit(config, repositories, load)
+        trained = list(adapt.trained_parameters(kit.net).values())
+        encoders = _encoders(config, repositories, DTYPES[precision])
+        standing = Kinds({"weights": memory.bytes_of(kit.net.parameters())})
+        standing["optimizer state"] = recipes.state_bytes(config, trained)
+        standing["EMA"] = memory.bytes_of(trained) if config.use_ema else 0
+        batch = config.train_batch_size * (config.gradient_accumulation_steps if fused else 1)
+        kit.objective.train()
+        passed = memory.step(
+            kit.objective,
+            *recipes.blank_batch(config, kit, batch),
+            reduced=precision != "no",
+            held=config.gradient_accumulation_steps > 1 and not fused,
+        )
+    frozen = Kinds({"encoders": encoders["encoders"]}) if config.no_cache else Kinds()
+    updated = Kinds({"gradients": memory.bytes_of(trained)})
+    moments = {"step": standing + passed + frozen, "update": standing + updated + frozen}
+    if not config.no_cache:
+        moments = {"encoding": encoders, **moments}
+    size = DTYPES[precision].itemsize
+    example = recipes.bytes_per_example(config, kit, CAPTION, size)
+    return Estimate(moments, standing.total(), 0 if config.no_cache else example)
+
+
+def _encoders(config: TrainConfig, repositories: dict[str, str], dtype: torch.dtype) -> Kinds:
+    load = functools.partial(models.skeleton, dtype=dtype, cache_dir=config.cache_dir)
+    most = Kinds()
+    for together in recipes.blank_passes(config, repositories, load):
+        kinds = Kinds()
+        for network, run in together:
+            kinds["encoders"] += memory.bytes_of(network.parameters())
+            kinds["workspace"] = max(kinds["workspace"], memory.forward(network, run))
+        most = max(most, kinds, key=Kinds.total)
+    return most
+
+
+# ---------------------------------------------------------------- choices
+
+
+def fuses(
+    config: TrainConfig, repositories: dict[str, str], precision: str, free: int | None
+) -> bool:
+    """Whether the micro-batches of a step are run as one batch, with `free` bytes to be had."""
+    if config.gradient_accumulation_steps == 1 or config.fuse_accumulation == "off":
+        return False
+    if config.fuse_accumulation == "on":
+        return True
+    return free is not None and estimate(config, repositories, precision, True).peak <= free
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Flags that differ from a config's, and what the training takes with them."""
+
+    flags: dict[str, Any]
+    peak: int
+
+
+def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> Choice | None:
+    """The least of the presets' changes that keeps a training within `most` bytes."""
+    accumulation = config.train_batch_size * config.gradient_accumulation_steps
+    one = {"train_batch_size": 1, "gradient_accumulation_steps": accumulation}
+    for batch in ({}, one) if config.train_batch_size > 1 else ({},):
+        for preset in presets.PRESETS[config.role].values():
+            values = preset | batch
+            flags = {k: v for k, v in values.items() if getattr(config, k) != v}
+            try:
+                other = dataclasses.replace(config, **flags)
+            except UserError:  # a contradiction to what else is set
+                continue
+            peak = estimate(other, repositories, precision_of(other)).peak
+            if flags and peak <= most:
+                return Choice(flags, peak)
+    return None
+
+
+def words(flags: dict[str, Any]) -> str:
+    """Flags as one types them."""
+    typed = [f"--{k}" if v is True else f"--{k} {v}" for k, v in flags.items()]
+    return " ".join(typed)
+
+
+def remedy(config: TrainConfig, repositories: dict[str, str], precision: str, fused: bool) -> str:
+    """What to say when memory ran out: the estimate, and the flags for less."""
+    peak = estimate(config, repositories, precision, fused).peak
+    head = f"out of memory: the estimate was {peak / GB:.1f} GB; "
+    if fused:
+        return f"{head}add --fuse_accumulation off"
+    found = smaller(config, repositories, 0.95 * peak)
+    if found is None:
+        return f"{head}no preset takes less: a smaller --resolution does, or a larger GPU"
+    return f"{head}with {words(found.flags)} it is {found.peak / GB:.1f} GB"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def plan(config: PriorPlan | DecoderPlan) -> None:
+    """Print what the training would take. Raises UserError."""
+    repositories = models.repositories(
+        config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
+    )
+    most = _memory(config)
+    precision = precision_of(config)
+    fused = fuses(config, repositories, precision, most)
+    found = estimate(config, repositories, precision, fused)
+    for line in [*_memory_lines(config, found, precision, fused), ""]:
+        print(line)
+    print(_verdict(config, repositories, found, most))
+    for line in _run_lines(config, found):
+        print(line)
+
+
+def _memory(config: PriorPlan | DecoderPlan) -> int | None:
+    if config.gpu_memory is not None:
+        return int(config.gpu_memory * GB)
+    return int(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
+
+
+def _memory_lines(config: TrainConfig, found: Estimate, precision: str, fused: bool) -> list[str]:
+    micro = config.gradient_accumulation_steps
+    how = ", run as one batch" if fused else ""
+    lines = [
+        f"the {config.role}, batch {config.train_batch_size} x {micro} accumulated{how}, "
+        f"precision {precision}",
+        "an estimate from the shapes of all tensors, in GB (10^9 bytes):",
+        "",
+    ]
+    kinds = list(dict.fromkeys(kind for moment in found.moments.values() for kind in moment))
+    rows = [["", *found.moments]]
+    for kind in kinds:
+        rows.append([kind, *(_gb(moment[kind]) for moment in found.moments.values())])
+    totals = [moment.total() for moment in found.moments.values()]
+    rows.append(["context, gaps (assumed)", *(_gb(memory.overhead(t)) for t in totals)])
+    rows.append(["together", *(_gb(t + memory.overhead(t)) for t in totals)])
+    lines += [f"  {row[0]:24s}" + "".join(f"{cell:>10s}" for cell in row[1:]) for row in rows]
+    return [*lines, "", *(f"  {name}: {MOMENTS[name]}" for name in found.moments)]
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:.2f}" if size else "-"
+
+
+def _verdict(
+    config: TrainConfig, repositories: dict[str, str], found: Estimate, most: int | None
+) -> str:
+    peak = f"{found.peak / GB:.1f} GB"
+    if most is None:
+        return f"memory: {peak}; --gpu_memory 12 tells whether that fits 12 GB (no GPU here)"
+    if found.peak <= most:
+        return f"memory: {peak} fits {most / GB:.1f} GB"
+    choice = smaller(config, repositories, most)
+    if choice is None:
+        return f"memory: {peak} does not fit {most / GB:.1f} GB, nor does any preset"
+    return (
+        f"memory: {peak} does not fit {most / GB:.1f} GB; "
+        f"{choice.peak / GB:.1f} GB with: {words(choice.flags)}"
+    )
+
+
+def _run_lines(config: PriorPlan | DecoderPlan, found: Estimate) -> list[str]:
+    """Disk, steps and time: as far as the pictures are known."""
+    count = _pictures(config)
+    batch = config.train_batch_size * config.gradient_accumulation_steps
+    steps = config.max_train_steps
+    lines = []
+    if count is None:
+        lines.append("pictures: none named; --train_data_dir FOLDER or --pictures N tells more")
+        lines.append(f"disk: encodings {found.example / 1e3:.0f} kB a picture")
+    else:
+        steps = steps or -(-config.num_train_epochs * count // batch)
+        lines.append(
+            f"pictures: {count}, global batch {batch} on one process: {steps} steps = "
+            f"{steps * batch / count:.1f} epochs"
+        )
+        twice = 2 if config.random_flip else 1
+        lines.append(f"disk: encodings {twice * count * found.example / GB:.2f} GB")
+    lines[-1] += f", {_kept(config, steps)}{found.checkpoint / GB:.1f} GB a checkpoint"
+    if steps and config.pictures_per_second:
+        hours = steps * batch / config.pictures_per_second / 3600
+        lines.append(
+            f"time: {hours:.1f} h for {steps} steps at {config.pictures_per_second:g} pictures/s"
+        )
+    else:
+        lines.append("time: a run shows its pictures/s; --pictures_per_second N works with that")
+    return lines
+
+
+def _kept(config: TrainConfig, steps: int | None) -> str:
+    """How many checkpoints lie on the disk at once: one more is written before the oldest goes."""
+    limit = config.checkpoints_total_limit
+    if steps is None:
+        return f"{limit + 1} checkpoints, " if limit else "all checkpoints are kept, "
+    made = -(-steps // config.checkpointing_steps)
+    return f"{min(made, limit + 1) if limit else made} checkpoint(s), "
+
+
+def _pictures(config: PriorPlan | DecoderPlan) -> int | None:
+    """How many pictures there are; a data set on the hub is not downloaded for that."""
+    count = config.pictures
+    local = config.train_data_dir or Path(config.dataset_name or "").is_dir()
+    if count is None and local:
+        count = len(recipes.open_pictures(config))
+    if count is None or config.max_train_samples is None:
+        return count
+    return min(count, config.max_train_samples)
