@@ -70,7 +70,7 @@ class TrainConfig:
     """Keep only so many checkpoints; the oldest goes once a new one stands."""
 
     preset: Preset | None = None
-    """Set the flags with which a full fine-tune fits a GPU of that size; flags given win over it."""
+    """Set flags with which a full fine-tune fits such a GPU; those you give win over it."""
     resolution: int = 512
     """Side of the square the decoder learns, in pixels; both networks' samples are drawn at it."""
     train_batch_size: int = 1
@@ -78,7 +78,7 @@ class TrainConfig:
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
     fuse_accumulation: Literal["auto", "on", "off"] = "auto"
-    """Run the micro-batches of a step as one batch, the same mathematics; auto: if memory allows."""
+    """Run a step's micro-batches as one batch, the same mathematics; auto: where memory allows."""
     num_train_epochs: int = 100
     """Passes over the data, if --max_train_steps is not given."""
     max_train_steps: int | None = None

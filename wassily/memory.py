@@ -165,7 +165,7 @@ def step(
 
 @torch.no_grad()
 def forward(network: nn.Module, run: Callable[[], Any]) -> int:
-    """Bytes at the fullest moment of `run`, a pass through a frozen network, besides its weights."""
+    """Bytes at the fullest moment of a pass through a frozen network, without its weights."""
     live = Live([*network.parameters(), *network.buffers()])
     with live:
         run()

@@ -1,4 +1,4 @@
-"""What a training would take, before any weight is loaded: `wassily plan`, and the loop's choices."""
+"""What a training would take, before any weight is loaded: `wassily plan`, and what rests on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wassily import adapt, memory, models, presets, recipes
 from wassily.config import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
-from wassily.runtime import DTYPES
+from wassily.runtime import DTYPES, Runtime
 
 GB = 1e9
 CAPTION = 18  # tokens of a usual caption
@@ -95,15 +95,54 @@ def _encoders(config: TrainConfig, repositories: dict[str, str], dtype: torch.dt
 # ---------------------------------------------------------------- choices
 
 
-def fuses(
+def fits_fused(
     config: TrainConfig, repositories: dict[str, str], precision: str, free: int | None
+) -> tuple[bool, str]:
+    """Whether a step's micro-batches are run as one batch, with `free` bytes to be had, and why."""
+    if config.gradient_accumulation_steps == 1:
+        return False, "there is one"
+    if config.fuse_accumulation != "auto":
+        wish = config.fuse_accumulation
+        return wish == "on", f"--fuse_accumulation {wish}"
+    if free is None:
+        return False, "free memory is not known"
+    peak = estimate(config, repositories, precision, True).peak
+    sizes = f"{peak / GB:.1f} of {free / GB:.1f} GB"
+    return peak <= free, f"as one batch they would take about {sizes}"
+
+
+def fused(
+    config: TrainConfig, repositories: dict[str, str], runtime: Runtime, before: bool | None
 ) -> bool:
-    """Whether the micro-batches of a step are run as one batch, with `free` bytes to be had."""
-    if config.gradient_accumulation_steps == 1 or config.fuse_accumulation == "off":
+    """`fits_fused` for a run on this device, told in a line; `before` is what its checkpoint did.
+
+    It changes the last bits of a result, so that a run which goes on does as it did.
+    """
+    if config.gradient_accumulation_steps == 1:
         return False
-    if config.fuse_accumulation == "on":
-        return True
-    return free is not None and estimate(config, repositories, precision, True).peak <= free
+    if before is not None and config.fuse_accumulation == "auto":
+        chosen, why = before, "as before"
+    else:
+        chosen, why = runtime.shared(
+            lambda: fits_fused(config, repositories, runtime.precision, _free(runtime))
+        )
+    how = "as one batch" if chosen else "one after the other"
+    runtime.say(f"{config.gradient_accumulation_steps} micro-batches a step, {how} ({why})")
+    return bool(chosen)
+
+
+def cut(config: TrainConfig, fused: bool) -> tuple[int, int]:
+    """Size and number of the micro-batches of a step on one process."""
+    size, count = config.train_batch_size, config.gradient_accumulation_steps
+    return (size * count, 1) if fused else (size, count)
+
+
+def _free(runtime: Runtime) -> int | None:
+    """Bytes that this process can have on its device; None where that is not known."""
+    if runtime.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(runtime.device)[0])
+    free = memory.available() if runtime.device.type == "cpu" else None
+    return None if free is None else free // int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world))
 
 
 @dataclass(frozen=True)
@@ -118,10 +157,11 @@ def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> C
     """The least of the presets' changes that keeps a training within `most` bytes."""
     accumulation = config.train_batch_size * config.gradient_accumulation_steps
     one = {"train_batch_size": 1, "gradient_accumulation_steps": accumulation}
+    known = presets.PRESETS[config.role]
+    fitting = [values for name, values in known.items() if presets.size(name) * GB <= most]
     for batch in ({}, one) if config.train_batch_size > 1 else ({},):
-        for preset in presets.PRESETS[config.role].values():
-            values = preset | batch
-            flags = {k: v for k, v in values.items() if getattr(config, k) != v}
+        for values in fitting or list(known.values())[-1:]:
+            flags = {k: v for k, v in (values | batch).items() if getattr(config, k) != v}
             try:
                 other = dataclasses.replace(config, **flags)
             except UserError:  # a contradiction to what else is set
@@ -160,9 +200,9 @@ def plan(config: PriorPlan | DecoderPlan) -> None:
     )
     most = _memory(config)
     precision = precision_of(config)
-    fused = fuses(config, repositories, precision, most)
-    found = estimate(config, repositories, precision, fused)
-    for line in [*_memory_lines(config, found, precision, fused), ""]:
+    whole, _ = fits_fused(config, repositories, precision, most)
+    found = estimate(config, repositories, precision, whole)
+    for line in [*_memory_lines(config, found, precision, whole), ""]:
         print(line)
     print(_verdict(config, repositories, found, most))
     for line in _run_lines(config, found):
@@ -176,11 +216,9 @@ def _memory(config: PriorPlan | DecoderPlan) -> int | None:
 
 
 def _memory_lines(config: TrainConfig, found: Estimate, precision: str, fused: bool) -> list[str]:
-    micro = config.gradient_accumulation_steps
-    how = ", run as one batch" if fused else ""
+    size, count = cut(config, fused)
     lines = [
-        f"the {config.role}, batch {config.train_batch_size} x {micro} accumulated{how}, "
-        f"precision {precision}",
+        f"the {config.role}, {count} micro-batch(es) of {size}, precision {precision}",
         "an estimate from the shapes of all tensors, in GB (10^9 bytes):",
         "",
     ]
@@ -256,7 +294,8 @@ def _kept(config: TrainConfig, steps: int | None) -> str:
 def _pictures(config: PriorPlan | DecoderPlan) -> int | None:
     """How many pictures there are; a data set on the hub is not downloaded for that."""
     count = config.pictures
-    local = config.train_data_dir or Path(config.dataset_name or "").is_dir()
+    named = config.dataset_name
+    local = config.train_data_dir or (named and Path(named).is_dir())
     if count is None and local:
         count = len(recipes.open_pictures(config))
     if count is None or config.max_train_samples is None:

@@ -24,3 +24,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "8gb": {"mixed_precision": "bf16", "use_8bit_adam": True, "gradient_checkpointing": True},
     },
 }
+
+
+def size(name: str) -> float:
+    """The memory that a preset is made for, in GB."""
+    return float(name.removesuffix("gb"))

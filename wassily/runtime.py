@@ -177,6 +177,10 @@ class Runtime:
         """Both wrapped for the device, the precision and the processes."""
         return self.accelerator.prepare(objective, optimizer)
 
+    def accumulate_over(self, count: int) -> None:
+        """A step is of so many micro-batches from now on."""
+        self.accelerator.gradient_accumulation_steps = count
+
     def accumulate(self, objective: nn.Module) -> Any:
         """A context for one micro-batch: gradients are exchanged only with the last of a step."""
         return self.accelerator.accumulate(objective)
