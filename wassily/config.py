@@ -7,34 +7,24 @@ those of the Kandinsky 2.2 training guide; what is new here says so by being abs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from wassily.errors import UserError
+from wassily import checks
+from wassily.checks import at_least, require
 from wassily.schema import check_types
 
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
+Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "trackio", "mlflow", "all", "none"]
 TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
 
 PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 DECODER = "kandinsky-community/kandinsky-2-2-decoder"
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
-
-
-def _at_least(config: Any, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value is None or value >= least, f"--{name}: {value} is less than {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +106,19 @@ class TrainConfig:
     adam_epsilon: float = 1e-8
     """Added to the denominator."""
     max_grad_norm: float = 1.0
-    """Gradients longer than this are scaled down to it."""
+    """Gradients longer than this are scaled down to it; 0 leaves them as they are."""
+    optimizer: Optimizer = "adamw"
+    """adamw8bit needs bitsandbytes; lion torch-optimi, and a rate 3 to 10 times lower."""
     use_8bit_adam: bool = False
-    """AdamW with 8-bit states by bitsandbytes (pip install bitsandbytes)."""
+    """The same as --optimizer adamw8bit: AdamW with 8-bit states (pip install bitsandbytes)."""
+    weights_dtype: Literal["fp32", "bf16"] = "fp32"
+    """bf16 keeps the trained weights and the optimizer's state in half the memory, with what
+    rounding loses kept beside them (Kahan summation, by torch-optimi)."""
+    gradient_release: bool = False
+    """Update each weight as soon as its gradient is there, and free that: 2 or 4 bytes less per
+    weight. With accumulation 1, --max_grad_norm 0, one process and torch-optimi only."""
+    compile: bool = False
+    """Compile the network in training (torch.compile): the first steps take longer, others less."""
     use_ema: bool = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
 
@@ -151,7 +151,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_training(self)
+        checks.training(self)
 
     @property
     def role(self) -> str:
@@ -173,7 +173,7 @@ class PriorConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         same = self.caption_column == self.image_column
-        _require(not same, f"--caption_column and --image_column are both {self.image_column!r}")
+        require(not same, f"--caption_column and --image_column are both {self.image_column!r}")
 
     @property
     def role(self) -> str:
@@ -244,15 +244,15 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
-        _at_least(self, 2, "prior_steps")  # its scheduler divides by one less
-        _at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
+        at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
+        at_least(self, 2, "prior_steps")  # its scheduler divides by one less
+        at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
         for name in ("steps", "prior_steps"):
             value = getattr(self, name)
-            _require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
+            require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
         last = (self.seed or 0) + self.num_images
-        _require(last < 2**63, f"--seed: {self.seed} is too large; seeds go up to 2**63")
-        _require(
+        require(last < 2**63, f"--seed: {self.seed} is too large; seeds go up to 2**63")
+        require(
             bool(self.prompts) or self.prompts_file is not None,
             'nothing to draw: give a prompt, wassily generate "a red cat", or --prompts_file',
         )
@@ -272,7 +272,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _at_least(self, 0, "unused_days")
+        at_least(self, 0, "unused_days")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,82 +300,6 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _at_least(self, 1, "pictures", "prior_steps", "decoder_steps", "judged")
-        _at_least(self, 0, "seed")
-        _require(self.learning_rate > 0, f"--learning_rate: {self.learning_rate} is not above 0")
-
-
-def check_training(config: TrainConfig) -> None:
-    """Raise UserError for values out of range and for contradictions."""
-    _at_least(
-        config,
-        1,
-        "max_train_samples",
-        "checkpointing_steps",
-        "checkpoints_total_limit",
-        "train_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "max_train_steps",
-        "validation_epochs",
-        "logging_steps",
-    )
-    _at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
-    for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma"):
-        value = getattr(config, name)
-        _require(value is None or value > 0, f"--{name}: {value} is not above 0")
-    for name in ("adam_beta1", "adam_beta2"):
-        _require(0 <= getattr(config, name) < 1, f"--{name} must be at least 0 and below 1")
-    _require(
-        config.resolution >= 8 and config.resolution % 8 == 0,
-        f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",
-    )
-    logs = Path(config.logging_dir)
-    inside = not logs.is_absolute() and ".." not in logs.parts
-    _require(inside, f"--logging_dir {logs}: it lies inside of --output_dir; name a plain folder")
-    project = config.tracker_project_name
-    _require(
-        bool(project.strip()) and not {"/", "\\"} & set(project) and ".." not in project,
-        f"--tracker_project_name {project!r}: a name without slashes",
-    )
-    _check_source(config)
-    _check_hub(config)
-    _require(
-        bool(config.output_dir.strip()),
-        "--output_dir is empty: name the folder that takes the results",
-    )
-
-
-def _check_source(config: TrainConfig) -> None:
-    _require(
-        not (config.no_cache and config.verify_cache),
-        "--no_cache and --verify_cache exclude one another: there is no cache to verify",
-    )
-    named, folder = config.dataset_name, config.train_data_dir
-    _require(
-        bool(named or folder),
-        "no pictures named: give --train_data_dir FOLDER or --dataset_name NAME",
-    )
-    _require(
-        not (named and folder),
-        "--dataset_name and --train_data_dir were both given: name one source of pictures",
-    )
-    _require(
-        not (config.dataset_config_name and folder),
-        "--dataset_config_name belongs to --dataset_name, not to --train_data_dir",
-    )
-    if folder:
-        _require(Path(folder).exists(), f"--train_data_dir {folder}: no such folder")
-        _require(Path(folder).is_dir(), f"--train_data_dir {folder}: not a folder")
-    resume = config.resume_from_checkpoint
-    if resume and resume != "latest":
-        _require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
-
-
-def _check_hub(config: TrainConfig) -> None:
-    if config.push_to_hub:
-        return
-    for name in ("hub_model_id", "hub_token", "hub_prior_id"):
-        _require(
-            getattr(config, name) is None, f"--{name} does nothing without --push_to_hub: add it"
-        )
+        at_least(self, 1, "pictures", "prior_steps", "decoder_steps", "judged")
+        at_least(self, 0, "seed")
+        require(self.learning_rate > 0, f"--learning_rate: {self.learning_rate} is not above 0")

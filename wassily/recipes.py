@@ -50,6 +50,7 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> 
     """The decoder and its objective, on the noise schedule of its repository."""
     repository = repositories["decoder"]
     net = models.load("unet", repository, cache_dir=config.cache_dir)
+    net.to(memory_format=torch.channels_last)  # as its convolutions read; the same numbers
     scheduler = models.load("scheduler", repository, cache_dir=config.cache_dir)
     side = latent_side(config, repository)
     if config.gradient_checkpointing:

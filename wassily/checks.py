@@ -1,0 +1,152 @@
+"""What values and combinations of flags make no sense: each is refused in one line that names it.
+
+Configs call this at their birth, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wassily.errors import UserError
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise UserError with the message unless it holds."""
+    if not holds:
+        raise UserError(message)
+
+
+def at_least(config: Any, least: float, *names: str) -> None:
+    """Raise UserError for the first of the named values that is less than `least`; None passes."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value >= least, f"--{name}: {value} is less than {least}")
+
+
+def training(config: Any) -> None:
+    """Raise UserError for values out of range and for contradictions."""
+    at_least(
+        config,
+        1,
+        "max_train_samples",
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "train_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "max_train_steps",
+        "validation_epochs",
+        "logging_steps",
+    )
+    at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
+    at_least(config, 0, "max_grad_norm")
+    for name in ("learning_rate", "adam_epsilon", "snr_gamma"):
+        value = getattr(config, name)
+        require(value is None or value > 0, f"--{name}: {value} is not above 0")
+    for name in ("adam_beta1", "adam_beta2"):
+        require(0 <= getattr(config, name) < 1, f"--{name} must be at least 0 and below 1")
+    require(
+        config.resolution >= 8 and config.resolution % 8 == 0,
+        f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",
+    )
+    logs = Path(config.logging_dir)
+    inside = not logs.is_absolute() and ".." not in logs.parts
+    require(inside, f"--logging_dir {logs}: it lies inside of --output_dir; name a plain folder")
+    project = config.tracker_project_name
+    require(
+        bool(project.strip()) and not {"/", "\\"} & set(project) and ".." not in project,
+        f"--tracker_project_name {project!r}: a name without slashes",
+    )
+    _check_optimizer(config)
+    _check_gradient_release(config)
+    _check_source(config)
+    _check_hub(config)
+    require(
+        bool(config.output_dir.strip()),
+        "--output_dir is empty: name the folder that takes the results",
+    )
+
+
+def _check_source(config: Any) -> None:
+    require(
+        not (config.no_cache and config.verify_cache),
+        "--no_cache and --verify_cache exclude one another: there is no cache to verify",
+    )
+    named, folder = config.dataset_name, config.train_data_dir
+    require(
+        bool(named or folder),
+        "no pictures named: give --train_data_dir FOLDER or --dataset_name NAME",
+    )
+    require(
+        not (named and folder),
+        "--dataset_name and --train_data_dir were both given: name one source of pictures",
+    )
+    require(
+        not (config.dataset_config_name and folder),
+        "--dataset_config_name belongs to --dataset_name, not to --train_data_dir",
+    )
+    if folder:
+        require(Path(folder).exists(), f"--train_data_dir {folder}: no such folder")
+        require(Path(folder).is_dir(), f"--train_data_dir {folder}: not a folder")
+    resume = config.resume_from_checkpoint
+    if resume and resume != "latest":
+        require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
+
+
+def _check_hub(config: Any) -> None:
+    if config.push_to_hub:
+        return
+    for name in ("hub_model_id", "hub_token", "hub_prior_id"):
+        require(
+            getattr(config, name) is None, f"--{name} does nothing without --push_to_hub: add it"
+        )
+
+
+def _check_optimizer(config: Any) -> None:
+    name = config.optimizer
+    require(
+        not config.use_8bit_adam or name in ("adamw", "adamw8bit"),
+        f"--use_8bit_adam and --optimizer {name} exclude one another",
+    )
+    if name in ("adafactor", "lion"):
+        usual = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+        for flag, value in usual.items():
+            require(getattr(config, flag) == value, f"--{flag}: --optimizer {name} has none")
+    if config.weights_dtype == "bf16":
+        require(
+            name in ("adamw", "lion") and not config.use_8bit_adam,
+            "--weights_dtype bf16 needs an optimizer that keeps what rounding would lose: "
+            "--optimizer adamw or lion, without --use_8bit_adam",
+        )
+        require(
+            config.mixed_precision in (None, "bf16"),
+            f"--weights_dtype bf16 and --mixed_precision {config.mixed_precision}: weights in bf16 "
+            "are computed with in bf16; add --mixed_precision bf16",
+        )
+
+
+def _check_gradient_release(config: Any) -> None:
+    """A gradient is gone once its weight is updated: nothing may need all of them at once."""
+    if not config.gradient_release:
+        return
+    steps, name = config.gradient_accumulation_steps, config.optimizer
+    require(
+        steps == 1,
+        f"--gradient_release and --gradient_accumulation_steps {steps}: a gradient is used up at "
+        "once and cannot be added to; take 1",
+    )
+    require(
+        config.max_grad_norm == 0,
+        f"--gradient_release and --max_grad_norm {config.max_grad_norm:g}: the norm of the whole "
+        "gradient is never known; add --max_grad_norm 0",
+    )
+    require(
+        config.mixed_precision != "fp16",
+        "--gradient_release and --mixed_precision fp16: its loss scaler looks at all gradients "
+        "before the step; take bf16 or no",
+    )
+    require(
+        name in ("adamw", "lion") and not config.use_8bit_adam,
+        "--gradient_release needs --optimizer adamw or lion, without --use_8bit_adam",
+    )
