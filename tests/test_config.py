@@ -68,6 +68,10 @@ NEW = {
     "hub_prior_id": None,
     "no_cache": False,
     "verify_cache": False,
+    "optimizer": "adamw",
+    "weights_dtype": "fp32",
+    "gradient_release": False,
+    "compile": False,
 }
 SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, configs.CacheConfig, configs.DemoConfig]
 
@@ -115,7 +119,10 @@ WRONG: dict[str, list[Any]] = {
     "adam_weight_decay": [-0.1],
     "learning_rate": [0.0, -1e-4],
     "adam_epsilon": [0.0],
-    "max_grad_norm": [0.0],
+    "max_grad_norm": [-1.0],
+    "optimizer": ["adam", "AdamW"],
+    "weights_dtype": ["fp16", "float32"],
+    "gradient_release": [True],  # with the default clipping
     "snr_gamma": [0.0, -5.0],
     "adam_beta1": [1.0, -0.1],
     "adam_beta2": [1.0],
@@ -148,6 +155,9 @@ def test_wrong_values_name_their_flag(cls: type, field: str, tmp_path: Path) -> 
 
 
 RIGHT: dict[str, list[Any]] = {
+    "max_grad_norm": [0.0],
+    "optimizer": ["adamw", "adamw8bit", "adafactor", "lion"],
+    "weights_dtype": ["fp32", "bf16"],
     "resolution": [8, 768, 1024],
     "adam_beta1": [0.0],
     "adam_weight_decay": [0.0],
@@ -181,6 +191,38 @@ def test_a_cache_is_verified_or_not_used(tmp_path: Path) -> None:
     assert configs.CacheConfig().unused_days == 30
     with pytest.raises(UserError, match="--unused_days"):
         configs.CacheConfig(unused_days=-1)
+
+
+RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        (RELEASE | {"gradient_accumulation_steps": 2}, "--gradient_accumulation_steps 2"),
+        (RELEASE | {"max_grad_norm": 1.0}, "--max_grad_norm 1"),
+        (RELEASE | {"mixed_precision": "fp16"}, "--mixed_precision fp16"),
+        (RELEASE | {"optimizer": "adafactor"}, "--optimizer adamw or lion"),
+        (RELEASE | {"optimizer": "adamw8bit"}, "--optimizer adamw or lion"),
+        (RELEASE | {"use_8bit_adam": True}, "--use_8bit_adam"),
+        ({"use_8bit_adam": True, "optimizer": "lion"}, "--optimizer lion"),
+        ({"optimizer": "lion", "adam_beta2": 0.99}, "--adam_beta2"),
+        ({"optimizer": "adafactor", "adam_epsilon": 1e-6}, "--adam_epsilon"),
+        ({"weights_dtype": "bf16", "mixed_precision": "fp16"}, "--mixed_precision fp16"),
+        ({"weights_dtype": "bf16", "mixed_precision": "no"}, "--mixed_precision no"),
+        ({"weights_dtype": "bf16", "optimizer": "adafactor"}, "--optimizer adamw or lion"),
+        ({"weights_dtype": "bf16", "use_8bit_adam": True}, "--use_8bit_adam"),
+    ],
+)
+def test_settings_of_the_step_that_exclude_one_another(
+    values: dict[str, Any], flag: str, tmp_path: Path
+) -> None:
+    """Each is refused in one line that names both; what is left without the second stands."""
+    with pytest.raises(UserError, match=re.escape(flag)) as caught:
+        _make(DecoderConfig, tmp_path, **values)
+    assert "\n" not in str(caught.value)
+    for kept in (RELEASE, {"weights_dtype": "bf16", "mixed_precision": "bf16"} | RELEASE):
+        _make(DecoderConfig, tmp_path, **kept)
 
 
 def test_hub_settings_go_with_a_push(tmp_path: Path) -> None:

@@ -69,8 +69,81 @@ def test_adamw_takes_every_setting(tmp_path: Path) -> None:
     assert torch.equal(mine, theirs)
 
 
-def test_8bit_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names the remedy."""
-    monkeypatch.setattr(optim.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install"):
-        optim.check_8bit()
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"use_8bit_adam": True}, "--use_8bit_adam needs bitsandbytes: pip install bitsandbytes"),
+        ({"optimizer": "adamw8bit"}, "--optimizer adamw8bit needs bitsandbytes"),
+        ({"optimizer": "lion"}, "--optimizer lion needs torch-optimi: pip install torch-optimi"),
+        ({"weights_dtype": "bf16"}, "--weights_dtype bf16 needs torch-optimi"),
+        ({"gradient_release": True, "max_grad_norm": 0.0}, "--gradient_release needs torch-optimi"),
+    ],
+)
+def test_a_missing_package_is_one_line(
+    values: dict[str, typing.Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the flag and the remedy; those that torch itself has need nothing."""
+    monkeypatch.setattr(optim.importlib.util, "find_spec", lambda name: name == "torch" or None)
+    with pytest.raises(UserError, match=words):
+        optim.check(_config(tmp_path, **values))
+    for name in ("adamw", "adafactor"):
+        optim.check(_config(tmp_path, optimizer=name))
+
+
+@pytest.mark.parametrize(
+    ("values", "precision", "processes", "words"),
+    [
+        ({"weights_dtype": "bf16"}, "no", 1, "add --mixed_precision bf16"),
+        ({"gradient_release": True, "max_grad_norm": 0.0}, "fp16", 1, "precision fp16"),
+        ({"gradient_release": True, "max_grad_norm": 0.0}, "no", 2, "on 2 processes"),
+    ],
+)
+def test_the_launchers_choice_is_checked(
+    values: dict[str, typing.Any], precision: str, processes: int, words: str, tmp_path: Path
+) -> None:
+    """What the flags alone do not show."""
+    given = _config(tmp_path, **values)
+    with pytest.raises(UserError, match=words):
+        optim.check_launch(given, precision, processes)
+    optim.check_launch(given, "bf16", 1)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_other_adamw_is_the_same(decay: float, tmp_path: Path) -> None:
+    """torch-optimi's in fp32, each weight updated in the backward pass, against torch's."""
+    values = {"learning_rate": 1e-2, "adam_weight_decay": decay, "max_grad_norm": 0.0}
+    mine, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 12)) for _ in range(2))
+    plain = optim.optimizer(_config(tmp_path, **values), [theirs], torch.device("cpu"))
+    config = _config(tmp_path, gradient_release=True, **values)
+    ours = optim.optimizer(config, [mine], torch.device("cpu"))
+    module = torch.nn.Module()
+    module.weight = mine
+    optim.release_gradients(module, ours)
+    for step in range(5):
+        torch.manual_seed(step)
+        slope = torch.randn(12)
+        (mine * slope).sum().backward()
+        assert mine.grad is None
+        theirs.grad = slope
+        plain.step()
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_kahan_keeps_what_bf16_loses(tmp_path: Path) -> None:
+    """Two thousand updates, each a four-hundredth of the last digit: rounded away one by one,
+    they are all there with the compensation.
+    """
+    start = torch.ones(4)
+    ends = {}
+    for dtype, weights in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        given = _config(tmp_path, weights_dtype=dtype, learning_rate=1e-5)
+        weight = torch.nn.Parameter(start.to(weights))
+        optimizer = optim.optimizer(given, [weight], torch.device("cpu"))
+        for _ in range(2000):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        ends[dtype] = weight.detach().float()
+    assert (1 - ends["fp32"]).min() > 0.019
+    torch.testing.assert_close(ends["bf16"], ends["fp32"], rtol=0, atol=2**-8)
+    # What plain rounding would do: one update is below half of the last digit.
+    assert torch.equal(start.bfloat16() - 1e-5, start.bfloat16())

@@ -191,16 +191,23 @@ def rotate(output_dir: Path, limit: int | None) -> list[Path]:
 
 
 def save_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
-    """The optimizer's state, each tensor under "<parameter name>::<state name>"."""
+    """The optimizer's state, each tensor under "<parameter name>::<state name>".
+
+    A step count that a library keeps for the whole group comes under "::step".
+    """
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {}
     for name, parameter in names.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             if torch.is_tensor(value):
                 tensors[f"{name}::{key}"] = value.detach().cpu().contiguous()
-            else:
+            elif key != "group":  # gradient release: the settings, which are no state
                 plain[f"{name}::{key}"] = value
-    save_file(tensors, folder / OPTIMIZER, metadata={"plain": json.dumps(plain)})
+    layout = sorted([*tensors, *plain])
+    if torch.is_tensor(optimizer.param_groups[0].get("step")):
+        tensors["::step"] = optimizer.param_groups[0]["step"]
+    notes = {"plain": json.dumps(plain), "layout": json.dumps(layout)}
+    save_file(tensors, folder / OPTIMIZER, metadata=notes)
 
 
 def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
@@ -208,13 +215,18 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
     try:
         tensors = load_file(folder / OPTIMIZER)
         with safe_open(folder / OPTIMIZER, "pt") as file:
-            plain = json.loads((file.metadata() or {}).get("plain", "{}"))
+            notes = file.metadata() or {}
+        plain, layout = (json.loads(notes.get(key, "[]")) for key in ("plain", "layout"))
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder / OPTIMIZER}: {error}") from error
-    _check_optimizer(folder / OPTIMIZER, {**tensors, **plain}, names)
+    counted = tensors.pop("::step", None)
+    state = tensors | dict(plain)
+    _check_optimizer(folder / OPTIMIZER, state, layout, names)
+    if counted is not None:
+        optimizer.param_groups[0]["step"] = counted
     # A fused optimizer reads its step counts on the parameter's device, others on the CPU.
     fused = any(group.get("fused") for group in optimizer.param_groups)
-    for key, value in {**tensors, **plain}.items():
+    for key, value in state.items():
         name, _, field = key.rpartition("::")
         parameter = names[name]
         if torch.is_tensor(value) and value.shape == parameter.shape:
@@ -227,21 +239,22 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
 
 
 def _check_optimizer(
-    file: Path, state: Mapping[str, Any], names: Mapping[str, nn.Parameter]
+    file: Path, state: Mapping[str, Any], layout: list[str], names: Mapping[str, nn.Parameter]
 ) -> None:
-    """Raise UserError unless every trained parameter, and no other, has the same fields."""
-    fields: dict[str, set[str]] = {name: set() for name in names}
+    """Raise UserError unless every trained parameter, and no other, has the fields it had."""
+    held = set()
     for key, value in state.items():
         name, _, field = key.rpartition("::")
-        if name not in fields:
+        held.add(name)
+        if name not in names:
             raise UserError(f"{file}: state of {name!r}, which is not trained here")
-        fields[name].add(field)
         if field in ("exp_avg", "exp_avg_sq") and value.shape != names[name].shape:
             raise UserError(f"{file}: {key} has shape {tuple(value.shape)}")
-    most = set().union(*fields.values())
-    for name, own in fields.items():
-        if not own or own != most:
-            raise UserError(f"{file}: the state of {name!r} is missing or not whole")
+    if not layout:
+        raise UserError(f"{file}: not an optimizer's state")
+    lost = [key.rpartition("::")[0] for key in layout if key not in state]
+    for name in [*lost, *(name for name in names if name not in held)]:
+        raise UserError(f"{file}: the state of {name!r} is missing or not whole")
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:

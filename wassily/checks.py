@@ -1,4 +1,7 @@
-"""What a config may not be: values out of range and contradictions, each refused in one line."""
+"""What values and combinations of flags make no sense: each is refused in one line that names it.
+
+Configs call this at their birth, so nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ from wassily.errors import UserError
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise UserError unless it holds."""
+    """Raise UserError with the message unless it holds."""
     if not holds:
         raise UserError(message)
 
 
 def at_least(config: Any, least: float, *names: str) -> None:
-    """Raise UserError naming the first of these fields that is set and below `least`."""
+    """Raise UserError for the first of the named values that is less than `least`; None passes."""
     for name in names:
         value = getattr(config, name)
         require(value is None or value >= least, f"--{name}: {value} is less than {least}")
 
 
-def check_training(config: Any) -> None:
+def training(config: Any) -> None:
     """Raise UserError for values out of range and for contradictions."""
     at_least(
         config,
@@ -37,7 +40,8 @@ def check_training(config: Any) -> None:
         "logging_steps",
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
-    for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma"):
+    at_least(config, 0, "max_grad_norm")
+    for name in ("learning_rate", "adam_epsilon", "snr_gamma"):
         value = getattr(config, name)
         require(value is None or value > 0, f"--{name}: {value} is not above 0")
     for name in ("adam_beta1", "adam_beta2"):
@@ -54,6 +58,8 @@ def check_training(config: Any) -> None:
         bool(project.strip()) and not {"/", "\\"} & set(project) and ".." not in project,
         f"--tracker_project_name {project!r}: a name without slashes",
     )
+    _check_optimizer(config)
+    _check_gradient_release(config)
     _check_source(config)
     _check_hub(config)
     require(
@@ -95,3 +101,52 @@ def _check_hub(config: Any) -> None:
         require(
             getattr(config, name) is None, f"--{name} does nothing without --push_to_hub: add it"
         )
+
+
+def _check_optimizer(config: Any) -> None:
+    name = config.optimizer
+    require(
+        not config.use_8bit_adam or name in ("adamw", "adamw8bit"),
+        f"--use_8bit_adam and --optimizer {name} exclude one another",
+    )
+    if name in ("adafactor", "lion"):
+        usual = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+        for flag, value in usual.items():
+            require(getattr(config, flag) == value, f"--{flag}: --optimizer {name} has none")
+    if config.weights_dtype == "bf16":
+        require(
+            name in ("adamw", "lion") and not config.use_8bit_adam,
+            "--weights_dtype bf16 needs an optimizer that keeps what rounding would lose: "
+            "--optimizer adamw or lion, without --use_8bit_adam",
+        )
+        require(
+            config.mixed_precision in (None, "bf16"),
+            f"--weights_dtype bf16 and --mixed_precision {config.mixed_precision}: weights in bf16 "
+            "are computed with in bf16; add --mixed_precision bf16",
+        )
+
+
+def _check_gradient_release(config: Any) -> None:
+    """A gradient is gone once its weight is updated: nothing may need all of them at once."""
+    if not config.gradient_release:
+        return
+    steps, name = config.gradient_accumulation_steps, config.optimizer
+    require(
+        steps == 1,
+        f"--gradient_release and --gradient_accumulation_steps {steps}: a gradient is used up at "
+        "once and cannot be added to; take 1",
+    )
+    require(
+        config.max_grad_norm == 0,
+        f"--gradient_release and --max_grad_norm {config.max_grad_norm:g}: the norm of the whole "
+        "gradient is never known; add --max_grad_norm 0",
+    )
+    require(
+        config.mixed_precision != "fp16",
+        "--gradient_release and --mixed_precision fp16: its loss scaler looks at all gradients "
+        "before the step; take bf16 or no",
+    )
+    require(
+        name in ("adamw", "lion") and not config.use_8bit_adam,
+        "--gradient_release needs --optimizer adamw or lion, without --use_8bit_adam",
+    )

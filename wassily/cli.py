@@ -98,8 +98,8 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
         raise UserError("cache needs what to do: `wassily cache build prior`, `cache info`, ...")
     if words[0] in ("train", "plan"):
         got = f"not {words[1]!r}" if len(words) > 1 else "none was given"
-        verb = words[0]
-        raise UserError(f"{verb} needs the network: `wassily {verb} prior` or `decoder` ({got})")
+        first = words[0]
+        raise UserError(f"{first} needs the network: `wassily {first} prior` or `decoder` ({got})")
     names = sorted({verb[0] for verb in VERBS})
     hint = did_you_mean(words[0], names)
     raise UserError(f"no command {words[0]!r}{hint} (there are: {', '.join(names)})")
@@ -140,7 +140,15 @@ def _preset(cls: type, words: list[str], file: dict[str, Any]) -> dict[str, Any]
         if _flag(word) == "preset":
             named = word.partition("=")[2] if "=" in word else following
     network = next((n for n in PRESETS if cls.__name__.lower().startswith(n)), None)
-    return dict(PRESETS[network].get(str(named), {})) if network else {}
+    if network is None or named is None:
+        return {}
+    known = PRESETS[network]
+    if named == "8gb" and named not in known:
+        least = list(known)[-1]
+        raise UserError(
+            f"--preset {named}: nothing trains the whole {network} in that, the least is {least}"
+        )
+    return dict(known.get(named, {}))  # an unknown name is refused with the flags
 
 
 def _flag(word: str) -> str | None:

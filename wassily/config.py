@@ -11,13 +11,15 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from wassily.checks import at_least, check_training, require
+from wassily import checks
+from wassily.checks import at_least, require
 from wassily.schema import check_types
 
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
+Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "trackio", "mlflow", "all", "none"]
 Preset = Literal["8gb", "12gb", "16gb", "24gb", "80gb"]
 TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
@@ -111,9 +113,19 @@ class TrainConfig:
     adam_epsilon: float = 1e-8
     """Added to the denominator."""
     max_grad_norm: float = 1.0
-    """Gradients longer than this are scaled down to it."""
+    """Gradients longer than this are scaled down to it; 0 leaves them as they are."""
+    optimizer: Optimizer = "adamw"
+    """adamw8bit needs bitsandbytes; lion torch-optimi, and a rate 3 to 10 times lower."""
     use_8bit_adam: bool = False
-    """AdamW with 8-bit states by bitsandbytes (pip install bitsandbytes)."""
+    """The same as --optimizer adamw8bit: AdamW with 8-bit states (pip install bitsandbytes)."""
+    weights_dtype: Literal["fp32", "bf16"] = "fp32"
+    """bf16 keeps the trained weights and the optimizer's state in half the memory, with what
+    rounding loses kept beside them (Kahan summation, by torch-optimi)."""
+    gradient_release: bool = False
+    """Update each weight as soon as its gradient is there, and free that: 2 or 4 bytes less per
+    weight. With accumulation 1, --max_grad_norm 0, one process and torch-optimi only."""
+    compile: bool = False
+    """Compile the network in training (torch.compile): the first steps take longer, others less."""
     use_ema: bool = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
 
@@ -146,7 +158,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_training(self)
+        checks.training(self)
 
     @property
     def role(self) -> str:

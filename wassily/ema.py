@@ -22,23 +22,32 @@ def decay_at(step: int, most: float = DECAY) -> float:
 
 
 class Ema:
-    """Averages of named parameters, on their device and in their dtype."""
+    """Averages of named parameters, on their device and in fp32.
+
+    A bf16 average would not move: an update is a ten-thousandth, bf16 holds three digits.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float = DECAY):
         self.parameters, self.decay = dict(parameters), decay
-        self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.averages = {
+            name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
+        }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the averages towards the parameters after optimizer step `step` (from 1)."""
         weight = 1 - decay_at(step, self.decay)
         values = [p.detach() for p in self.parameters.values()]
-        torch._foreach_lerp_(list(self.averages.values()), values, weight)
+        if all(value.dtype == torch.float32 for value in values):
+            torch._foreach_lerp_(list(self.averages.values()), values, weight)
+        else:  # one after the other, so that only one fp32 copy is there at a time
+            for average, value in zip(self.averages.values(), values, strict=True):
+                average.lerp_(value.float(), weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the parameters hold the averages; after it, what they held before, to the bit."""
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        """Inside, the parameters are the averages; after it, what they were before, to the bit."""
+        kept = {name: p.data for name, p in self.parameters.items()}
         self._set(self.averages)
         try:
             yield
@@ -50,10 +59,9 @@ class Ema:
         for name, average in self.averages.items():
             average.copy_(averages[name])
 
-    @torch.no_grad()
     def _set(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
+            parameter.data = values[name]
 
 
 class NoEma:

@@ -10,6 +10,7 @@ shapes: `overhead` assumes it.
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -176,13 +177,23 @@ def forward(network: nn.Module, run: Callable[[], Any]) -> int:
 
 
 def state_bytes(optimizer: str, trained: Iterable[Tensor]) -> int:
-    """What an optimizer keeps for a trained list.
+    """What an optimizer keeps for a trained list, in the weights' dtype.
 
-    Two moments each; with 8 bits, one byte a number and one fp32 scale for 256 of them.
+    AdamW has two moments, with 8 bits a byte each and one fp32 scale for 256 of them; Lion has one;
+    Adafactor a row and a column of each matrix. 16-bit weights have what rounding lost beside them.
     """
+    return sum(_state_bytes(optimizer, p) for p in trained)
+
+
+def _state_bytes(optimizer: str, p: Tensor) -> int:
+    lost = p.numel() * p.element_size() if p.element_size() == 2 else 0
     if optimizer == "adamw8bit":
-        return sum(2 * (p.numel() + p.numel() // 64) for p in trained)
-    return sum(2 * p.numel() * p.element_size() for p in trained)
+        return 2 * (p.numel() + p.numel() // 64)
+    if optimizer == "adafactor" and p.ndim > 1:
+        *others, rows, columns = p.shape
+        return p.element_size() * math.prod(others) * (rows + columns)
+    moments = 2 if optimizer == "adamw" else 1
+    return moments * p.numel() * p.element_size() + lost
 
 
 def overhead(tensors: int) -> int:

@@ -135,7 +135,7 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
         return dict(known[role])
     try:
         if issubclass(part.kind, transformers.PreTrainedModel):
-            kind = part.kind.config_class
+            kind: Any = part.kind.config_class
             found, _ = kind.get_config_dict(repository, subfolder=part.folder, cache_dir=cache_dir)
             return dict(found)
         return part.kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
@@ -153,14 +153,15 @@ def skeleton(
 
     Raises UserError.
     """
-    kind, config = PARTS[role].kind, load_config(role, repository, cache_dir)
+    kind: Any = PARTS[role].kind
+    config = load_config(role, repository, cache_dir)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # a fake network cannot be converted afterwards
     try:
         if issubclass(kind, transformers.PreTrainedModel):
             built: Any = kind(kind.config_class.from_dict(config))
         else:
-            built = kind.from_config(config)  # type: ignore[attr-defined]
+            built = kind.from_config(config)
     finally:
         torch.set_default_dtype(usual)
     return built.eval().requires_grad_(False) if isinstance(built, nn.Module) else built

@@ -1,4 +1,7 @@
-"""Optimizers and learning-rate schedules, each a library's. Owner of bitsandbytes."""
+"""Optimizers and learning-rate schedules, each a library's.
+
+Owner of bitsandbytes and torch-optimi.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,109 @@ from torch import nn
 from wassily.config import TrainConfig
 from wassily.errors import UserError
 
+# Module -> what to install for it.
+PACKAGES = {"bitsandbytes": "bitsandbytes", "optimi": "torch-optimi"}
 
-def check_8bit() -> None:
-    """Raise UserError if 8-bit Adam is asked for and its package is not there."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes")
+
+def name(config: TrainConfig) -> str:
+    """The optimizer that a config asks for; `--use_8bit_adam` is the guide's word for adamw8bit."""
+    return "adamw8bit" if config.use_8bit_adam else config.optimizer
+
+
+def library(config: TrainConfig) -> str:
+    """The module whose optimizer that is: "torch", "optimi" or "bitsandbytes"."""
+    if name(config) == "adamw8bit":
+        return "bitsandbytes"
+    special = config.weights_dtype == "bf16" or config.gradient_release
+    return "optimi" if special or name(config) == "lion" else "torch"
+
+
+def check(config: TrainConfig) -> None:
+    """Raise UserError if the optimizer's package is not there."""
+    module = library(config)
+    if importlib.util.find_spec(module) is None:
+        flags = {
+            "--use_8bit_adam": config.use_8bit_adam,
+            "--weights_dtype bf16": config.weights_dtype == "bf16",
+            "--gradient_release": config.gradient_release,
+        }
+        asked = next((flag for flag, given in flags.items() if given), None)
+        package = PACKAGES[module]
+        raise UserError(
+            f"{asked or f'--optimizer {config.optimizer}'} needs {package}: pip install {package}"
+        )
+
+
+def check_launch(config: TrainConfig, precision: str, processes: int) -> None:
+    """Raise UserError where the flags do not go with what the launcher chose."""
+    if config.weights_dtype == "bf16" and precision != "bf16":
+        raise UserError(
+            f"--weights_dtype bf16 in precision {precision}: weights in bf16 are computed with in "
+            "bf16; add --mixed_precision bf16"
+        )
+    if config.gradient_release and precision == "fp16":
+        raise UserError(
+            "--gradient_release in precision fp16: its loss scaler looks at all gradients before "
+            "the step; add --mixed_precision bf16 or no"
+        )
+    if config.gradient_release and processes > 1:
+        raise UserError(
+            f"--gradient_release on {processes} processes: a gradient is used up before they have "
+            "exchanged it; launch one"
+        )
 
 
 def optimizer(config: TrainConfig, parameters: list[nn.Parameter], device: torch.device) -> Any:
-    """AdamW over the trained list: fused on a GPU, with 8-bit states if asked for."""
-    options: dict[str, Any] = {
-        "lr": config.learning_rate,
-        "betas": (config.adam_beta1, config.adam_beta2),
-        "weight_decay": config.adam_weight_decay,
-        "eps": config.adam_epsilon,
-    }
-    if config.use_8bit_adam:
-        check_8bit()
+    """The optimizer of a config over the trained list, in one group."""
+    rate: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.adam_weight_decay}
+    adam = {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
+    check(config)
+    if library(config) == "optimi":
+        own = {} if name(config) == "lion" else adam
+        return _optimi(config, parameters, device, rate | own)
+    if name(config) == "adamw8bit":
         import bitsandbytes
 
-        return bitsandbytes.optim.AdamW8bit(parameters, **options)
-    return torch.optim.AdamW(parameters, **options, fused=device.type == "cuda")
+        return bitsandbytes.optim.AdamW8bit(parameters, **rate, **adam)
+    if name(config) == "adafactor":
+        return torch.optim.Adafactor(parameters, **rate)
+    # One kernel over all weights; elsewhere the library's own choice.
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(parameters, **rate, **adam, fused=fused or None)
+
+
+def _optimi(
+    config: TrainConfig,
+    parameters: list[nn.Parameter],
+    device: torch.device,
+    options: dict[str, Any],
+) -> Any:
+    """torch-optimi's AdamW or Lion; with Kahan summation where the weights are in bf16.
+
+    What it would find out at its first step is given here, so that a resumed run, whose first step
+    comes with a state, does the same.
+    """
+    import optimi
+
+    kind = optimi.Lion if name(config) == "lion" else optimi.AdamW
+    kernels = device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    made = kind(
+        parameters,
+        **options,
+        kahan_sum=config.weights_dtype == "bf16",
+        triton=kernels and torch.cuda.is_bf16_supported(),
+        gradient_release=config.gradient_release,
+    )
+    for group in made.param_groups:
+        group["setup"], group["step"] = True, torch.tensor(0, dtype=torch.int32)
+    return made
+
+
+def release_gradients(net: nn.Module, optimizer: Any) -> None:
+    """Have each trained weight of a network updated, and its gradient freed, within `backward`."""
+    import optimi
+
+    optimi.prepare_for_gradient_release(net, getattr(optimizer, "optimizer", optimizer))
 
 
 def learning_rate(config: TrainConfig, steps: int) -> Callable[[int], float]:

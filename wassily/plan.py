@@ -34,11 +34,15 @@ class Estimate:
     checkpoint: int
     example: int
 
+    def peak_at(self, moment: str) -> int:
+        """All of a moment, with what a GPU takes besides."""
+        tensors = self.moments[moment].total()
+        return tensors + memory.overhead(tensors)
+
     @property
     def peak(self) -> int:
-        """The fullest moment, with what a GPU takes besides."""
-        most = max(kinds.total() for kinds in self.moments.values())
-        return most + memory.overhead(most)
+        """The fullest moment."""
+        return max(self.peak_at(moment) for moment in self.moments)
 
 
 def precision_of(config: TrainConfig) -> str:
@@ -54,14 +58,14 @@ def estimate(
 
     Raises UserError for a model that is not there.
     """
-    load = functools.partial(models.skeleton, cache_dir=config.cache_dir)
+    load = functools.partial(models.skeleton, dtype=adapt.DTYPES[config.weights_dtype])
     with memory.fake():
         kit = recipes.make_kit(config, repositories, load)
         trained = list(adapt.trained_parameters(kit.net).values())
         encoders = _encoders(config, repositories, DTYPES[precision])
         standing = Kinds({"weights": memory.bytes_of(kit.net.parameters())})
         standing["optimizer state"] = recipes.state_bytes(config, trained)
-        standing["EMA"] = memory.bytes_of(trained) if config.use_ema else 0
+        standing["EMA"] = 4 * sum(p.numel() for p in trained) if config.use_ema else 0
         batch = config.train_batch_size * (config.gradient_accumulation_steps if fused else 1)
         kit.objective.train()
         passed = memory.step(
@@ -69,9 +73,10 @@ def estimate(
             *recipes.blank_batch(config, kit, batch),
             reduced=precision != "no",
             held=config.gradient_accumulation_steps > 1 and not fused,
+            release=config.gradient_release,
         )
     frozen = Kinds({"encoders": encoders["encoders"]}) if config.no_cache else Kinds()
-    updated = Kinds({"gradients": memory.bytes_of(trained)})
+    updated = Kinds({} if config.gradient_release else {"gradients": memory.bytes_of(trained)})
     moments = {"step": standing + passed + frozen, "update": standing + updated + frozen}
     if not config.no_cache:
         moments = {"encoding": encoders, **moments}
@@ -226,9 +231,9 @@ def _memory_lines(config: TrainConfig, found: Estimate, precision: str, fused: b
     rows = [["", *found.moments]]
     for kind in kinds:
         rows.append([kind, *(_gb(moment[kind]) for moment in found.moments.values())])
-    totals = [moment.total() for moment in found.moments.values()]
-    rows.append(["context, gaps (assumed)", *(_gb(memory.overhead(t)) for t in totals)])
-    rows.append(["together", *(_gb(t + memory.overhead(t)) for t in totals)])
+    besides = [memory.overhead(moment.total()) for moment in found.moments.values()]
+    rows.append(["context, gaps (assumed)", *map(_gb, besides)])
+    rows.append(["together", *(_gb(found.peak_at(name)) for name in found.moments)])
     lines += [f"  {row[0]:24s}" + "".join(f"{cell:>10s}" for cell in row[1:]) for row in rows]
     return [*lines, "", *(f"  {name}: {MOMENTS[name]}" for name in found.moments)]
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
+_HALF = {"mixed_precision": "bf16", "weights_dtype": "bf16"}
+_RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
+_RECOMPUTE = {"gradient_checkpointing": True}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "prior": {
         "80gb": {"mixed_precision": "bf16"},
         "24gb": {"mixed_precision": "bf16"},
-        "16gb": {"mixed_precision": "bf16", "use_8bit_adam": True},
-        "12gb": {"mixed_precision": "bf16", "use_8bit_adam": True},
-        "8gb": {"mixed_precision": "bf16", "use_8bit_adam": True},
+        "16gb": _HALF,
+        "12gb": _HALF,
+        "8gb": _HALF | _RELEASE | {"optimizer": "lion"},
     },
     "decoder": {
         "80gb": {"mixed_precision": "bf16"},
-        "24gb": {"mixed_precision": "bf16", "use_8bit_adam": True},
-        "16gb": {"mixed_precision": "bf16", "use_8bit_adam": True, "gradient_checkpointing": True},
-        "12gb": {"mixed_precision": "bf16", "use_8bit_adam": True, "gradient_checkpointing": True},
-        "8gb": {"mixed_precision": "bf16", "use_8bit_adam": True, "gradient_checkpointing": True},
+        "24gb": _HALF,
+        "16gb": _HALF | _RECOMPUTE,
+        "12gb": _HALF | _RECOMPUTE | _RELEASE,
     },
 }
 

@@ -15,7 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import cache, data, draws, encode, encodings, memory, models, objectives, pictures
+from wassily import (
+    cache,
+    data,
+    draws,
+    encode,
+    encodings,
+    memory,
+    models,
+    objectives,
+    optim,
+    pictures,
+)
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
@@ -54,6 +65,7 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     """The decoder and its objective, on the noise schedule of its repository."""
     repository = repositories["decoder"]
     net = load("unet", repository, cache_dir=config.cache_dir)
+    _channels_last(net)
     scheduler = load("scheduler", repository, cache_dir=config.cache_dir)
     side = latent_side(config, repository)
     if config.gradient_checkpointing:
@@ -61,6 +73,13 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     prediction = scheduler.config.prediction_type
     objective = objectives.Decoder(net, scheduler.alphas_cumprod, prediction, config.snr_gamma)
     return Kit(net, objective, (net.config.in_channels, side, side))
+
+
+def _channels_last(net: nn.Module) -> None:
+    """Weights as convolutions read them; the same numbers."""
+    for weight in net.parameters():
+        if weight.ndim == 4:  # one by one: as a whole, a fake network cannot be moved
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def make_kit(config: TrainConfig, repositories: dict[str, str], load: Load = models.load) -> Kit:
@@ -133,7 +152,7 @@ def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) 
 
 def state_bytes(config: TrainConfig, trained: list[nn.Parameter]) -> int:
     """What the optimizer keeps for a trained list."""
-    return memory.state_bytes("adamw8bit" if config.use_8bit_adam else "adamw", trained)
+    return memory.state_bytes(optim.name(config), trained)
 
 
 def bytes_per_example(config: TrainConfig, kit: Kit, tokens: int, size: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from wassily import checkpoint, pictures, sample
+from wassily import checkpoint, compiled, pictures, sample
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
 from wassily.ema import Ema, NoEma
@@ -79,7 +79,11 @@ class Results:
             f"samples at step {step}", len(prompts), shown=self.runtime.main, unit="picture"
         )
         self.net.eval()
-        with self.ema.applied(), self.runtime.accelerator.autocast():
+        with (
+            compiled.paused(self.config.compile),
+            self.ema.applied(),
+            self.runtime.accelerator.autocast(),
+        ):
             drawn = self._draw([(prompt, self.seed) for prompt in prompts], bar)
         self.net.train()
         bar.close()

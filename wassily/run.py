@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -15,6 +14,7 @@ from wassily import (
     adapt,
     cache,
     checkpoint,
+    compiled,
     data,
     draws,
     hub,
@@ -44,8 +44,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
             f"--report_to {missing}: the package is not installed; pip install {missing}, "
             "or --report_to none"
         )
-    if config.use_8bit_adam:
-        optim.check_8bit()
+    optim.check(config)
     repositories = models.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
@@ -66,6 +65,7 @@ def train(config: TrainConfig) -> None:
         config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
     )
     try:
+        optim.check_launch(config, runtime.precision, runtime.world)
         start_from = runtime.shared(lambda: _begin(config, output_dir))
         saved = runtime.shared(lambda: _saved_state(start_from))
         seed = _seed(config, saved, runtime)
@@ -184,11 +184,16 @@ class Run:
         if config.enable_xformers_memory_efficient_attention:
             recipes.use_xformers(self.kit.net, runtime)
         self.trained = adapt.trained_parameters(self.kit.net)
+        adapt.keep_as(self.trained, config.weights_dtype)
         self.kit.objective.to(runtime.device)
         parameters = list(self.trained.values())
         self.optimizer = optim.optimizer(config, parameters, runtime.device)
         self.ema: Ema | NoEma = Ema(self.trained) if config.use_ema else NoEma()
         self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
+        if config.gradient_release:
+            optim.release_gradients(self.kit.net, self.optimizer)
+        if config.compile:
+            compiled.compile_in_place(self.kit.net, runtime.device)
         self.pending = Pending(torch.zeros((), device=runtime.device))
         if self.start_from and self.saved:
             self._restore(self.start_from, self.saved)
@@ -196,20 +201,20 @@ class Run:
     def _signature(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on with."""
         config = self.config
-        names = sorted(adapt.trained_parameters(self.kit.net))
         return {
             "network": config.role,
             "base model": models.fingerprint(self.kit.net),
             "data set": self.source.fingerprint(),
             "pictures": len(self.source),
-            "trained list": f"{len(names)} tensors, {hash_of(names)}",
+            "trained list": adapt.described(adapt.trained_parameters(self.kit.net)),
             "global batch": self.split.global_batch,
             "precision": self.runtime.precision,
             "seed": self.seed,
             "resolution": config.resolution if config.role == "decoder" else None,
             "random_flip": config.random_flip,
             "use_ema": config.use_ema,
-            "use_8bit_adam": config.use_8bit_adam,
+            "optimizer": f"{optim.name(config)} ({optim.library(config)})",
+            "weights_dtype": config.weights_dtype,
         }
 
     def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
@@ -379,8 +384,3 @@ class Run:
             hub.upload(self.output_dir, self.hub_repository, self.config.hub_token)
             self.runtime.say(f"uploaded to {self.hub_repository}")
         self.runtime.wait()
-
-
-def hash_of(names: list[str]) -> str:
-    """A short digest of a list of names."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]

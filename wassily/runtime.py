@@ -174,8 +174,11 @@ class Runtime:
     # -- the step
 
     def prepare(self, objective: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
-        """Both wrapped for the device, the precision and the processes."""
-        return self.accelerator.prepare(objective, optimizer)
+        """Both wrapped for the device, the precision and the processes.
+
+        The optimizer's state is left where it is: its parameters are on the device already.
+        """
+        return self.accelerator.prepare(objective, optimizer, device_placement=[True, False])
 
     def accumulate_over(self, count: int) -> None:
         """A step is of so many micro-batches from now on."""
@@ -190,8 +193,9 @@ class Runtime:
         self.accelerator.backward(loss)
 
     def clip(self, parameters: list[nn.Parameter], most: float) -> None:
-        """Scale the gradient down to a norm of at most `most`."""
-        self.accelerator.clip_grad_norm_(parameters, most)
+        """Scale the gradient down to a norm of at most `most`; 0 leaves it as it is."""
+        if most:
+            self.accelerator.clip_grad_norm_(parameters, most)
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors on this process's device, copied while it computes if they are pinned."""

@@ -1,0 +1,87 @@
+"""What makes the step faster or smaller: each against the plain run, and against being stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e import NETWORK, assert_same_bits, losses, train
+
+from wassily import models
+from wassily.mini.untrained import Tiny
+
+STEPS = 6
+SAME: dict[str, Any] = {"max_train_steps": STEPS, "checkpointing_steps": 3, "logging_steps": 1}
+BF16 = {"mixed_precision": "bf16"}
+RELEASE = {"gradient_release": True, "max_grad_norm": 0}
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "adafactor": ("decoder", {"optimizer": "adafactor"}),
+    "lion": ("prior", {"optimizer": "lion", "learning_rate": 1e-4}),
+    "bf16": ("prior", {"weights_dtype": "bf16"} | BF16),
+    "bf16, decoder": ("decoder", {"weights_dtype": "bf16"} | BF16),
+    "bf16, lion": ("decoder", {"weights_dtype": "bf16", "optimizer": "lion"} | BF16),
+    "released": ("decoder", RELEASE),
+    "released, bf16": ("prior", RELEASE | {"weights_dtype": "bf16"} | BF16),
+}
+if importlib.util.find_spec("bitsandbytes"):  # too large for the set-up of the tests
+    WAYS["adamw8bit"] = ("decoder", {"optimizer": "adamw8bit"})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_stopped_and_resumed(way: str, role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """From its checkpoint on, a run has the bits of the one that was not stopped, average
+    included; what it leaves has the names of what it started from.
+    """
+    role, more = WAYS[way]
+    flags = SAME | more | {"use_ema": True}
+    train(role, tmp_path / "whole", tiny, photos, **flags)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "rest" / "checkpoint-3")
+    train(role, tmp_path / "rest", tiny, photos, **flags, resume_from_checkpoint="latest")
+    last = f"checkpoint-{STEPS}"
+    assert_same_bits(tmp_path / "whole" / last, tmp_path / "rest" / last)
+    assert_same_bits(tmp_path / "whole" / NETWORK[role], tmp_path / "rest" / NETWORK[role])
+    assert losses(tmp_path / "whole")[3:] == losses(tmp_path / "rest")
+    assert all(math.isfinite(loss) for _, loss, _ in losses(tmp_path / "whole"))
+    base = models.load(NETWORK[role], str(getattr(tiny, role)))
+    after = models.load(NETWORK[role], str(tmp_path / "whole"))
+    assert after.state_dict().keys() == base.state_dict().keys()
+
+
+def _curve(
+    out: Path, role: str, tiny: Tiny, photos: Path, **flags: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses of 20 steps, and all the trained weights at their end."""
+    more = {"max_train_steps": 20, "logging_steps": 1, "train_batch_size": 2}
+    train(role, out, tiny, photos, **more | flags)
+    last = network(out / "checkpoint-20", role)
+    weights = [value.double().flatten() for key, value in last.items() if ": clip_" not in key]
+    return torch.tensor([loss for _, loss, _ in losses(out)]), torch.cat(weights)
+
+
+CURVES: dict[str, tuple[str, dict[str, Any], dict[str, Any], float]] = {
+    # role, the switch, the run without it, most relative difference of a step's loss
+    "released": ("prior", RELEASE, {"max_grad_norm": 0}, 1e-4),
+    "bf16": ("prior", {"weights_dtype": "bf16"} | BF16, BF16, 0.03),
+    "bf16, decoder": ("decoder", {"weights_dtype": "bf16"} | BF16, BF16, 0.03),
+}
+if "adamw8bit" in WAYS:
+    CURVES["adamw8bit"] = ("decoder", {"optimizer": "adamw8bit"}, {}, 0.03)
+
+
+@pytest.mark.parametrize("way", CURVES)
+def test_the_losses_are_those_of_the_plain_run(
+    way: str, tmp_path: Path, tiny: Tiny, photos: Path
+) -> None:
+    """Step by step within the tolerance, while the weights have moved."""
+    role, switch, plain, tolerance = CURVES[way]
+    curve, weights = _curve(tmp_path / "switch", role, tiny, photos, **switch)
+    expected, wanted = _curve(tmp_path / "plain", role, tiny, photos, **plain)
+    torch.testing.assert_close(curve, expected, rtol=tolerance, atol=0)
+    base = models.load(NETWORK[role], str(getattr(tiny, role))).state_dict()
+    start = [v.double().flatten() for k, v in sorted(base.items()) if not k.startswith("clip_")]
+    moved = wanted - torch.cat(start)
+    assert (weights - wanted).norm() < 0.2 * moved.norm()
