@@ -47,13 +47,15 @@ wassily plan  decoder --gpu_memory 12 --resolution 768 --train_batch_size 4
 
 | | bytes for each trained weight |
 |---|---|
-| AdamW, fp32 | 16: weight, gradient, two moments; 18 with `--mixed_precision`, in the forward pass |
+| AdamW, fp32 | 16: weight, gradient, two moments; 18 with `--mixed_precision` |
 | `--use_8bit_adam` | 10, and 12 with `--mixed_precision` |
 | `--optimizer adafactor` | 8, and 10 with `--mixed_precision` |
 | `--weights_dtype bf16` | 10: weight, gradient, two moments, and what rounding lost |
 | the same with `--gradient_release` | 8 |
 | the same with `--optimizer lion` | 6 |
 | `--use_ema` | 4 more |
+
+With `--mixed_precision` there is a copy of the weights in 16 bits during a pass.
 
 ## One batch instead of several
 

@@ -129,16 +129,16 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
     """A network's or scheduler's configuration, without its weights; the released model's is known
     without a network. Raises UserError.
     """
-    part = PARTS[role]
+    part, kind = PARTS[role], PARTS[role].kind
     if repository in (configs.PRIOR, configs.DECODER):
         known = json.loads(RELEASED.read_text(encoding="utf-8"))
         return dict(known[role])
     try:
-        if issubclass(part.kind, transformers.PreTrainedModel):
-            kind: Any = part.kind.config_class
-            found, _ = kind.get_config_dict(repository, subfolder=part.folder, cache_dir=cache_dir)
+        if issubclass(kind, transformers.PreTrainedModel):
+            options = {"subfolder": part.folder, "cache_dir": cache_dir}
+            found, _ = kind.config_class.get_config_dict(repository, **options)  # type: ignore[attr-defined]
             return dict(found)
-        return part.kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
+        return kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
     except Exception as error:
         raise _not_loaded(repository, part.folder, error) from error
 
