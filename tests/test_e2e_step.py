@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import shutil
@@ -9,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import NETWORK, assert_same_bits, losses, train
+import torch
+from e2e import NETWORK, ROLES, assert_same_bits, command, losses, network, refused, train
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from wassily import models
+from wassily import models, run
 from wassily.mini.untrained import Tiny
 
 STEPS = 6
 SAME: dict[str, Any] = {"max_train_steps": STEPS, "checkpointing_steps": 3, "logging_steps": 1}
-BF16 = {"mixed_precision": "bf16"}
+BF16 = {"mixed_precision": "bf16", "adam_beta2": 0.99}
+LION = {"optimizer": "lion", "learning_rate": 1e-4}
 RELEASE = {"gradient_release": True, "max_grad_norm": 0}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "adafactor": ("decoder", {"optimizer": "adafactor"}),
-    "lion": ("prior", {"optimizer": "lion", "learning_rate": 1e-4}),
+    "lion": ("prior", LION),
     "bf16": ("prior", {"weights_dtype": "bf16"} | BF16),
     "bf16, decoder": ("decoder", {"weights_dtype": "bf16"} | BF16),
-    "bf16, lion": ("decoder", {"weights_dtype": "bf16", "optimizer": "lion"} | BF16),
+    "bf16, lion": ("decoder", LION | {"weights_dtype": "bf16", "mixed_precision": "bf16"}),
     "released": ("decoder", RELEASE),
     "released, bf16": ("prior", RELEASE | {"weights_dtype": "bf16"} | BF16),
 }
@@ -51,6 +55,77 @@ def test_stopped_and_resumed(way: str, role: str, tmp_path: Path, tiny: Tiny, ph
     assert after.state_dict().keys() == base.state_dict().keys()
 
 
+def test_compiled(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """The losses of the plain run, the names of its checkpoint, and the same bits after a stop;
+    samples are drawn on the way.
+    """
+    flags = SAME | {"validation_prompts": "a cat", "validation_epochs": 1, "max_train_steps": 8}
+    train("prior", tmp_path / "plain", tiny, photos, **flags)
+    train("prior", tmp_path / "whole", tiny, photos, **flags, compile=True)
+    plain, compiled = (losses(tmp_path / name) for name in ("plain", "whole"))
+    assert [loss for _, loss, _ in compiled] == pytest.approx([x for _, x, _ in plain], rel=1e-4)
+    for folder in ("", "checkpoint-3", "checkpoint-8"):
+        one, two = (network(tmp_path / name / folder, "prior") for name in ("plain", "whole"))
+        assert one.keys() == two.keys()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "rest" / "checkpoint-3")
+    again = {"compile": True, "resume_from_checkpoint": "latest"}
+    train("prior", tmp_path / "rest", tiny, photos, **flags, **again)
+    assert_same_bits(tmp_path / "whole" / "checkpoint-8", tmp_path / "rest" / "checkpoint-8")
+
+
+def test_without_a_compiler(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, before the network is loaded; nothing is left behind that looks like a run."""
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "none")))
+    torch._dynamo.reset()
+    line = refused(*command("prior", tmp_path / "out", tiny, photos, **SAME, compile=True))
+    assert "--compile needs a C++ compiler (g++)" in line
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a device: a value that becomes a number, a size that
+    depends on values.
+    """
+
+    NAMES = ("_local_scalar_dense", "nonzero", "equal", "masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in self.NAMES:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_loop_does_not_wait(
+    role: str, tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In four steps, with clipping, Min-SNR and the average, the one number that is read is the
+    loss that is logged after the last.
+    """
+    waits, plain = _Waits(), run.fit
+
+    def watched(*given: Any, **more: Any) -> None:
+        objective, trained, optimizer, batches = given
+        ready = iter([next(batches) for _ in range(4)])  # examples are made on the CPU anyway
+        events = dataclasses.replace(more.pop("events"), on_save=lambda done, pending: None)
+        with waits:
+            plain(objective, trained, optimizer, ready, events=events, **more)
+
+    monkeypatch.setattr(run, "fit", watched)
+    flags = {"max_train_steps": 4, "logging_steps": 4, "use_ema": True, "snr_gamma": 5.0}
+    train(role, tmp_path / "out", tiny, photos, **flags)
+    assert waits.seen == ["_local_scalar_dense"]
+
+
 def _curve(
     out: Path, role: str, tiny: Tiny, photos: Path, **flags: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +133,9 @@ def _curve(
     more = {"max_train_steps": 20, "logging_steps": 1, "train_batch_size": 2}
     train(role, out, tiny, photos, **more | flags)
     last = network(out / "checkpoint-20", role)
-    weights = [value.double().flatten() for key, value in last.items() if ": clip_" not in key]
+    weights = [
+        value.double().flatten() for key, value in sorted(last.items()) if ": clip_" not in key
+    ]
     return torch.tensor([loss for _, loss, _ in losses(out)]), torch.cat(weights)
 
 

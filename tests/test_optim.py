@@ -75,7 +75,7 @@ def test_adamw_takes_every_setting(tmp_path: Path) -> None:
         ({"use_8bit_adam": True}, "--use_8bit_adam needs bitsandbytes: pip install bitsandbytes"),
         ({"optimizer": "adamw8bit"}, "--optimizer adamw8bit needs bitsandbytes"),
         ({"optimizer": "lion"}, "--optimizer lion needs torch-optimi: pip install torch-optimi"),
-        ({"weights_dtype": "bf16"}, "--weights_dtype bf16 needs torch-optimi"),
+        ({"weights_dtype": "bf16", "adam_beta2": 0.99}, "--weights_dtype bf16 needs torch-optimi"),
         ({"gradient_release": True, "max_grad_norm": 0.0}, "--gradient_release needs torch-optimi"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_missing_package_is_one_line(
 @pytest.mark.parametrize(
     ("values", "precision", "processes", "words"),
     [
-        ({"weights_dtype": "bf16"}, "no", 1, "add --mixed_precision bf16"),
+        ({"weights_dtype": "bf16", "adam_beta2": 0.99}, "no", 1, "add --mixed_precision bf16"),
         ({"gradient_release": True, "max_grad_norm": 0.0}, "fp16", 1, "precision fp16"),
         ({"gradient_release": True, "max_grad_norm": 0.0}, "no", 2, "on 2 processes"),
     ],
@@ -136,7 +136,7 @@ def test_kahan_keeps_what_bf16_loses(tmp_path: Path) -> None:
     start = torch.ones(4)
     ends = {}
     for dtype, weights in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        given = _config(tmp_path, weights_dtype=dtype, learning_rate=1e-5)
+        given = _config(tmp_path, weights_dtype=dtype, learning_rate=1e-5, adam_beta2=0.99)
         weight = torch.nn.Parameter(start.to(weights))
         optimizer = optim.optimizer(given, [weight], torch.device("cpu"))
         for _ in range(2000):
@@ -147,3 +147,23 @@ def test_kahan_keeps_what_bf16_loses(tmp_path: Path) -> None:
     torch.testing.assert_close(ends["bf16"], ends["fp32"], rtol=0, atol=2**-8)
     # What plain rounding would do: one update is below half of the last digit.
     assert torch.equal(start.bfloat16() - 1e-5, start.bfloat16())
+
+
+@pytest.mark.parametrize(("beta", "falls"), [(0.99, True), (0.995, True), (0.999, False)])
+def test_a_slow_second_moment_does_not_fall_in_bf16(beta: float, falls: bool) -> None:
+    """Why --adam_beta2 above 0.995 is refused there: gradients become ten times smaller, the mean
+    of their squares should become a hundred times smaller.
+    """
+    import optimi
+
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(256, dtype=torch.bfloat16))
+    made = optimi.AdamW([weight], lr=1e-4, betas=(0.9, beta), kahan_sum=True, triton=False)
+    ends = []
+    for size in (1.0, 0.1):
+        for _ in range(1200):
+            weight.grad = (size * torch.randn(256)).bfloat16()
+            made.step()
+        ends.append(made.state[weight]["exp_avg_sq"].float().mean().item())
+    assert (ends[1] < 0.02 * ends[0]) == falls
+    assert falls or ends[1] >= ends[0]

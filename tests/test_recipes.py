@@ -293,3 +293,29 @@ def test_pixels_are_not_all_alike(photos: Path) -> None:
     with Image.open(files[0]) as a, Image.open(files[1]) as b:
         first, second = (guide_pixels(p.convert("RGB"), 16) for p in (a, b))
     assert np.abs((first - second).numpy()).max() > 0.1
+
+
+def test_the_decoder_lies_in_memory_as_its_convolutions_read(tiny: Tiny, tmp_path: Path) -> None:
+    """channels_last, with the loss and the gradients of the usual order; a file of it is the same
+    to the byte.
+    """
+    config = _config(DecoderConfig, tiny, tmp_path)
+    kit, usual = _kit(config, tiny), _kit(config, tiny)
+    usual.net.to(memory_format=torch.contiguous_format)
+    kernel = kit.net.conv_in.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
+    latents = torch.randn(2, *kit.noise_shape)
+    batch = {"latents": latents, "image_embeds": torch.randn(2, kit.net.config.encoder_hid_dim)}
+    given = (batch, torch.randn_like(latents), torch.tensor([10, 900]))
+    losses = []
+    for one in (kit, usual):
+        one.net.requires_grad_(True)
+        losses.append(one.objective(*given))
+        losses[-1].sum().backward()
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=0)
+    for (name, p), q in zip(kit.net.named_parameters(), usual.net.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5, msg=name)
+    for number, one in enumerate((kit, usual)):
+        one.net.save_pretrained(tmp_path / str(number))
+    name = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()

@@ -114,16 +114,27 @@ def _check_optimizer(config: Any) -> None:
         for flag, value in usual.items():
             require(getattr(config, flag) == value, f"--{flag}: --optimizer {name} has none")
     if config.weights_dtype == "bf16":
-        require(
-            name in ("adamw", "lion") and not config.use_8bit_adam,
-            "--weights_dtype bf16 needs an optimizer that keeps what rounding would lose: "
-            "--optimizer adamw or lion, without --use_8bit_adam",
-        )
-        require(
-            config.mixed_precision in (None, "bf16"),
-            f"--weights_dtype bf16 and --mixed_precision {config.mixed_precision}: weights in bf16 "
-            "are computed with in bf16; add --mixed_precision bf16",
-        )
+        _check_bf16_weights(config)
+
+
+def _check_bf16_weights(config: Any) -> None:
+    require(
+        config.optimizer in ("adamw", "lion") and not config.use_8bit_adam,
+        "--weights_dtype bf16 needs an optimizer that keeps what rounding would lose: "
+        "--optimizer adamw or lion, without --use_8bit_adam",
+    )
+    require(
+        config.mixed_precision in (None, "bf16"),
+        f"--weights_dtype bf16 and --mixed_precision {config.mixed_precision}: weights in bf16 "
+        "are computed with in bf16; add --mixed_precision bf16",
+    )
+    # The second moment is in bf16 too. v <- beta v rounds back to v unless 1 - beta is more than
+    # half of bf16's last digit, 2^-8 = 0.0039 at worst: with 0.999 it could only ever grow.
+    require(
+        config.optimizer == "lion" or config.adam_beta2 <= 0.995,
+        f"--weights_dtype bf16 and --adam_beta2 {config.adam_beta2:g}: so slow an average does not "
+        "move in bf16; add --adam_beta2 0.99",
+    )
 
 
 def _check_gradient_release(config: Any) -> None:

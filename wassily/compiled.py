@@ -1,38 +1,41 @@
-"""torch.compile of the network in training, in place."""
+"""torch.compile of the network in training, in place: the names of its weights stay.
+
+Block by block, not as a whole. The blocks of the prior are alike: the first one is compiled and
+serves all. Those of the decoder differ, and each is compiled by itself.
+"""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import nn
 
 from wassily.errors import UserError
 
 
-def regions(net: nn.Module) -> list[nn.Module]:
-    """The parts of a network that are compiled one by one."""
-    blocks = getattr(net, "transformer_blocks", None)
-    if blocks is not None:
-        return list(blocks)
-    return [*net.down_blocks, net.mid_block, *net.up_blocks]  # type: ignore[misc,list-item]
-
-
 def check(device: torch.device) -> None:
-    """Raise UserError unless this machine can compile for a device."""
+    """Raise UserError unless this machine can compile for a device; tried on a small function."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
     except Exception as error:  # of many kinds: no compiler, no Triton, an old GPU
         needed = "a C++ compiler (g++)" if device.type == "cpu" else "Triton and a C compiler"
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"--compile needs {needed}, which does not work here: {reason}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise UserError(f"--compile needs {needed}, and none works here: {reason}") from error
 
 
-def compile_in_place(net: nn.Module, device: torch.device) -> None:
-    """Compile."""
-    check(device)
-    for region in regions(net):
-        region.compile()
+def compile_in_place(net: Any) -> None:
+    """Have the blocks of a prior or a UNet compiled at their first call.
+
+    A prior's sequences vary in length from batch to batch: its code is made for any length at
+    once, so that a resumed run computes with the code of the run it goes on with.
+    """
+    if hasattr(net, "transformer_blocks"):
+        blocks, dynamic = list(net.transformer_blocks), True
+    else:
+        blocks, dynamic = [*net.down_blocks, net.mid_block, *net.up_blocks], None
+    for block in blocks:
+        block.compile(dynamic=dynamic)
 
 
 def paused(compiled: bool) -> AbstractContextManager[None]:

@@ -119,8 +119,8 @@ class TrainConfig:
     use_8bit_adam: bool = False
     """The same as --optimizer adamw8bit: AdamW with 8-bit states (pip install bitsandbytes)."""
     weights_dtype: Literal["fp32", "bf16"] = "fp32"
-    """bf16 keeps the trained weights and the optimizer's state in half the memory, with what
-    rounding loses kept beside them (Kahan summation, by torch-optimi)."""
+    """bf16 halves the trained weights, their gradients and the optimizer's state, and keeps beside
+    them what rounding loses (Kahan summation, by torch-optimi); adamw wants --adam_beta2 0.99."""
     gradient_release: bool = False
     """Update each weight as soon as its gradient is there, and free that: 2 or 4 bytes less per
     weight. With accumulation 1, --max_grad_norm 0, one process and torch-optimi only."""

@@ -33,6 +33,12 @@ def library(config: TrainConfig) -> str:
     return "optimi" if special or name(config) == "lion" else "torch"
 
 
+def described(config: TrainConfig) -> str:
+    """What a saved state is of: the optimizer, its library, and where it keeps its step count."""
+    released = ", gradient release" if config.gradient_release else ""
+    return f"{name(config)} ({library(config)}{released})"
+
+
 def check(config: TrainConfig) -> None:
     """Raise UserError if the optimizer's package is not there."""
     module = library(config)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_HALF = {"mixed_precision": "bf16", "weights_dtype": "bf16"}
+_BF16 = {"mixed_precision": "bf16", "weights_dtype": "bf16"}
+_HALF = _BF16 | {"adam_beta2": 0.99}
 _RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
 _RECOMPUTE = {"gradient_checkpointing": True}
 
@@ -18,7 +19,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "24gb": {"mixed_precision": "bf16"},
         "16gb": _HALF,
         "12gb": _HALF,
-        "8gb": _HALF | _RELEASE | {"optimizer": "lion"},
+        "8gb": _BF16 | _RELEASE | {"optimizer": "lion"},
     },
     "decoder": {
         "80gb": {"mixed_precision": "bf16"},

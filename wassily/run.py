@@ -66,6 +66,8 @@ def train(config: TrainConfig) -> None:
     )
     try:
         optim.check_launch(config, runtime.precision, runtime.world)
+        if config.compile:
+            compiled.check(runtime.device)
         start_from = runtime.shared(lambda: _begin(config, output_dir))
         saved = runtime.shared(lambda: _saved_state(start_from))
         seed = _seed(config, saved, runtime)
@@ -186,14 +188,13 @@ class Run:
         self.trained = adapt.trained_parameters(self.kit.net)
         adapt.keep_as(self.trained, config.weights_dtype)
         self.kit.objective.to(runtime.device)
-        parameters = list(self.trained.values())
-        self.optimizer = optim.optimizer(config, parameters, runtime.device)
+        self.optimizer = optim.optimizer(config, list(self.trained.values()), runtime.device)
         self.ema: Ema | NoEma = Ema(self.trained) if config.use_ema else NoEma()
         self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
         if config.gradient_release:
             optim.release_gradients(self.kit.net, self.optimizer)
         if config.compile:
-            compiled.compile_in_place(self.kit.net, runtime.device)
+            compiled.compile_in_place(self.kit.net)
         self.pending = Pending(torch.zeros((), device=runtime.device))
         if self.start_from and self.saved:
             self._restore(self.start_from, self.saved)
@@ -213,7 +214,7 @@ class Run:
             "resolution": config.resolution if config.role == "decoder" else None,
             "random_flip": config.random_flip,
             "use_ema": config.use_ema,
-            "optimizer": f"{optim.name(config)} ({optim.library(config)})",
+            "optimizer": optim.described(config),
             "weights_dtype": config.weights_dtype,
         }
 
