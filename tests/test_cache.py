@@ -19,14 +19,20 @@ def keys_of(*names: str) -> np.ndarray:
     return np.frombuffer(b"".join(map(cache.digest, names)), np.uint8).reshape(-1, 16)
 
 
+def ragged(n: int) -> torch.Tensor:
+    """Rising numbers from n on, (1..5, 1..3, 2)."""
+    shape = (n % 5 + 1, n % 3 + 1, 2)
+    return torch.arange(n, n + shape[0] * shape[1] * 2.0).reshape(shape)
+
+
 def filled(folder: Path, names: str) -> cache.Store:
-    """One entry a letter: `x` (2,) and, of a length of its own, `r` (L, 3)."""
+    """One entry a letter: `x` (2,) and, of a shape of its own, `r`."""
     writer = cache.Writer(folder, ragged=("r",))
     for name in names:
         n = ord(name)
         writer.add(
             cache.digest(name),
-            {"x": torch.tensor([n, n + 0.5]), "r": torch.full((n % 5 + 1, 3), float(n))},
+            {"x": torch.tensor([n, n + 0.5]), "r": ragged(n)},
         )
     writer.flush()
     return cache.Store(folder)
@@ -41,9 +47,20 @@ def test_what_was_put_in_comes_out(tmp_path: Path) -> None:
         n = ord(name)
         row = store[cache.digest(name)]
         assert torch.equal(row["x"], torch.tensor([n, n + 0.5]))
-        assert torch.equal(row["r"], torch.full((n % 5 + 1, 3), float(n)))
+        assert torch.equal(row["r"], ragged(n))
     with pytest.raises(KeyError):
         store[cache.digest("z")]
+
+
+def test_ragged_fields_without_shapes_are_rows(tmp_path: Path) -> None:
+    """As shards were first written: offsets count rows, and all rows are alike."""
+    keys = torch.from_numpy(keys_of("a", "b").copy())
+    rows = torch.arange(15.0).reshape(5, 3)
+    offsets = {cache.OFFSETS + "r": torch.tensor([0, 2, 5])}
+    cache.write_tensors(tmp_path / "1.safetensors", {cache.KEYS: keys, "r": rows.clone()} | offsets)
+    store = cache.Store(tmp_path)
+    assert torch.equal(store[cache.digest("a")]["r"], rows[:2])
+    assert torch.equal(store[cache.digest("b")]["r"], rows[2:])
 
 
 def test_missing_names_each_absent_key_once(tmp_path: Path) -> None:

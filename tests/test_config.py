@@ -79,7 +79,7 @@ SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, configs.CacheConfig, con
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
 def test_names_and_defaults_are_the_guides(cls: type) -> None:
     """All of them, and besides them only what is listed as new."""
-    own = {"caption_column": "text"} if cls is PriorConfig else {}
+    own = {"caption_column": "text"} if cls is PriorConfig else {"bucket": False}
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     assert {name: defaults[name] for name in GUIDE | NEW | own if name in defaults} == (
         GUIDE | NEW | own

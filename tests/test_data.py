@@ -332,18 +332,19 @@ def test_all_captions_in_order(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- checks
 
 
-def test_unreadable_pictures_are_listed_by_index(tmp_path: Path) -> None:
-    """All of those asked for, with names and reasons; `on_done` once for each looked at."""
+def test_opened_pictures_have_a_size_or_a_reason(tmp_path: Path) -> None:
+    """All of those asked for, the reason with the name; `on_done` once for each looked at."""
     folder = write_folder(tmp_path, [f"c{n}" for n in range(6)])
     (folder / "01.png").write_bytes(b"")
     (folder / "04.png").write_bytes((folder / "04.png").read_bytes()[:300])
     source = data.read_folder(str(folder), "image", None)
     done: list[int] = []
-    found = data.unreadable(source, range(6), lambda: done.append(1))
-    assert sorted(found) == [1, 4]
-    assert "01.png: not a picture" in found[1]
+    found = data.opened(source, range(6), lambda: done.append(1))
+    assert [i for i in range(6) if isinstance(found[i], str)] == [1, 4]
+    assert "01.png: not a picture" in str(found[1])
+    assert found[0] == found[5] == (96, 80)
     assert len(done) == 6
-    assert sorted(data.unreadable(source, range(1, 6, 2), lambda: None)) == [1]
+    assert sorted(data.opened(source, range(1, 6, 2), lambda: None)) == [1, 3, 5]
 
 
 def test_count_cut_equals_the_tokenizers_own_cut(tiny: Tiny) -> None:

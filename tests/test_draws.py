@@ -52,7 +52,7 @@ def test_every_part_of_the_key_matters() -> None:
 def test_streams_are_independent() -> None:
     """Each purpose has its own: no pair of streams starts alike, and flips tell nothing of t."""
     keys = [draws.ORDER, draws.NOISE, draws.TIMESTEP, draws.FLIP, draws.CAPTION]
-    assert len({*keys, draws.MODULES}) == 6
+    assert len({*keys, draws.MODULES, draws.TURNS}) == 7
     t = np.array([draws.timestep(0, step, 0, 1000) for step in range(2000)])
     flips = np.array([draws.flip(0, step, 0) for step in range(2000)])
     chosen = np.array([draws.choice(0, step, 0, 1000) for step in range(2000)])
@@ -92,6 +92,14 @@ def test_order_is_a_permutation_of_its_own_in_each_epoch() -> None:
     for order in orders:
         assert sorted(order) == list(range(50))
     for a, b in itertools.combinations(orders, 2):
+        assert (a != b).any()
+
+
+def test_buckets_have_orders_of_their_own() -> None:
+    """And their turns are none of these orders."""
+    orders = [*(draws.order(0, 1, 50, bucket) for bucket in range(3)), draws.turns(0, 1, 50)]
+    for a, b in itertools.combinations(orders, 2):
+        assert sorted(a) == sorted(b) == list(range(50))
         assert (a != b).any()
 
 

@@ -18,6 +18,7 @@ ROWS = [
     {"demo"},
     {"run", "generate"},
     {"plan"},
+    {"sizes"},
     {"recipes", "results"},
     {"train", "objectives", "sample", "card", "encodings"},
     {"cache", "models"},
@@ -34,7 +35,7 @@ ROWS = [
         "runtime",
         "stream",
     },
-    {"unpadded", "diffusion", "draws", "pictures", "config"},
+    {"unpadded", "diffusion", "draws", "buckets", "pictures", "config"},
     {"checks", "presets", "schema"},
     {"errors", "__init__"},
 ]

@@ -33,7 +33,7 @@ def _bytes(picture: Image.Image, kind: str, **options: object) -> bytes:
 def test_square_pixels_are_the_guides_to_the_bit(size: tuple[int, int], side: int) -> None:
     """Odd differences (the box has halves), enlarging, and shrinking in two steps."""
     picture = draw_picture(size[0], *size)
-    ours = pictures.square_pixels(picture, side)
+    ours = pictures.centre_pixels(picture, side, side)
     assert torch.equal(ours, guide_pixels(picture, side))
     assert ours.shape == (3, side, side)
     assert ours.is_contiguous()
@@ -44,9 +44,30 @@ def test_square_pixels_of_photographs(photos: Path) -> None:
     files = sorted(p for p in photos.iterdir() if p.suffix in (".jpg", ".png"))
     assert files
     for file in files:
-        ours = pictures.square_pixels(pictures.open_rgb(file), 64)
+        ours = pictures.centre_pixels(pictures.open_rgb(file), 64, 64)
         with Image.open(file) as picture:
             assert torch.equal(ours, guide_pixels(picture.convert("RGB"), 64)), file.name
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ((64, 32), (0, 80, 640, 400)),
+        ((32, 64), (200, 0, 440, 480)),
+        ((64, 48), (0, 0, 640, 480)),
+        ((48, 48), (80, 0, 560, 480)),
+    ],
+)
+def test_the_largest_centre_box_of_a_shape(
+    shape: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    """Of 640 x 480; against the box written out, cut and resized the same way."""
+    picture = draw_picture(3, 640, 480)
+    cut = picture.crop(box).resize(shape, Image.Resampling.BICUBIC, reducing_gap=1)
+    expected = np.asarray(cut).astype(np.float32) / 127.5 - 1
+    ours = pictures.centre_pixels(picture, *shape)
+    assert ours.shape == (3, shape[1], shape[0])
+    assert np.array_equal(ours.numpy(), expected.transpose(2, 0, 1))
 
 
 def test_mirror_twice_is_the_picture() -> None:

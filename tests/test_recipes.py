@@ -47,14 +47,13 @@ def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recip
 
 def _batch(kit: recipes.Kit, reading: recipes.Reading, seed: int = 3) -> dict[str, torch.Tensor]:
     """The first batch of a run, as the loop gets it."""
-    steps = len(kit.objective.alpha_bars)  # type: ignore[arg-type]
-    examples = stream.Examples(reading.fetch, seed, kit.noise_shape, steps)
-    keys = stream.keys(seed, len(reading.source), stream.Split(BATCH, 1, 1, 0), 0)
+    examples = recipes.make_examples(reading, kit, seed)
+    keys = stream.keys(seed, reading.buckets.members(), stream.Split(BATCH, 1, 1, 0), 0)
     return reading.finish(next(iter(stream.loader(examples, keys, reading.collate, 0, False))))
 
 
 def _first(source: data.Pictures, seed: int = 3) -> list[data.Record]:
-    keys = next(stream.keys(seed, len(source), stream.Split(BATCH, 1, 1, 0), 0))
+    keys = next(stream.keys(seed, [range(len(source))], stream.Split(BATCH, 1, 1, 0), 0))
     return [source[index] for _, _, index in keys]
 
 
@@ -119,7 +118,7 @@ def test_the_priors_loss_from_photographs(
     losses = kit.objective(batch, noise, t)
     torch.testing.assert_close(losses.mean(), F.mse_loss(predicted, x0), atol=1e-5, rtol=1e-5)
     assert batch["text_states"].shape[1] == int(tokens.attention_mask.sum(1).max())  # no padding
-    assert kit.noise_shape == tuple(noise.shape[1:])
+    assert kit.noise_shape((SIDE, SIDE)) == tuple(noise.shape[1:])
 
 
 @pytest.mark.parametrize("no_cache", [False, True])
@@ -141,7 +140,8 @@ def test_the_decoders_loss_from_photographs(
     predicted = stock.unet(noisy, t, None, added_cond_kwargs=condition).sample[:, :4]
     losses = kit.objective(batch, noise, t)
     torch.testing.assert_close(losses.mean(), F.mse_loss(predicted, noise), atol=1e-5, rtol=1e-5)
-    assert kit.noise_shape == (4, 48 // FACTOR, 48 // FACTOR) == tuple(noise.shape[1:])
+    assert kit.noise_shape((48, 48)) == (4, 48 // FACTOR, 48 // FACTOR) == tuple(noise.shape[1:])
+    assert kit.noise_shape((48, 32)) == (4, 32 // FACTOR, 48 // FACTOR)
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])

@@ -31,7 +31,8 @@ from wassily.errors import UserError
 
 Row = Mapping[str, Tensor]
 KEYS = "__keys__"
-OFFSETS = "__offsets__:"  # + name: where each entry's rows of a ragged field begin and end
+# + name of a ragged field: where each entry begins and ends, and what its shape is
+OFFSETS, SHAPES = "__offsets__:", "__shapes__:"
 FILES = "files"  # where digests of files are remembered
 SHARD_BYTES, SHARD_SECONDS = 256 * 2**20, 60.0  # a kill loses at most this much work
 
@@ -106,14 +107,19 @@ class Store:
     def column(self, keys: np.ndarray, name: str) -> np.ndarray:
         """A field of fixed shape of many entries, (N, ...); zeros where there is no entry."""
         at = self.positions(keys)
+        there = np.flatnonzero(at >= 0)
+        if not len(there):
+            return np.zeros((len(keys), 16), np.uint8)
+        there = there[np.argsort(self._shards[at[there]], kind="stable")]
+        numbers, starts = np.unique(self._shards[at[there]], return_index=True)
         found: np.ndarray | None = None
-        for number in np.unique(self._shards[at[at >= 0]]):
+        for number, here in zip(numbers, np.split(there, starts[1:]), strict=True):
             values = _shard(self.paths[number]).get_tensor(name).numpy()
             if found is None:
                 found = np.zeros((len(keys), *values.shape[1:]), values.dtype)
-            here = np.flatnonzero((at >= 0) & (self._shards[at] == number))
             found[here] = values[self._rows[at[here]]]
-        return np.zeros((len(keys), 16), np.uint8) if found is None else found
+        assert found is not None
+        return found
 
     def missing(self, keys: np.ndarray) -> np.ndarray:
         """Which of the keys (N, 16) have no entry: indices, the first of each distinct key."""
@@ -134,11 +140,14 @@ class Store:
         file, row = _shard(self.paths[self._shards[at]]), int(self._rows[at])
         found = {}
         for name in file.keys():  # noqa: SIM118  (a file, not a mapping)
-            if name == KEYS or name.startswith(OFFSETS):
+            if name == KEYS or name.startswith((OFFSETS, SHAPES)):
                 continue
             if OFFSETS + name in file.keys():  # noqa: SIM118
                 begin, end = file.get_slice(OFFSETS + name)[row : row + 2].tolist()
                 found[name] = file.get_slice(name)[begin:end]
+                if SHAPES + name in file.keys():  # noqa: SIM118
+                    shape = file.get_slice(SHAPES + name)[row].tolist()
+                    found[name] = found[name].reshape(shape)
             else:
                 found[name] = file.get_slice(name)[row]
         return found
@@ -149,7 +158,7 @@ class Store:
 
 
 class Writer:
-    """Collects entries and writes them as shards; fields named in `ragged` may differ in length."""
+    """Collects entries and writes them as shards; fields named in `ragged` may differ in shape."""
 
     def __init__(self, folder: Path, ragged: tuple[str, ...] = ()):
         self.folder, self.ragged = folder, ragged
@@ -173,9 +182,10 @@ class Writer:
             for name in self._rows[0]:
                 values = [row[name] for row in self._rows]
                 if name in self.ragged:
-                    lengths = torch.tensor([0, *(len(value) for value in values)])
-                    tensors[OFFSETS + name] = lengths.cumsum(0)
-                    tensors[name] = torch.cat(values)
+                    ends = torch.tensor([0, *(value.numel() for value in values)]).cumsum(0)
+                    tensors[OFFSETS + name] = ends
+                    tensors[SHAPES + name] = torch.tensor([value.shape for value in values])
+                    tensors[name] = torch.cat([value.flatten() for value in values])
                 else:
                     tensors[name] = torch.stack(values)
             self._write(tensors)

@@ -197,6 +197,10 @@ class DecoderConfig(TrainConfig):
     --learning_rate 1e-5 --max_train_steps 2000 --output_dir runs/decoder
     """
 
+    bucket: bool = False
+    """Crop each picture to the nearest of several shapes of about the square's area, not to the
+    square itself; each optimizer step is of one shape."""
+
     @property
     def role(self) -> str:
         """ "decoder"."""

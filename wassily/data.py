@@ -290,21 +290,24 @@ def _load_table(name: str, config_name: str | None, cache_dir: str | None) -> da
 # ---------------------------------------------------------------- checks
 
 
-def unreadable(source: Pictures, indices: range, on_done: Callable[[], Any]) -> dict[int, str]:
-    """Open every picture among `indices`; index -> "name: reason" of those that cannot be read."""
+def opened(
+    source: Pictures, indices: range, on_done: Callable[[], Any]
+) -> dict[int, tuple[int, int] | str]:
+    """Open every picture among `indices`; index -> (width, height), or "name: reason" of one that
+    cannot be read.
+    """
 
-    def look(index: int) -> tuple[int, str | None]:
+    def look(index: int) -> tuple[int, int] | str:
         record = source[index]
         try:
-            pictures.open_rgb(record.image)
+            return pictures.open_rgb(record.image).size
         except pictures.BadPicture as error:
-            return index, f"{record.name}: {error}"
+            return f"{record.name}: {error}"
         finally:
             on_done()
-        return index, None
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return {index: reason for index, reason in pool.map(look, indices) if reason}
+        return dict(zip(indices, pool.map(look, indices), strict=True))
 
 
 def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:

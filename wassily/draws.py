@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES = range(6)
+ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS = range(7)
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -23,9 +23,15 @@ def fresh_seed() -> int:
     return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
 
 
-def order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The permutation of `count` examples that `epoch` walks through, shape (count,)."""
-    return _generator(seed, ORDER, epoch).permutation(count)
+def order(seed: int, epoch: int, count: int, bucket: int = 0) -> np.ndarray:
+    """The permutation of a bucket's `count` examples that `epoch` walks through, shape (count,)."""
+    # A key of its own for every bucket but the first, which is the only one of most runs.
+    return _generator(seed, ORDER, epoch, *([bucket] if bucket else [])).permutation(count)
+
+
+def turns(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order in which the `count` steps of an epoch's buckets come, shape (count,)."""
+    return _generator(seed, TURNS, epoch).permutation(count)
 
 
 def subset(seed: int, count: int, keep: int) -> list[int]:

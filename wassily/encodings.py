@@ -44,7 +44,7 @@ class Encoding:
     prepare: Callable[[Any], Tensor]
     load: Callable[[], Encode]
     batch: int
-    ragged: tuple[str, ...] = ()
+    ragged: tuple[str, ...] = ()  # fields of which each row has a shape of its own
 
     def folder(self, root: Path) -> Path:
         """Where its shards lie."""
@@ -68,6 +68,29 @@ def mirrored(contents: np.ndarray) -> np.ndarray:
     return keys
 
 
+def size_encoding() -> Encoding:
+    """Pictures -> `size` (2,), width and height: noted when a picture is opened for another."""
+
+    def load() -> Encode:
+        return lambda sizes: [{"size": size} for size in sizes]
+
+    return Encoding(
+        name="size",
+        space="px",
+        reads="picture",
+        prepare=lambda picture: torch.tensor(picture.size, dtype=torch.int32),
+        load=load,
+        batch=1,
+    )
+
+
+def known_sizes(contents: np.ndarray, root: Path) -> np.ndarray:
+    """Width and height of pictures that were filled with `size_encoding`, (N, 2)."""
+    folder = size_encoding().folder(root)
+    cache.mark_used(folder)
+    return cache.Store(folder).column(contents, "size")
+
+
 def caption_key(caption: str) -> bytes:
     """The key of a caption: its text."""
     return cache.digest(caption.encode("utf-8", "surrogatepass"))
@@ -78,26 +101,30 @@ def caption_key(caption: str) -> bytes:
 
 @dataclass
 class _Bench:
-    """One encoding at work: its encoder, what waits for a full batch, and the writer."""
+    """One encoding at work: its encoder, what waits for a full batch of its shape, the writer."""
 
     encoding: Encoding
     writer: cache.Writer
     encode: Encode | None = None
-    waiting: list[tuple[bytes, Tensor]] = field(default_factory=list)
+    waiting: dict[torch.Size, list[tuple[bytes, Tensor]]] = field(default_factory=dict)
 
     def take(self, key: bytes, item: Tensor) -> None:
-        self.waiting.append((key, item))
-        if len(self.waiting) == self.encoding.batch:
-            self.work()
+        alike = self.waiting.setdefault(item.shape, [])
+        alike.append((key, item))
+        if len(alike) == self.encoding.batch:
+            self.work(item.shape)
 
-    def work(self) -> None:
-        if not self.waiting:
-            return
+    def work(self, shape: torch.Size) -> None:
         self.encode = self.encode or self.encoding.load()
-        rows = encode_fixed(self.encode, [item for _, item in self.waiting], self.encoding.batch)
-        for (key, _), row in zip(self.waiting, rows, strict=True):
+        alike = self.waiting.pop(shape)
+        rows = encode_fixed(self.encode, [item for _, item in alike], self.encoding.batch)
+        for (key, _), row in zip(alike, rows, strict=True):
             self.writer.add(key, row)
-        self.waiting = []
+
+    def finish(self) -> None:
+        for shape in list(self.waiting):
+            self.work(shape)
+        self.writer.flush()
 
 
 @dataclass(frozen=True)
@@ -199,8 +226,7 @@ def _fill_pictures(
                     benches[name].take(key, item)
             bar.advance()
     for bench in benches.values():
-        bench.work()
-        bench.writer.flush()
+        bench.finish()
     runtime.wait()
     return _with_twins(runtime.gathered(bad), contents, source)
 
@@ -252,8 +278,7 @@ def _fill_captions(
             for index in mine:
                 bench.take(keys[index].tobytes(), encoding.prepare(captions[index]))
                 bar.advance()
-        bench.work()
-        bench.writer.flush()
+        bench.finish()
         runtime.wait()
 
 

@@ -85,17 +85,20 @@ def mirror(picture: Image.Image) -> Image.Image:
     return ImageOps.mirror(picture)
 
 
-def square_pixels(picture: Image.Image, side: int) -> Tensor:
-    """The centre square, resized bicubically: (3, side, side) fp32 in [-1, 1].
+def centre_pixels(picture: Image.Image, width: int, height: int) -> Tensor:
+    """The largest centre crop of a shape, resized bicubically: (3, height, width) fp32 in [-1, 1].
 
-    The crop box and the resampling are those of the training guide's decoder, to the last bit.
+    For a square, crop box and resampling are those of the training guide's decoder, to the last
+    bit.
     """
-    width, height = picture.size
-    edge = min(width, height)
-    box = ((width - edge) / 2, (height - edge) / 2, (width + edge) / 2, (height + edge) / 2)
+    whole, tall = picture.size
+    across = min(whole, tall * width / height)
+    down = min(tall, whole * height / width)
+    box = ((whole - across) / 2, (tall - down) / 2, (whole + across) / 2, (tall + down) / 2)
     # crop() rounds the box itself; reducing_gap=1 lets large pictures shrink in two cheap steps.
-    square = picture.crop(box).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=1)
-    values = np.asarray(square).astype(np.float32) / 127.5 - 1
+    size = (width, height)
+    cropped = picture.crop(box).resize(size, Image.Resampling.BICUBIC, reducing_gap=1)
+    values = np.asarray(cropped).astype(np.float32) / 127.5 - 1
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 

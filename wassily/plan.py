@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from wassily import adapt, memory, models, presets, recipes
+from wassily import adapt, memory, models, presets, recipes, sizes
 from wassily.config import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
@@ -64,13 +64,13 @@ def estimate(
         trained = list(adapt.trained_parameters(kit.net).values())
         encoders = _encoders(config, repositories, DTYPES[precision])
         standing = Kinds({"weights": memory.bytes_of(kit.net.parameters())})
-        standing["optimizer state"] = recipes.state_bytes(config, trained)
+        standing["optimizer state"] = sizes.state_bytes(config, trained)
         standing["EMA"] = 4 * sum(p.numel() for p in trained) if config.use_ema else 0
         batch = config.train_batch_size * (config.gradient_accumulation_steps if fused else 1)
         kit.objective.train()
         passed = memory.step(
             kit.objective,
-            *recipes.blank_batch(config, kit, batch),
+            *sizes.blank_batch(config, kit, batch),
             reduced=precision != "no",
             held=config.gradient_accumulation_steps > 1 and not fused,
             release=config.gradient_release,
@@ -81,14 +81,14 @@ def estimate(
     if not config.no_cache:
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
-    example = recipes.bytes_per_example(config, kit, CAPTION, size)
+    example = sizes.bytes_per_example(config, kit, CAPTION, size)
     return Estimate(moments, standing.total(), 0 if config.no_cache else example)
 
 
 def _encoders(config: TrainConfig, repositories: dict[str, str], dtype: torch.dtype) -> Kinds:
     load = functools.partial(models.skeleton, dtype=dtype, cache_dir=config.cache_dir)
     most = Kinds()
-    for together in recipes.blank_passes(config, repositories, load):
+    for together in sizes.blank_passes(config, repositories, load):
         kinds = Kinds()
         for network, run in together:
             kinds["encoders"] += memory.bytes_of(network.parameters())

@@ -6,26 +6,26 @@ The only place that knows prior and decoder apart.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wassily import (
+    buckets,
     cache,
     data,
     draws,
     encode,
     encodings,
-    memory,
     models,
     objectives,
-    optim,
     pictures,
+    stream,
 )
 from wassily import config as configs
 from wassily import runtime as runtimes
@@ -46,11 +46,11 @@ Load = Callable[..., Any]  # as models.load
 
 @dataclass(frozen=True)
 class Kit:
-    """What one network brings to the loop."""
+    """What one network brings to the loop; `noise_shape` is of a picture of (width, height)."""
 
     net: nn.Module
     objective: nn.Module
-    noise_shape: tuple[int, ...]
+    noise_shape: Callable[[buckets.Size], tuple[int, ...]]
 
 
 def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
@@ -58,7 +58,7 @@ def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: L
     net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
     alpha_bars, recompute = models.prior_alpha_bars(), config.gradient_checkpointing
     objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
-    return Kit(net, objective, (net.config.embedding_dim,))
+    return Kit(net, objective, lambda size: (net.config.embedding_dim,))
 
 
 def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], load: Load) -> Kit:
@@ -67,12 +67,13 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     net = load("unet", repository, cache_dir=config.cache_dir)
     _channels_last(net)
     scheduler = load("scheduler", repository, cache_dir=config.cache_dir)
-    side = latent_side(config, repository)
+    factor = latent_factor(config, repository)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
     prediction = scheduler.config.prediction_type
     objective = objectives.Decoder(net, scheduler.alphas_cumprod, prediction, config.snr_gamma)
-    return Kit(net, objective, (net.config.in_channels, side, side))
+    channels = net.config.in_channels
+    return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
 
 
 def _channels_last(net: nn.Module) -> None:
@@ -90,13 +91,38 @@ def make_kit(config: TrainConfig, repositories: dict[str, str], load: Load = mod
     return decoder_kit(config, repositories, load)
 
 
-def latent_side(config: TrainConfig, repository: str) -> int:
-    """Side of the latents at the configured resolution. Raises UserError if it does not divide."""
-    blocks = models.load_config("movq", repository, config.cache_dir)["block_out_channels"]
-    factor = 2 ** (len(blocks) - 1)
+def latent_factor(config: TrainConfig, repository: str) -> int:
+    """Pixels to a latent. Raises UserError if the configured resolution is no multiple of it."""
+    factor = halved("movq", config, repository)
     if config.resolution % factor:
         raise UserError(f"--resolution: {config.resolution} is not a multiple of {factor}")
-    return config.resolution // factor
+    return factor
+
+
+def halved(role: str, config: TrainConfig, repository: str) -> int:
+    """How many times smaller than its input the smallest map in a network of blocks is."""
+    blocks = models.load_config(role, repository, config.cache_dir)["block_out_channels"]
+    return 2 ** (len(blocks) - 1)
+
+
+def bucketed(config: TrainConfig) -> bool:
+    """Whether the pictures of a run have several shapes."""
+    return isinstance(config, configs.DecoderConfig) and config.bucket
+
+
+def crop_shapes(config: TrainConfig, repository: str) -> list[buckets.Size]:
+    """The shapes that pictures are cropped to: the square, or the buckets around it.
+
+    Their sides are multiples of what MoVQ and decoder halve together, 64 px for the real ones.
+    Raises UserError if the resolution is none.
+    """
+    side = config.resolution
+    if not bucketed(config):
+        return [(side, side)]
+    step = halved("movq", config, repository) * halved("unet", config, repository)
+    if side % step:
+        raise UserError(f"--bucket: --resolution {side} is not a multiple of {step}")
+    return buckets.shapes(side, step)
 
 
 def use_xformers(net: Any, runtime: Runtime) -> None:
@@ -111,58 +137,6 @@ def use_xformers(net: Any, runtime: Runtime) -> None:
     net.enable_xformers_memory_efficient_attention()
 
 
-# ---------------------------------------------------------------- their sizes
-
-
-def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tensor, Tensor]:
-    """A batch, noise and timesteps of `count` examples, of the right shapes; captions are long."""
-    net: Any = kit.net.config
-    noise, t = torch.zeros(count, *kit.noise_shape), torch.zeros(count, dtype=torch.int64)
-    if isinstance(config, configs.DecoderConfig):
-        embeds = torch.zeros(count, net.encoder_hid_dim)
-        return {"latents": torch.zeros_like(noise), "image_embeds": embeds}, noise, t
-    width, tokens = net.embedding_dim, net.num_embeddings
-    batch = {
-        "image_embeds": torch.zeros(count, width),
-        "text_embeds": torch.zeros(count, width),
-        "text_states": torch.zeros(count, tokens, width),
-        "text_mask": torch.ones(count, tokens, dtype=torch.bool),
-    }
-    return batch, noise, t
-
-
-Pass = tuple[nn.Module, Callable[[], Any]]  # a frozen network, and one batch through it
-
-
-def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) -> list[list[Pass]]:
-    """The frozen networks that encode, those together that are in memory together."""
-    image = load("image_encoder", repositories["prior"])
-    side = image.config.image_size
-    first = (image, lambda: encode.image(image, torch.zeros(PICTURE_BATCH, 3, side, side)))
-    if isinstance(config, configs.DecoderConfig):
-        movq, side_in = load("movq", repositories["decoder"]), config.resolution
-        pixels = (PICTURE_BATCH, 3, side_in, side_in)
-        return [[first, (movq, lambda: encode.latents(movq, torch.zeros(pixels)))]]
-    text = load("text_encoder", repositories["prior"])
-    tokens = text.config.max_position_embeddings
-    ids = (CAPTION_BATCH, tokens)
-    run = (text, lambda: encode.text(text, torch.zeros(ids, dtype=torch.int64), tokens))
-    return [[first], [run]]
-
-
-def state_bytes(config: TrainConfig, trained: list[nn.Parameter]) -> int:
-    """What the optimizer keeps for a trained list."""
-    return memory.state_bytes(optim.name(config), trained)
-
-
-def bytes_per_example(config: TrainConfig, kit: Kit, tokens: int, size: int) -> int:
-    """What the cache keeps of one example, in numbers of `size` bytes; a caption has `tokens`."""
-    if isinstance(config, configs.DecoderConfig):
-        net: Any = kit.net.config
-        return int(size * (math.prod(kit.noise_shape) + net.encoder_hid_dim))
-    return size * (2 + tokens) * kit.noise_shape[0]
-
-
 # ---------------------------------------------------------------- the encodings
 
 
@@ -175,6 +149,12 @@ def tokens(caption: str, *, tokenizer: Any) -> Tensor:
     """A caption as the text encoder's input: ids and mask, (2, N)."""
     found = tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt")
     return torch.cat([found.input_ids, found.attention_mask])
+
+
+def cropped_pixels(picture: Any, *, shapes: list[buckets.Size]) -> Tensor:
+    """A picture as the MoVQ's input, (3, H, W), in the shape that loses the fewest pixels of it."""
+    number = buckets.nearest(np.array([picture.size]), shapes)[0]
+    return pictures.centre_pixels(picture, *shapes[number])
 
 
 @dataclass(frozen=True)
@@ -235,8 +215,14 @@ def image_encoding(frozen: Frozen) -> Encoding:
 
 
 def latents_encoding(frozen: Frozen) -> Encoding:
-    """Pictures -> `latents` (C, H/f, W/f) of the centre square, by the MoVQ."""
-    side = frozen.config.resolution
+    """Pictures -> `latents` (C, H/f, W/f) of their centre, by the MoVQ.
+
+    A picture's shape follows from its bytes and from all shapes that there are, so the key of the
+    bytes in a space of those shapes says it all.
+    """
+    config, several = frozen.config, bucketed(frozen.config)
+    shapes = crop_shapes(config, frozen.repositories["decoder"])
+    crop = ("buckets", str(shapes)) if several else ("centre square", config.resolution)
 
     def load() -> encodings.Encode:
         movq, dtype = frozen.load("movq"), frozen.runtime.weight_dtype
@@ -248,11 +234,12 @@ def latents_encoding(frozen: Frozen) -> Encoding:
 
     return Encoding(
         name="latents",
-        space=frozen.space("movq", also=("centre square", side, PICTURE_BATCH)),
+        space=frozen.space("movq", also=(*crop, PICTURE_BATCH)),
         reads="picture",
-        prepare=functools.partial(pictures.square_pixels, side=side),
+        prepare=functools.partial(cropped_pixels, shapes=shapes),
         load=load,
         batch=PICTURE_BATCH,
+        ragged=("latents",) if several else (),
     )
 
 
@@ -325,9 +312,10 @@ def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pi
 
 @dataclass(frozen=True)
 class Reading:
-    """How examples come: the readable source, `fetch` of one of them, and rows to a batch."""
+    """How examples come: the readable source and its buckets, `fetch` of one, rows to a batch."""
 
     source: data.Pictures
+    buckets: buckets.Buckets
     fetch: Callable[[int, int, int], Row]
     collate: Callable[[list[Row]], Any]
     finish: Callable[[Any], Batch]
@@ -342,15 +330,32 @@ def make_reading(
     if config.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with runtimes.progress("checking pictures", len(mine), runtime.main, "picture") as bar:
-            bad = runtime.gathered(data.unreadable(source, mine, bar.advance))
-        source, _ = readable(source, bad, config, runtime)
+            found = runtime.gathered(data.opened(source, mine, bar.advance))
+        bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
+        source, kept = readable(source, bad, config, runtime)
+        shaped = in_buckets(frozen, len(source), lambda: np.array([found[i] for i in kept]))
         live = encodings.Live(wanted, source, choice)
         # Rows travel as they are: the encoders are in this process, not in a reader's.
-        return Reading(source, live, list, lambda rows: encodings.collate(live.encode(rows)))
-    filled = encodings.fill(wanted, source, frozen.root, runtime, flips=config.random_flip)
+        return Reading(
+            source, shaped, live, list, lambda rows: encodings.collate(live.encode(rows))
+        )
+    noted = [encodings.size_encoding()] if bucketed(config) else []
+    filled = encodings.fill(
+        [*noted, *wanted], source, frozen.root, runtime, flips=config.random_flip
+    )
     source, kept = readable(source, filled.bad, config, runtime)
-    cached = encodings.Cached(wanted, source, filled.contents[kept], frozen.root, choice)
-    return Reading(source, cached, encodings.collate, lambda batch: batch)
+    contents = filled.contents[kept]
+    shaped = in_buckets(frozen, len(source), lambda: encodings.known_sizes(contents, frozen.root))
+    cached = encodings.Cached(wanted, source, contents, frozen.root, choice)
+    return Reading(source, shaped, cached, encodings.collate, lambda batch: batch)
+
+
+def in_buckets(frozen: Frozen, count: int, sizes: Callable[[], np.ndarray]) -> buckets.Buckets:
+    """The pictures by the shape of their crop; `sizes` gives (count, 2), and is asked if needed."""
+    shapes = crop_shapes(frozen.config, frozen.repositories["decoder"])
+    if not bucketed(frozen.config):
+        return buckets.Buckets(shapes, np.zeros(count, np.int64))
+    return buckets.sorted_into(sizes(), shapes)
 
 
 def readable(
@@ -373,6 +378,16 @@ def readable(
     if not kept:
         raise UserError("no picture can be read")
     return source.select(kept), kept
+
+
+def make_examples(reading: Reading, kit: Kit, seed: int) -> stream.Examples:
+    """What the loader reads: each example with noise in the shape of its bucket, and a timestep."""
+
+    def noise_shape(index: int) -> tuple[int, ...]:
+        return kit.noise_shape(reading.buckets.shape(index))
+
+    timesteps = len(kit.objective.alpha_bars)  # type: ignore[arg-type]
+    return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 
 def batches(reading: Reading, loader: Any, runtime: Runtime) -> Iterator[Batch]:

@@ -212,6 +212,7 @@ class Run:
             "precision": self.runtime.precision,
             "seed": self.seed,
             "resolution": config.resolution if config.role == "decoder" else None,
+            "bucket": recipes.bucketed(config) or None,
             "random_flip": config.random_flip,
             "use_ema": config.use_ema,
             "optimizer": optim.described(config),
@@ -254,6 +255,8 @@ class Run:
             f"{runtime.world} process(es), {self.stop} steps = "
             f"{self.stop * self.split.global_batch / len(self.source):.1f} epochs"
         )
+        for line in self.reading.buckets.described(self.split.global_batch):
+            say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         if config.role == "prior":
             tokenizer = models.load(
@@ -276,13 +279,9 @@ class Run:
     def train(self) -> None:
         """The loop."""
         config, runtime = self.config, self.runtime
-        examples = stream.Examples(
-            self.reading.fetch,
-            self.seed,
-            self.kit.noise_shape,
-            len(self.kit.objective.alpha_bars),  # type: ignore[arg-type]
-        )
-        keys = stream.keys(self.seed, len(self.source), self.split, self.start)
+        examples = recipes.make_examples(self.reading, self.kit, self.seed)
+        members = self.reading.buckets.members()
+        keys = stream.keys(self.seed, members, self.split, self.start)
         pin = runtime.device.type == "cuda"
         workers, collate = config.dataloader_num_workers, self.reading.collate
         loader = stream.loader(examples, keys, collate, workers, pin)

@@ -162,7 +162,7 @@ class Runtime:
             return whole
         return [*whole, slice(self.accelerator.local_process_index, None, local)]
 
-    def gathered(self, found: dict[int, str]) -> dict[int, str]:
+    def gathered(self, found: dict[int, Any]) -> dict[int, Any]:
         """The union of what each process found."""
         parts = accelerate.utils.gather_object([found]) if self.world > 1 else [found]
         return {key: value for part in parts for key, value in part.items()}
