@@ -25,6 +25,20 @@ ASIDE = ".writing-"
 FORMAT = 1  # of the state file
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
+# What may change at a resume, and is said: it changes the numbers, not what the state means.
+REMARKED = (
+    "learning_rate",
+    "lr_scheduler",
+    "lr_warmup_steps",
+    "snr_gamma",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_weight_decay",
+    "adam_epsilon",
+    "fuse_accumulation",
+)
+
 
 # ---------------------------------------------------------------- whole folders
 
@@ -273,6 +287,8 @@ def check_state(folder: Path, state: Mapping[str, Any]) -> None:
         total, steps = state["pending_loss"]
         if type(total) is not float or type(steps) is not int:
             raise TypeError(f"pending_loss is {state['pending_loss']!r:.40}")
+        if type(state["fused"]) is not bool:
+            raise TypeError(f"fused is {state['fused']!r:.40}")
         if not isinstance(state["scaler"], (dict, type(None))):
             raise TypeError(f"scaler is {state['scaler']!r:.40}")
     except (ValueError, KeyError, TypeError) as error:
@@ -288,6 +304,12 @@ def check_signature(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
                 f"and is {value!r} now; repeat the command that made it, or name another "
                 "--output_dir"
             )
+
+
+def changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each remarkable setting that is not what it was."""
+    names = [name for name in REMARKED if saved.get(name) != now[name]]
+    return [f"changed since the checkpoint: {n} {saved.get(n)} -> {now[n]}" for n in names]
 
 
 # ---------------------------------------------------------------- export

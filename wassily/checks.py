@@ -75,7 +75,7 @@ def _check_source(config: Any) -> None:
     )
     named, folder = config.dataset_name, config.train_data_dir
     require(
-        bool(named or folder),
+        bool(named or folder) or not config.needs_pictures,
         "no pictures named: give --train_data_dir FOLDER or --dataset_name NAME",
     )
     require(

@@ -19,6 +19,8 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   demo            train both networks a little, offline, and draw before and after
   train prior     teach the prior: from a caption to an image embedding
   train decoder   teach the decoder: from an image embedding to a picture
+  plan prior      tell what a training would take: memory, disk, steps, time;
+  plan decoder    and which flags fit a GPU
   generate        draw pictures from prompts
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
@@ -39,6 +41,8 @@ On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
 VERBS = {
     ("train", "prior"): ("PriorConfig", "wassily.run:train"),
     ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
+    ("plan", "prior"): ("PriorPlan", "wassily.plan:plan"),
+    ("plan", "decoder"): ("DecoderPlan", "wassily.plan:plan"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
@@ -60,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         if words[0] in ("--version", "-V"):
             print(f"wassily {__version__}")
             return 0
-        if words[0] in ("train", "cache") and words[1:2] in (["-h"], ["--help"]):
+        if words[0] in ("train", "plan", "cache") and words[1:2] in (["-h"], ["--help"]):
             print(HELP, end="")
             return 0
         verb, rest = _verb(words)
@@ -92,16 +96,17 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
             return verb, words[len(verb) :]
     if words[0] == "cache":
         raise UserError("cache needs what to do: `wassily cache build prior`, `cache info`, ...")
-    if words[0] == "train":
+    if words[0] in ("train", "plan"):
         got = f"not {words[1]!r}" if len(words) > 1 else "none was given"
-        raise UserError(f"train needs the network: `wassily train prior` or `decoder` ({got})")
+        first = words[0]
+        raise UserError(f"{first} needs the network: `wassily {first} prior` or `decoder` ({got})")
     names = sorted({verb[0] for verb in VERBS})
     hint = did_you_mean(words[0], names)
     raise UserError(f"no command {words[0]!r}{hint} (there are: {', '.join(names)})")
 
 
 def parse(class_name: str, words: list[str], prog: str) -> Any:
-    """The config of a command: defaults, then the file of `--config`, then the flags.
+    """The config of a command: defaults, then the preset, the file of `--config`, the flags.
 
     Raises UserError for bad values; tyro itself exits with code 2 on an unknown flag, naming the
     nearest one.
@@ -113,16 +118,37 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     cls = getattr(config, class_name)
     words, file = _take_config_file(words)
     _check_words(words)
-    default = _from_file(cls, file) if file is not None else None
-    on = {name for name, value in (default or {}).items() if value is True}
-    # A switch that the file turns on already: saying so again changes nothing.
+    default = _from_file(cls, file) if file is not None else {}
+    default = _preset(cls, words, default) | default
+    on = {name for name, value in default.items() if value is True}
+    # A switch that the file or the preset turns on already: saying so again changes nothing.
     words = [word for word in words if _flag(word) not in on]
     # Contradictions are judged once, on the whole: tyro builds from a bag of defaults, not from a
     # config.
-    fields = {f.name: f.default for f in dataclasses.fields(cls)} | (default or {})
+    fields = {f.name: f.default for f in dataclasses.fields(cls)} | default
     bare = _unchecked(cls, fields)
     flags = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(cls, prog=prog, args=words, default=bare, use_underscores=True, config=flags)
+
+
+def _preset(cls: type, words: list[str], file: dict[str, Any]) -> dict[str, Any]:
+    """The values of the preset that is named by flag or file; none for one that is not known."""
+    from wassily.presets import PRESETS
+
+    named = file.get("preset")
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if _flag(word) == "preset":
+            named = word.partition("=")[2] if "=" in word else following
+    network = next((n for n in PRESETS if cls.__name__.lower().startswith(n)), None)
+    if network is None or named is None:
+        return {}
+    known = PRESETS[network]
+    if named == "8gb" and named not in known:
+        least = list(known)[-1]
+        raise UserError(
+            f"--preset {named}: nothing trains the whole {network} in that, the least is {least}"
+        )
+    return dict(known.get(named, {}))  # an unknown name is refused with the flags
 
 
 def _flag(word: str) -> str | None:

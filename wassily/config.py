@@ -7,7 +7,7 @@ those of the Kandinsky 2.2 training guide; what is new here says so by being abs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -21,6 +21,7 @@ Schedule = Literal[
 ]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "trackio", "mlflow", "all", "none"]
+Preset = Literal["8gb", "12gb", "16gb", "24gb", "80gb"]
 TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
 
 PRIOR = "kandinsky-community/kandinsky-2-2-prior"
@@ -30,6 +31,8 @@ DECODER = "kandinsky-community/kandinsky-2-2-decoder"
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What both trainings share."""
+
+    needs_pictures: ClassVar[bool] = True
 
     pretrained_decoder_model_name_or_path: str = DECODER
     """Decoder to start from: a hub name, a local pipeline folder, or mini."""
@@ -68,12 +71,16 @@ class TrainConfig:
     checkpoints_total_limit: int | None = None
     """Keep only so many checkpoints; the oldest goes once a new one stands."""
 
+    preset: Preset | None = None
+    """Set flags with which a full fine-tune fits such a GPU; those you give win over it."""
     resolution: int = 512
     """Side of the square the decoder learns, in pixels; both networks' samples are drawn at it."""
     train_batch_size: int = 1
     """Pictures per process and micro-batch."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
+    fuse_accumulation: Literal["auto", "on", "off"] = "auto"
+    """Run a step's micro-batches as one batch, the same mathematics; auto: where memory allows."""
     num_train_epochs: int = 100
     """Passes over the data, if --max_train_steps is not given."""
     max_train_steps: int | None = None
@@ -198,6 +205,43 @@ class DecoderConfig(TrainConfig):
     def role(self) -> str:
         """ "decoder"."""
         return "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """What a plan is told besides the flags of the training."""
+
+    needs_pictures: ClassVar[bool] = False
+
+    gpu_memory: float | None = None
+    """Memory of the GPU in GB; that of this machine's GPU if unset."""
+    pictures: int | None = None
+    """How many pictures there will be, if none are named."""
+    pictures_per_second: float | None = None
+    """Pictures a second, as a run shows them: tells the time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+        at_least(self, 1, "pictures")
+        for name in ("gpu_memory", "pictures_per_second"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"--{name}: {value} is not above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorPlan(_Planned, PriorConfig):
+    """Tell what a training of the prior takes, before it: memory, disk, steps, time.
+
+    Example: wassily plan prior --gpu_memory 12 --train_batch_size 8 --pictures 1000
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderPlan(_Planned, DecoderConfig):
+    """Tell what a training of the decoder takes, before it: memory, disk, steps, time.
+
+    Example: wassily plan decoder --gpu_memory 12 --resolution 768 --pictures 1000
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,12 @@ import torch
 import transformers
 from torch import nn
 
+from wassily import config as configs
 from wassily import hub
 from wassily.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
+RELEASED = Path(__file__).parent / "kandinsky22.json"  # configurations of the released model
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ def resolve(name: str, home: str) -> str:
     return name
 
 
+def repositories(prior: str, decoder: str) -> dict[str, str]:
+    """Home -> the folder or hub name behind each of two model names. Raises UserError."""
+    return {"prior": resolve(prior, "prior"), "decoder": resolve(decoder, "decoder")}
+
+
 def _check_pipeline_folder(path: Path, home: str) -> None:
     wanted = TRAINED[home]
     if (path / wanted / "config.json").is_file():
@@ -119,12 +126,45 @@ def load(
 
 
 def load_config(role: str, repository: str, cache_dir: str | None = None) -> dict[str, Any]:
-    """A diffusers part's configuration, without its weights. Raises UserError."""
-    part = PARTS[role]
+    """A network's or scheduler's configuration, without its weights; the released model's is known
+    without a network. Raises UserError.
+    """
+    part, kind = PARTS[role], PARTS[role].kind
+    if repository in (configs.PRIOR, configs.DECODER):
+        known = json.loads(RELEASED.read_text(encoding="utf-8"))
+        return dict(known[role])
     try:
-        return part.kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
+        if issubclass(kind, transformers.PreTrainedModel):
+            options = {"subfolder": part.folder, "cache_dir": cache_dir}
+            found, _ = kind.config_class.get_config_dict(repository, **options)  # type: ignore[attr-defined]
+            return dict(found)
+        return kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
     except Exception as error:
         raise _not_loaded(repository, part.folder, error) from error
+
+
+def skeleton(
+    role: str,
+    repository: str,
+    dtype: torch.dtype = torch.float32,
+    cache_dir: str | None = None,
+) -> Any:
+    """A part as `load` gives it, from its configuration alone: on fake tensors it takes no memory.
+
+    Raises UserError.
+    """
+    kind: Any = PARTS[role].kind
+    config = load_config(role, repository, cache_dir)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # a fake network cannot be converted afterwards
+    try:
+        if issubclass(kind, transformers.PreTrainedModel):
+            built: Any = kind(kind.config_class.from_dict(config))
+        else:
+            built = kind.from_config(config)
+    finally:
+        torch.set_default_dtype(usual)
+    return built.eval().requires_grad_(False) if isinstance(built, nn.Module) else built
 
 
 def _not_loaded(repository: str, folder: str, error: Exception) -> UserError:

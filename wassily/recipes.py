@@ -41,6 +41,9 @@ PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of t
 # ---------------------------------------------------------------- the networks
 
 
+Load = Callable[..., Any]  # as models.load
+
+
 @dataclass(frozen=True)
 class Kit:
     """What one network brings to the loop; `noise_shape` is of a picture of (width, height)."""
@@ -50,20 +53,20 @@ class Kit:
     noise_shape: Callable[[buckets.Size], tuple[int, ...]]
 
 
-def prior_kit(config: configs.PriorConfig, repositories: dict[str, str]) -> Kit:
+def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The prior and its objective."""
-    net = models.load("prior", repositories["prior"], cache_dir=config.cache_dir)
+    net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
     alpha_bars, recompute = models.prior_alpha_bars(), config.gradient_checkpointing
     objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
     return Kit(net, objective, lambda size: (net.config.embedding_dim,))
 
 
-def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> Kit:
+def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The decoder and its objective, on the noise schedule of its repository."""
     repository = repositories["decoder"]
-    net = models.load("unet", repository, cache_dir=config.cache_dir)
-    net.to(memory_format=torch.channels_last)  # as its convolutions read; the same numbers
-    scheduler = models.load("scheduler", repository, cache_dir=config.cache_dir)
+    net = load("unet", repository, cache_dir=config.cache_dir)
+    _channels_last(net)
+    scheduler = load("scheduler", repository, cache_dir=config.cache_dir)
     factor = latent_factor(config, repository)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
@@ -73,12 +76,19 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str]) -> 
     return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
 
 
-def make_kit(config: TrainConfig, repositories: dict[str, str]) -> Kit:
-    """The kit of the network that a config trains."""
+def _channels_last(net: nn.Module) -> None:
+    """Weights as convolutions read them; the same numbers."""
+    for weight in net.parameters():
+        if weight.ndim == 4:  # one by one: as a whole, a fake network cannot be moved
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def make_kit(config: TrainConfig, repositories: dict[str, str], load: Load = models.load) -> Kit:
+    """The kit of the network that a config trains, its parts by `load` (or `models.skeleton`)."""
     if isinstance(config, configs.PriorConfig):
-        return prior_kit(config, repositories)
+        return prior_kit(config, repositories, load)
     assert isinstance(config, configs.DecoderConfig)
-    return decoder_kit(config, repositories)
+    return decoder_kit(config, repositories, load)
 
 
 def latent_factor(config: TrainConfig, repository: str) -> int:

@@ -20,6 +20,7 @@ from wassily import (
     hub,
     models,
     optim,
+    plan,
     recipes,
     schema,
     stream,
@@ -34,19 +35,6 @@ from wassily.results import Results
 from wassily.runtime import Runtime
 from wassily.train import Events, Pending, Span, fit
 
-# What may change at a resume, and is said: it changes the numbers, not what the state means.
-REMARKED = (
-    "learning_rate",
-    "lr_scheduler",
-    "lr_warmup_steps",
-    "snr_gamma",
-    "max_grad_norm",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_weight_decay",
-    "adam_epsilon",
-)
-
 
 def check_surroundings(config: TrainConfig) -> dict[str, str]:
     """The resolved repositories by home; raises UserError for what can fail before loading."""
@@ -57,10 +45,9 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
             "or --report_to none"
         )
     optim.check(config)
-    repositories = {
-        "prior": models.resolve(config.pretrained_prior_model_name_or_path, "prior"),
-        "decoder": models.resolve(config.pretrained_decoder_model_name_or_path, "decoder"),
-    }
+    repositories = models.repositories(
+        config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
+    )
     local = Path(repositories["prior"]).is_absolute()
     if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:
         raise UserError(
@@ -75,11 +62,7 @@ def train(config: TrainConfig) -> None:
     repositories = check_surroundings(config)
     output_dir = Path(config.output_dir)
     runtime = Runtime(
-        config.mixed_precision,
-        config.gradient_accumulation_steps,
-        config.output_dir,
-        config.logging_dir,
-        config.report_to,
+        config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
     )
     try:
         optim.check_launch(config, runtime.precision, runtime.world)
@@ -89,7 +72,12 @@ def train(config: TrainConfig) -> None:
         saved = runtime.shared(lambda: _saved_state(start_from))
         seed = _seed(config, saved, runtime)
         repository = runtime.shared(lambda: _hub_repository(config, output_dir))
-        Run(config, repositories, output_dir, runtime, seed, start_from, saved, repository).go()
+        run = Run(config, repositories, output_dir, runtime, seed, start_from, saved, repository)
+        try:
+            run.go()
+        except torch.OutOfMemoryError:
+            remedy = plan.remedy(config, repositories, runtime.precision, run.fused)
+            raise UserError(remedy) from None
     finally:
         runtime.end()
 
@@ -163,6 +151,7 @@ class Run:
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
         self.runtime, self.seed, self.start_from, self.saved = runtime, seed, start_from, saved
         self.hub_repository = hub_repository
+        self.fused = False  # whether a step's micro-batches are run as one batch
 
     def go(self) -> None:
         """Check, load, train, export."""
@@ -181,9 +170,10 @@ class Run:
         wanted = recipes.make_encodings(frozen)
         self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
         self.source = self.reading.source
-        self.split = stream.Split(
-            config.train_batch_size, config.gradient_accumulation_steps, runtime.world, runtime.rank
-        )
+        before = self.saved["fused"] if self.saved else None
+        self.fused = plan.fused(config, self.repositories, runtime, before)
+        self.split = stream.Split(*plan.cut(config, self.fused), runtime.world, runtime.rank)
+        runtime.accumulate_over(self.split.accumulation)
         self.kit = recipes.make_kit(config, self.repositories)
         self.role = models.TRAINED[config.role]
         self.signature = self._signature()
@@ -237,12 +227,9 @@ class Run:
         self.runtime.load_scaler(saved["scaler"])
         total, self.pending.steps = saved["pending_loss"]
         self.pending.total.fill_(total)
-        before, now = saved["config"], json.loads(json.dumps(schema.public(self.config)))
-        for name in REMARKED:
-            if before.get(name) != now[name]:
-                self.runtime.say(
-                    f"changed since the checkpoint: {name} {before.get(name)} -> {now[name]}"
-                )
+        now = json.loads(json.dumps(schema.public(self.config)))
+        for line in checkpoint.changed(saved["config"], now):
+            self.runtime.say(line)
 
     @property
     def start(self) -> int:
@@ -317,7 +304,7 @@ class Run:
             span=Span(
                 self.start,
                 self.stop,
-                config.gradient_accumulation_steps,
+                self.split.accumulation,
                 self.seed,
                 self.split.global_batch,
             ),
@@ -352,6 +339,7 @@ class Run:
                 "repositories": self.repositories,
                 "signature": self.signature,
                 "config": schema.public(self.config),
+                "fused": self.fused,
                 "pending_loss": [float(pending.total), pending.steps],
                 "scaler": self.runtime.scaler_state(),
             }

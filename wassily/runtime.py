@@ -180,6 +180,10 @@ class Runtime:
         """
         return self.accelerator.prepare(objective, optimizer, device_placement=[True, False])
 
+    def accumulate_over(self, count: int) -> None:
+        """A step is of so many micro-batches from now on."""
+        self.accelerator.gradient_accumulation_steps = count
+
     def accumulate(self, objective: nn.Module) -> Any:
         """A context for one micro-batch: gradients are exchanged only with the last of a step."""
         return self.accelerator.accumulate(objective)

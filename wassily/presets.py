@@ -1,0 +1,35 @@
+"""What `--preset` sets, so that a full fine-tune fits a GPU of that size. Flags given win over it.
+
+Each is a bag of flag values for batch 1 and the guide's resolution; `wassily plan` tells what it
+comes to, and docs/memory.md shows them all. From the largest to the smallest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_BF16 = {"mixed_precision": "bf16", "weights_dtype": "bf16"}
+_HALF = _BF16 | {"adam_beta2": 0.99}
+_RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
+_RECOMPUTE = {"gradient_checkpointing": True}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "prior": {
+        "80gb": {"mixed_precision": "bf16"},
+        "24gb": {"mixed_precision": "bf16"},
+        "16gb": _HALF,
+        "12gb": _HALF,
+        "8gb": _BF16 | _RELEASE | {"optimizer": "lion"},
+    },
+    "decoder": {
+        "80gb": {"mixed_precision": "bf16"},
+        "24gb": _HALF,
+        "16gb": _HALF | _RECOMPUTE,
+        "12gb": _HALF | _RECOMPUTE | _RELEASE,
+    },
+}
+
+
+def size(name: str) -> float:
+    """The memory that a preset is made for, in GB."""
+    return float(name.removesuffix("gb"))
