@@ -1,0 +1,139 @@
+"""Whole trainings as processes, ours and the reference's, timed alike and changed by nothing.
+
+Both write a tensorboard event with every logged step, and an event has the wall time of its
+writing. The rate of a run is taken between two such events, so that it holds no start-up and no
+export; the start is the time from the launch of the process to the first of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.models import Folders
+
+SCRIPTS = {role: f"train_text_to_image_{role}.py" for role in ("prior", "decoder")}
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: both sides get the same words for it."""
+
+    role: str
+    models: Folders
+    pictures: Path
+    resolution: int = 256
+    batch: int = 1
+    accumulation: int = 4
+    steps: int = 8
+    precision: str = "no"
+    recompute: bool = False
+    more: tuple[str, ...] = ()  # flags for wassily alone
+
+    def words(self, out: Path) -> list[str]:
+        """The flags that both understand."""
+        values = {
+            "pretrained_prior_model_name_or_path": self.models.prior,
+            "pretrained_decoder_model_name_or_path": self.models.decoder,
+            "train_data_dir": self.pictures,
+            "output_dir": out,
+            "resolution": self.resolution,
+            "train_batch_size": self.batch,
+            "gradient_accumulation_steps": self.accumulation,
+            "max_train_steps": self.steps,
+            "learning_rate": 1e-5,
+            "mixed_precision": self.precision,
+            "report_to": "tensorboard",
+            "seed": 0,
+        }
+        return [f"--{name}={value}" for name, value in values.items()]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A run: seconds from its launch to its first step, and the wall time of each logged step."""
+
+    start: float
+    times: dict[int, float]
+
+    def steps_per_second(self, warmup: int) -> float:
+        """Between the first logged step that is not warm-up and the last one."""
+        first, last = min(s for s in self.times if s >= warmup), max(self.times)
+        return (last - first) / (self.times[last] - self.times[first])
+
+
+def step_times(folder: Path) -> dict[int, float]:
+    """Optimizer step -> wall time of its event, out of the tensorboard files below a folder."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    found = {}
+    for file in folder.rglob("events.out.*"):
+        for event in EventFileLoader(str(file)).Load():
+            if any(value.tag == "train_loss" for value in event.summary.value):
+                found[event.step] = event.wall_time
+    return found
+
+
+def environment(work: Path) -> dict[str, str]:
+    """This one's, offline, with the libraries' caches below `work`."""
+    own = {"HF_HOME": str(work / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **own, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+
+
+def launch(words: Sequence[Any], work: Path) -> float:
+    """Run a Python program to its end; its wall time. Stops the benchmark if the program fails."""
+    log, began = work / "last.log", time.time()
+    with open(log, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(work),
+            check=False,
+        )
+    if done.returncode:
+        tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
+        raise SystemExit(f"{tail}\n{' '.join(map(str, words))}\nfailed with code {done.returncode}")
+    return time.time() - began
+
+
+def _timed(words: list[Any], out: Path, work: Path) -> Timed:
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.time()
+    launch(words, work)
+    times = step_times(out)
+    shutil.rmtree(out)  # the export of a large model
+    return Timed(times[min(times)] - began, times)
+
+
+def ours(job: Job, work: Path, log_every: int) -> Timed:
+    """A training by wassily."""
+    out = work / "ours"
+    words = ["-m", "wassily", "train", job.role, *job.words(out), f"--cache_dir={work / 'cache'}"]
+    words += [f"--logging_steps={log_every}", *job.more]
+    if job.recompute:
+        words.append("--gradient_checkpointing")
+    return _timed(words, out, work)
+
+
+def reference(job: Job, scripts: Path, work: Path) -> Timed:
+    """The same training by the guide's script; its prior has no gradient checkpointing."""
+    out = work / "reference"
+    words = [scripts / SCRIPTS[job.role], *job.words(out)]
+    if job.recompute and job.role == "decoder":
+        words.append("--gradient_checkpointing")
+    return _timed(words, out, work)
+
+
+def encode(job: Job, work: Path) -> float:
+    """Seconds of `wassily cache build` for a training, with whatever is in the cache by then."""
+    words = ["-m", "wassily", "cache", "build", job.role, *job.words(work / "encode")]
+    return launch([*words, f"--cache_dir={work / 'cache'}", *job.more], work)
