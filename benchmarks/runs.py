@@ -59,10 +59,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Timed:
-    """A run: seconds from its launch to its first step, and the wall time of each logged step."""
+    """A run: seconds from launch to first step, the wall time of each logged step, its memory."""
 
     start: float
     times: dict[int, float]
+    peak: int  # resident memory in bytes
 
     def steps_per_second(self, warmup: int) -> float:
         """Between the first logged step that is not warm-up and the last one."""
@@ -88,30 +89,35 @@ def environment(work: Path) -> dict[str, str]:
     return {**os.environ, **own, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 
 
-def launch(words: Sequence[Any], work: Path) -> float:
-    """Run a Python program to its end; its wall time. Stops the benchmark if the program fails."""
+def launch(words: Sequence[Any], work: Path) -> tuple[float, int]:
+    """Run a Python program to its end: its wall time, and its peak of resident memory in bytes.
+
+    Stops the benchmark if the program fails.
+    """
     log, began = work / "last.log", time.time()
     with open(log, "wb") as output:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, *map(str, words)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(work),
-            check=False,
         )
-    if done.returncode:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
         tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
-        raise SystemExit(f"{tail}\n{' '.join(map(str, words))}\nfailed with code {done.returncode}")
-    return time.time() - began
+        line = " ".join(map(str, words))
+        raise SystemExit(f"{tail}\n{line}\nfailed with code {process.returncode}")
+    return time.time() - began, usage.ru_maxrss * 1024
 
 
 def _timed(words: list[Any], out: Path, work: Path) -> Timed:
     shutil.rmtree(out, ignore_errors=True)
     began = time.time()
-    launch(words, work)
+    _, peak = launch(words, work)
     times = step_times(out)
     shutil.rmtree(out)  # the export of a large model
-    return Timed(times[min(times)] - began, times)
+    return Timed(times[min(times)] - began, times, peak)
 
 
 def ours(job: Job, work: Path, log_every: int) -> Timed:
@@ -136,4 +142,4 @@ def reference(job: Job, scripts: Path, work: Path) -> Timed:
 def encode(job: Job, work: Path) -> float:
     """Seconds of `wassily cache build` for a training, with whatever is in the cache by then."""
     words = ["-m", "wassily", "cache", "build", job.role, *job.words(work / "encode")]
-    return launch([*words, f"--cache_dir={work / 'cache'}", *job.more], work)
+    return launch([*words, f"--cache_dir={work / 'cache'}", *job.more], work)[0]
