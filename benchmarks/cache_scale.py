@@ -86,7 +86,7 @@ def fill(paths: list[str], wanted: list[Encoding], root: Path, width: int) -> No
     states = torch.randn(PER_SHARD, TOKENS, width)
     for number, path in enumerate(paths):
         row = states[number % PER_SHARD]
-        writers[0].add(contents.read(path), {"image_embeds": row[0]})
+        writers[0].add(contents.read(path, path), {"image_embeds": row[0]})
         key = encodings.caption_key(f"a photo of thing number {Path(path).stem}")
         writers[1].add(key, {"text_embeds": row[1], "text_states": row})
         if (number + 1) % PER_SHARD == 0:
@@ -140,12 +140,13 @@ def main(words: list[str] | None = None) -> Path:
             cells = [f"{start:.1f}", f"{peak / 1e6:.0f}", shown, f"{opened:.1f}", f"{rate:.0f}"]
             rows.append([f"{count:,}", *cells])
     about = (
-        f"A training of the tiny prior on a complete cache, batch 1 x {Job.accumulation}. Entries of "
-        f"{TOKENS} tokens, {PER_SHARD} a shard; one distinct caption a picture. Memory is resident "
-        "memory, with the libraries and what is mapped of the files; an entry's growth is against "
-        "the first row. Reads are whole examples, picture and caption, in random order."
+        f"A training of the tiny prior on a complete cache, batch 1 x {Job.accumulation}. Entries "
+        f"of {TOKENS} tokens, {PER_SHARD} a shard; one distinct caption a picture. Memory is "
+        "resident memory, with the libraries and what is mapped of the files; an entry's growth is "
+        "against the first row. Reads are whole examples, picture and caption, in random order."
     )
-    path = report.write("cache-scale", "The cache as it grows", [about, report.table(HEAD, rows)], args.results)
+    parts = [about, report.table(HEAD, rows)]
+    path = report.write("cache-scale", "The cache as it grows", parts, args.results)
     print(path)
     return path
 

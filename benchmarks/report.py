@@ -42,7 +42,8 @@ def machine() -> str:
 def versions() -> str:
     """Of Python, wassily and the libraries that do the work."""
     found = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
-    return ", ".join([f"Python {platform.python_version()}", f"wassily {wassily.__version__}", *found])
+    own = [f"Python {platform.python_version()}", f"wassily {wassily.__version__}"]
+    return ", ".join([*own, *found])
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -62,12 +63,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def write(name: str, title: str, parts: Sequence[str], folder: Path = RESULTS) -> Path:
     """FOLDER/DATE-NAME-DEVICE.md from its paragraphs, which are printed too."""
-    head = f"# {title}\n\n{date.today()}. {machine()}. {versions()}, {torch.get_num_threads()} threads."
+    today, threads = date.today(), torch.get_num_threads()
+    head = f"# {title}\n\n{today}. {machine()}. {versions()}, {threads} thread(s)."
     folder.mkdir(parents=True, exist_ok=True)
     kind = "cpu"
     if torch.cuda.is_available():
         kind = torch.cuda.get_device_name(0).lower().replace(" ", "-")
-    path = folder / f"{date.today()}-{name}-{kind}.md"
+    path = folder / f"{today}-{name}-{kind}.md"
     path.write_text("\n\n".join([head, *parts]) + "\n", "utf-8")
     print("\n\n".join(parts), flush=True)
     return path

@@ -145,10 +145,10 @@ def about(args: argparse.Namespace, count: int) -> str:
     flags = f", and for wassily {args.more}" if args.more else ""
     return (
         f"Size `{args.size}`, batch {args.batch} x {args.accumulation} accumulated, precision "
-        f"{args.precision}{flags}, {count} pictures. {args.repeats} runs of {args.steps} steps each, "
-        f"by turns; the first {args.warmup} are not counted. Median (least to greatest). A ratio is "
-        "that of two neighbouring runs. The first pass encodes all pictures and captions, once; a "
-        "row that finds encodings of an earlier row makes only what is new to it."
+        f"{args.precision}{flags}, {count} pictures. {args.repeats} runs of {args.steps} steps "
+        f"each, by turns; the first {args.warmup} are not counted. Median (least to greatest). A "
+        "ratio is that of two neighbouring runs. The first pass encodes all pictures and captions, "
+        "once; a row that finds encodings of an earlier row makes only what is new to it."
     )
 
 

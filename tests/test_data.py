@@ -310,15 +310,17 @@ def test_a_data_set_that_is_not_there(name: str) -> None:
 # ---------------------------------------------------------------- what the cache asks
 
 
-def test_paths_of_a_folder_and_none_of_bytes(tmp_path: Path, photos: Path) -> None:
-    """A folder's pictures are files; a parquet's are not."""
+def test_places_of_a_folder_and_of_bytes(tmp_path: Path, photos: Path) -> None:
+    """A folder's pictures are files; a parquet's are rows of a table that is the same each time."""
     source = data.read_folder(str(photos), "image", "text")
     names = [source[i].image for i in range(len(source))]
-    assert source.paths() == names
-    assert source.select([2, 0]).paths() == [names[2], names[0]]
+    assert list(source.places()) == names
+    assert list(source.select([2, 0]).places()) == [names[2], names[0]]
     (tmp_path / "set").mkdir()
     _table().to_parquet(tmp_path / "set" / "train.parquet")
-    assert _from(tmp_path / "set").paths() is None
+    rows = list(_from(tmp_path / "set").places())
+    assert [row for _, row in rows] == list(range(len(_table())))
+    assert list(_from(tmp_path / "set").places()) == rows
 
 
 def test_all_captions_in_order(tmp_path: Path) -> None:
