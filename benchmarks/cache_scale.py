@@ -122,7 +122,7 @@ def measure(count: int, work: Path) -> tuple[float, int, float, float]:
     del paths
     started = runs.ours(job, folder, 1)
     source = recipes.chosen_pictures(frozen.config, 0, frozen.runtime)
-    return started.start, started.peak, *reading(wanted, source, frozen)
+    return started.start, started.usage.peak, *reading(wanted, source, frozen)
 
 
 def main(words: list[str] | None = None) -> Path:

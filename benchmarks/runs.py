@@ -2,7 +2,8 @@
 
 Both write a tensorboard event with every logged step, and an event has the wall time of its
 writing. The rate of a run is taken between two such events, so that it holds no start-up and no
-export; the start is the time from the launch of the process to the first of them.
+export; the start is the time from the launch of the process to the first of them. The processor
+time of a running process is noted from outside, so that a ratio can be told on a busy machine too.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.models import Folders
 
@@ -58,17 +62,45 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a process took: seconds, the peak of resident memory in bytes, processor time."""
+
+    seconds: float
+    peak: int
+    processor: list[tuple[float, float]]  # wall time, seconds until then
+
+    def processor_at(self, moment: float) -> float:
+        """Processor seconds until a wall time."""
+        return float(np.interp(moment, *zip(*self.processor, strict=True)))
+
+
+@dataclass(frozen=True)
 class Timed:
     """A run: seconds from launch to first step, the wall time of each logged step, its memory."""
 
     start: float
     times: dict[int, float]
-    peak: int  # resident memory in bytes
+    usage: Usage
+
+    @property
+    def start_processor(self) -> float:
+        """Processor seconds until the first step."""
+        return self.usage.processor_at(self.times[min(self.times)])
+
+    def _counted(self, warmup: int) -> tuple[int, float, float]:
+        """Steps from the first logged one that is not warm-up on, and when they began and ended."""
+        first, last = min(s for s in self.times if s >= warmup), max(self.times)
+        return last - first, self.times[first], self.times[last]
 
     def steps_per_second(self, warmup: int) -> float:
-        """Between the first logged step that is not warm-up and the last one."""
-        first, last = min(s for s in self.times if s >= warmup), max(self.times)
-        return (last - first) / (self.times[last] - self.times[first])
+        """By the clock."""
+        steps, begin, end = self._counted(warmup)
+        return steps / (end - begin)
+
+    def processor_seconds(self, warmup: int) -> float:
+        """Of a step, over all threads."""
+        steps, begin, end = self._counted(warmup)
+        return (self.usage.processor_at(end) - self.usage.processor_at(begin)) / steps
 
 
 def step_times(folder: Path) -> dict[int, float]:
@@ -89,11 +121,19 @@ def environment(work: Path) -> dict[str, str]:
     return {**os.environ, **own, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 
 
-def launch(words: Sequence[Any], work: Path) -> tuple[float, int]:
-    """Run a Python program to its end: its wall time, and its peak of resident memory in bytes.
+def _watch(pid: int, found: list[tuple[float, float]], stop: threading.Event) -> None:
+    """Note the processor time of a process, twenty times a second."""
+    tick = os.sysconf("SC_CLK_TCK")
+    while not stop.wait(0.05):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # another system, or over
+            return
+        found.append((time.time(), (int(fields[11]) + int(fields[12])) / tick))
 
-    Stops the benchmark if the program fails.
-    """
+
+def launch(words: Sequence[Any], work: Path) -> Usage:
+    """Run a Python program to its end. Stops the benchmark if the program fails."""
     log, began = work / "last.log", time.time()
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -102,22 +142,28 @@ def launch(words: Sequence[Any], work: Path) -> tuple[float, int]:
             stderr=subprocess.STDOUT,
             env=environment(work),
         )
+        found, stop = [(began, 0.0)], threading.Event()
+        watch = threading.Thread(target=_watch, args=(process.pid, found, stop))
+        watch.start()
         _, status, usage = os.wait4(process.pid, 0)
+        stop.set()
+        watch.join()
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
         line = " ".join(map(str, words))
         raise SystemExit(f"{tail}\n{line}\nfailed with code {process.returncode}")
-    return time.time() - began, usage.ru_maxrss * 1024
+    found.append((time.time(), usage.ru_utime + usage.ru_stime))
+    return Usage(time.time() - began, usage.ru_maxrss * 1024, found)
 
 
 def _timed(words: list[Any], out: Path, work: Path) -> Timed:
     shutil.rmtree(out, ignore_errors=True)
     began = time.time()
-    _, peak = launch(words, work)
+    usage = launch(words, work)
     times = step_times(out)
     shutil.rmtree(out)  # the export of a large model
-    return Timed(times[min(times)] - began, times, peak)
+    return Timed(times[min(times)] - began, times, usage)
 
 
 def ours(job: Job, work: Path, log_every: int) -> Timed:
@@ -139,7 +185,7 @@ def reference(job: Job, scripts: Path, work: Path) -> Timed:
     return _timed(words, out, work)
 
 
-def encode(job: Job, work: Path) -> float:
-    """Seconds of `wassily cache build` for a training, with whatever is in the cache by then."""
+def encode(job: Job, work: Path) -> Usage:
+    """What `wassily cache build` takes for a training, with whatever is in the cache by then."""
     words = ["-m", "wassily", "cache", "build", job.role, *job.words(work / "encode")]
-    return launch([*words, f"--cache_dir={work / 'cache'}", *job.more], work)[0]
+    return launch([*words, f"--cache_dir={work / 'cache'}", *job.more], work)

@@ -12,17 +12,16 @@ import argparse
 import json
 import statistics
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks import flops, models, report, runs
-from benchmarks.runs import Job, Timed
+from benchmarks.runs import Job, Timed, Usage
 
-HEAD = ("", "wassily, pictures/s", "reference, pictures/s", "ratio")
-STARTS = ("", "wassily, start to first step, s", "reference, s", "first pass, s", "ref. epoch, s")
+HEAD = ("", "wassily, pictures/s", "reference, pictures/s", "ratio", "by processor time")
+STARTS = ("", "wassily, start to first step", "reference", "first pass", "reference's epoch")
 
 
 def options(words: list[str] | None) -> argparse.Namespace:
@@ -97,47 +96,67 @@ def utilisation(job: Job, size: str, pictures_per_second: float) -> str:
     )
 
 
-def measure(args: argparse.Namespace, job: Job, work: Path) -> dict[str, Any]:
-    """All runs of one row: encoding first, then ours and the reference's by turns."""
-    pictures_per_step = job.batch * job.accumulation
-    cold = runs.encode(job, work)
-    encoding = max(0.0, cold - runs.encode(job, work))
-    ours: list[Timed] = []
-    theirs: list[Timed] = []
+@dataclass(frozen=True)
+class Found:
+    """All runs of one row; `cold` and `warm` are two passes over the pictures, before and after
+    they were encoded.
+    """
+
+    cold: Usage
+    warm: Usage
+    ours: list[Timed]
+    theirs: list[Timed]
+
+
+def measure(args: argparse.Namespace, job: Job, work: Path) -> Found:
+    """Encoding first, then ours and the reference's by turns."""
+    found = Found(runs.encode(job, work), runs.encode(job, work), [], [])
     for repeat in range(args.repeats):
         sides = ["ours", "theirs"] if args.reference else ["ours"]
         for side in sides if repeat % 2 == 0 else sides[::-1]:
             if side == "ours":
-                ours.append(runs.ours(job, work, args.warmup))
+                found.ours.append(runs.ours(job, work, args.warmup))
             else:
-                theirs.append(runs.reference(job, args.reference.resolve(), work))
-    return {
-        "ours": [run.steps_per_second(args.warmup) * pictures_per_step for run in ours],
-        "theirs": [run.steps_per_second(args.warmup) * pictures_per_step for run in theirs],
-        "our starts": [run.start for run in ours],
-        "their starts": [run.start for run in theirs],
-        "encoding": encoding,
-    }
+                found.theirs.append(runs.reference(job, args.reference.resolve(), work))
+    return found
 
 
-def rows(job: Job, found: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """One row of speeds, one of starts."""
-    ours, theirs = found["ours"], found["theirs"]
-    if not theirs:
-        starts = [report.spread(found["our starts"], 1), "", f"{found['encoding']:.1f}", ""]
-        return [name(job), report.spread(ours), "", ""], [name(job), *starts]
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    epoch = len(captions(job.pictures)) / statistics.median(theirs)
-    return (
-        [name(job), report.spread(ours), report.spread(theirs), report.spread(ratios)],
-        [
-            name(job),
-            report.spread(found["our starts"], 1),
-            report.spread(found["their starts"], 1),
-            f"{found['encoding']:.1f}",
-            f"{epoch:.1f}",
-        ],
-    )
+def speed(args: argparse.Namespace, job: Job, found: Found) -> list[str]:
+    """A row of speeds."""
+    step = job.batch * job.accumulation
+    rates = [[run.steps_per_second(args.warmup) * step for run in runs_] for runs_ in sides(found)]
+    cells = [report.spread(rate) if rate else "" for rate in rates]
+    if not found.theirs:
+        return [name(job), *cells, "", ""]
+    work = [[run.processor_seconds(args.warmup) for run in runs_] for runs_ in sides(found)]
+    ratios = [a / b for a, b in zip(*rates, strict=True)]
+    by_work = [b / max(a, 1e-9) for a, b in zip(*work, strict=True)]
+    return [name(job), *cells, report.spread(ratios), report.spread(by_work)]
+
+
+def sides(found: Found) -> tuple[list[Timed], list[Timed]]:
+    """Our runs and theirs."""
+    return found.ours, found.theirs
+
+
+def start(args: argparse.Namespace, job: Job, found: Found) -> list[str]:
+    """A row of starts and passes, each by the clock and by processor time."""
+    cells = [
+        f"{report.spread([run.start for run in runs_], 1)} / "
+        f"{report.spread([run.start_processor for run in runs_], 1)}"
+        if runs_
+        else ""
+        for runs_ in sides(found)
+    ]
+    clock = found.cold.seconds - found.warm.seconds
+    work = found.cold.processor[-1][1] - found.warm.processor[-1][1]
+    cells.append(f"{clock:.1f} / {work:.1f}")
+    if found.theirs:
+        steps = len(captions(job.pictures)) / (job.batch * job.accumulation)
+        clock = steps / statistics.median(r.steps_per_second(args.warmup) for r in found.theirs)
+        work = steps * statistics.median(r.processor_seconds(args.warmup) for r in found.theirs)
+        cells.append(f"{clock:.1f} / {work:.1f}")
+    return [name(job), *cells, *[""] * (len(STARTS) - 1 - len(cells))]
 
 
 def about(args: argparse.Namespace, count: int) -> str:
@@ -145,10 +164,12 @@ def about(args: argparse.Namespace, count: int) -> str:
     flags = f", and for wassily {args.more}" if args.more else ""
     return (
         f"Size `{args.size}`, batch {args.batch} x {args.accumulation} accumulated, precision "
-        f"{args.precision}{flags}, {count} pictures. {args.repeats} runs of {args.steps} steps "
+        f"{args.precision}{flags}, {count} pictures. {args.repeats} run(s) of {args.steps} steps "
         f"each, by turns; the first {args.warmup} are not counted. Median (least to greatest). A "
-        "ratio is that of two neighbouring runs. The first pass encodes all pictures and captions, "
-        "once; a row that finds encodings of an earlier row makes only what is new to it."
+        "ratio is that of two neighbouring runs; by processor time it compares the processor "
+        "seconds of a step, which other programs on the machine disturb less. Seconds are given by "
+        "the clock / of processor. The first pass encodes all pictures and captions, once; a row "
+        "that finds encodings of an earlier row makes only what is new to it."
     )
 
 
@@ -160,10 +181,10 @@ def main(words: list[str] | None = None) -> Path:
         work = args.work or Path(temporary)
         for job in jobs(args, work.resolve()):
             found = measure(args, job, work.resolve())
-            speed, start = rows(job, found)
-            speeds.append(speed)
-            starts.append(start)
-            used.append(utilisation(job, args.size, statistics.median(found["ours"])))
+            speeds.append(speed(args, job, found))
+            starts.append(start(args, job, found))
+            rate = statistics.median(run.steps_per_second(args.warmup) for run in found.ours)
+            used.append(utilisation(job, args.size, rate * job.batch * job.accumulation))
             parts = [
                 about(args, len(captions(job.pictures))),
                 report.table(HEAD, speeds),
