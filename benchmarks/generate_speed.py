@@ -59,7 +59,7 @@ def ways(args: argparse.Namespace, folders: models.Folders) -> dict[str, Callabl
     )
     prior, decoder, device = generate.load_pipelines(settings)
     stock = AutoPipelineForText2Image.from_pretrained(
-        folders.decoder, torch_dtype=decoder.unet.dtype
+        folders.decoder, dtype=decoder.unet.dtype
     )
     stock.set_progress_bar_config(disable=True)
     stock.to(device)

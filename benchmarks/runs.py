@@ -90,6 +90,8 @@ class Timed:
     def _counted(self, warmup: int) -> tuple[int, float, float]:
         """Steps from the first logged one that is not warm-up on, and when they began and ended."""
         first, last = min(s for s in self.times if s >= warmup), max(self.times)
+        if first == last:
+            raise SystemExit("no step was logged after the warm-up: give more --steps")
         return last - first, self.times[first], self.times[last]
 
     def steps_per_second(self, warmup: int) -> float:
