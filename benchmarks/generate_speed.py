@@ -58,11 +58,9 @@ def ways(args: argparse.Namespace, folders: models.Folders) -> dict[str, Callabl
         decoder=str(folders.decoder),
     )
     prior, decoder, device = generate.load_pipelines(settings)
-    stock = AutoPipelineForText2Image.from_pretrained(
-        folders.decoder, dtype=decoder.unet.dtype
-    )
+    stock = AutoPipelineForText2Image.from_pretrained(folders.decoder)
     stock.set_progress_bar_config(disable=True)
-    stock.to(device)
+    stock.to(device, decoder.unet.dtype)
     drawing = sample.Drawing(
         args.steps, args.prior_steps, height=args.resolution, width=args.resolution
     )
