@@ -323,6 +323,22 @@ def test_places_of_a_folder_and_of_bytes(tmp_path: Path, photos: Path) -> None:
     assert list(_from(tmp_path / "set").places()) == rows
 
 
+def test_a_table_made_in_pieces_is_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows, captions, files and the digest do not depend on how many rows are handled at a time."""
+    names = [f"{c}.png" for c in "a b c a c b a".split()]
+    rows = [{"file_name": n, "text": [str(i), n]} for i, n in enumerate(names)]
+    whole = data.read_folder(str(_folder(tmp_path, _jsonl(*rows))), "image", "text")
+    monkeypatch.setattr(data, "CHUNK", 3)
+    pieces = data.read_folder(str(tmp_path), "image", "text")
+    assert [pieces[i] for i in range(7)] == [whole[i] for i in range(7)]
+    assert [Path(str(place)).name for place in pieces.places()] == names
+    assert list(pieces.all_captions()) == [text for row in rows for text in row["text"]]
+    assert pieces.fingerprint() == whole.fingerprint()
+    assert pieces.select([5, 0]).fingerprint() == whole.select([5, 0]).fingerprint()
+
+
 def test_all_captions_in_order(tmp_path: Path) -> None:
     """Lists are opened; without a column there is none."""
     rows = [{"file_name": "a.png", "text": ["1", "2"]}, {"file_name": "b.png", "text": "3"}]
