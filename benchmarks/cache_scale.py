@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from benchmarks import models, report, runs
-from benchmarks.runs import Job
-from wassily import cache, encodings, recipes, run
+from benchmarks.runs import Job, Timed
+from wassily import cache, encodings, recipes
 from wassily.config import PriorConfig
 from wassily.data import Pictures
 from wassily.encodings import Encoding
 from wassily.recipes import Frozen
+from wassily.run import check_surroundings
 from wassily.runtime import Runtime
 
 PER_SHARD = 7000  # of the real model's captions: 14 tokens of 1280 values in bf16 make 36 kB
@@ -32,6 +33,7 @@ TOKENS, READS, STEPS = 14, 5000, 2
 HEAD = (
     "entries",
     "start to first step, s",
+    "processor s",
     "peak of the run, MB",
     "bytes an entry more",
     "open the stores, s",
@@ -76,7 +78,7 @@ def frozen_parts(job: Job, work: Path) -> Frozen:
     )
     runtime = Runtime("no", 1, config.output_dir, config.logging_dir, "none")
     root = cache.default_folder(config.cache_dir)
-    return Frozen(config, run.check_surroundings(config), runtime, root)
+    return Frozen(config, check_surroundings(config), runtime, root)
 
 
 def fill(paths: list[str], wanted: list[Encoding], root: Path, width: int) -> None:
@@ -110,8 +112,8 @@ def reading(wanted: list[Encoding], source: Pictures, frozen: Frozen) -> tuple[f
     return opened, READS / (time.perf_counter() - began)
 
 
-def measure(count: int, work: Path) -> tuple[float, int, float, float]:
-    """Start and peak memory of a run on `count` entries, and what `reading` gives."""
+def measure(count: int, work: Path) -> tuple[Timed, float, float]:
+    """A run on `count` entries, and what `reading` gives."""
     folder = work / f"{count}"
     paths = invent(folder / "pictures", count)
     job = Job("prior", models.make(work / "tiny", "tiny"), folder / "pictures", steps=STEPS)
@@ -122,7 +124,7 @@ def measure(count: int, work: Path) -> tuple[float, int, float, float]:
     del paths
     started = runs.ours(job, folder, 1)
     source = recipes.chosen_pictures(frozen.config, 0, frozen.runtime)
-    return started.start, started.usage.peak, *reading(wanted, source, frozen)
+    return started, *reading(wanted, source, frozen)
 
 
 def main(words: list[str] | None = None) -> Path:
@@ -133,12 +135,13 @@ def main(words: list[str] | None = None) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         work = (args.work or Path(temporary)).resolve()
         for count in sorted(args.entries):
-            start, peak, opened, rate = measure(count, work)
+            run, opened, rate = measure(count, work)
+            peak = run.usage.peak
             least = least if rows else (count, peak)
             more = (peak - least[1]) / (count - least[0]) if rows else None
             shown = f"{more:.0f}" if more is not None else ""
-            cells = [f"{start:.1f}", f"{peak / 1e6:.0f}", shown, f"{opened:.1f}", f"{rate:.0f}"]
-            rows.append([f"{count:,}", *cells])
+            cells = [f"{run.start:.1f}", f"{run.start_processor:.1f}", f"{peak / 1e6:.0f}", shown]
+            rows.append([f"{count:,}", *cells, f"{opened:.1f}", f"{rate:.0f}"])
     about = (
         f"A training of the tiny prior on a complete cache, batch 1 x {Job.accumulation}. Entries "
         f"of {TOKENS} tokens, {PER_SHARD} a shard; one distinct caption a picture. Memory is "

@@ -123,15 +123,20 @@ def environment(work: Path) -> dict[str, str]:
     return {**os.environ, **own, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 
 
-def _watch(pid: int, found: list[tuple[float, float]], stop: threading.Event) -> None:
-    """Note the processor time of a process, twenty times a second."""
-    tick = os.sysconf("SC_CLK_TCK")
+def _watch(
+    pid: int, found: list[tuple[float, float]], peak: list[int], stop: threading.Event
+) -> None:
+    """Note the processor time and the peak memory of a process, twenty times a second."""
+    tick, folder = os.sysconf("SC_CLK_TCK"), Path(f"/proc/{pid}")
     while not stop.wait(0.05):
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            lines = (folder / "status").read_text().splitlines()
         except OSError:  # another system, or over
             return
         found.append((time.time(), (int(fields[11]) + int(fields[12])) / tick))
+        # Not the system's ru_maxrss, which begins with the memory of the process that forks.
+        peak += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
 
 
 def launch(words: Sequence[Any], work: Path) -> Usage:
@@ -144,8 +149,8 @@ def launch(words: Sequence[Any], work: Path) -> Usage:
             stderr=subprocess.STDOUT,
             env=environment(work),
         )
-        found, stop = [(began, 0.0)], threading.Event()
-        watch = threading.Thread(target=_watch, args=(process.pid, found, stop))
+        found, peak, stop = [(began, 0.0)], [0], threading.Event()
+        watch = threading.Thread(target=_watch, args=(process.pid, found, peak, stop))
         watch.start()
         _, status, usage = os.wait4(process.pid, 0)
         stop.set()
@@ -156,7 +161,7 @@ def launch(words: Sequence[Any], work: Path) -> Usage:
         line = " ".join(map(str, words))
         raise SystemExit(f"{tail}\n{line}\nfailed with code {process.returncode}")
     found.append((time.time(), usage.ru_utime + usage.ru_stime))
-    return Usage(time.time() - began, usage.ru_maxrss * 1024, found)
+    return Usage(time.time() - began, max(peak), found)
 
 
 def _timed(words: list[Any], out: Path, work: Path) -> Timed:

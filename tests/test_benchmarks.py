@@ -136,7 +136,7 @@ def test_a_program_is_watched(tmp_path: Path) -> None:
     """Its time and memory are its own; one that fails ends the benchmark with its last lines."""
     program = "import time\nx = bytearray(b'1' * 10**8)\nwhile time.process_time() < 0.5: pass"
     usage = runs.launch(["-c", program], tmp_path)
-    assert usage.seconds > 0.4 and usage.peak > 10**8
+    assert usage.seconds > 0.4 and 10**8 < usage.peak < 2 * 10**8
     assert 0.4 < usage.processor_at(time.time()) < 5
     with pytest.raises(SystemExit, match="no such luck"):
         runs.launch(["-c", "raise ValueError('no such luck')"], tmp_path)
