@@ -1,13 +1,15 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install clean
+.PHONY: help demo test bench lint format install clean
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
 CANDIDATES := python3 python3.11 python3.12 python3.13 python3.10 python
 # More words for `wassily demo` or pytest: make test ARGS="-k resume"
 ARGS ?=
+# The folder of the training guide's two scripts, for `make bench` to run beside ours.
+REFERENCE ?=
 # Photographs for the tests that train on real pictures; the tests do without them too.
 export WASSILY_SHARED ?= $(CURDIR)/../shared
 
@@ -17,6 +19,7 @@ STAMP := .venv/.installed
 help:
 	@echo "make demo      set up, then train and draw on a small model, before and after"
 	@echo "make test      set up, then ruff, mypy and pytest"
+	@echo "make bench     set up, then measure at the smallest size, into runs/bench"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    put the sources into ruff's format"
 	@echo "make install   set up .venv alone (once; again when pyproject.toml or constraints.txt change)"
@@ -29,6 +32,14 @@ demo: $(STAMP)
 
 test: lint
 	@$(BIN)/pytest -q $(ARGS)
+
+BESIDE := $(if $(REFERENCE),--reference $(REFERENCE))
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.train_speed --size tiny --resolution 64 --steps 22 --results runs/bench $(BESIDE)
+	@$(BIN)/python -m benchmarks.startup --results runs/bench $(BESIDE)
+	@$(BIN)/python -m benchmarks.generate_speed --size tiny --resolution 64 --results runs/bench
+	@$(BIN)/python -m benchmarks.memory --size tiny --resolution 64 --results runs/bench
+	@$(BIN)/python -m benchmarks.cache_scale --entries 1000 10000 --results runs/bench
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -121,13 +121,26 @@ def test_contents_follow_bytes_not_names(tmp_path: Path) -> None:
     b.write_bytes(b"one")
     contents = cache.Contents(tmp_path)
     assert not contents.known([str(a), str(b)]).any()
-    assert contents.read(str(a)) == contents.read(str(b)) == cache.file_digest(str(a))
+    assert contents.read(str(a), str(a)) == cache.file_digest(str(a))
+    assert contents.read(str(b), str(b)) == cache.file_digest(str(a))
     contents.writer.flush()
     contents.store.refresh()
     known = contents.known([str(a), str(b)])
     assert known[0].tobytes() == known[1].tobytes() == cache.file_digest(str(a))
     a.write_bytes(b"other")
     assert not contents.known([str(a)]).any()
+
+
+def test_contents_of_rows_are_remembered(tmp_path: Path) -> None:
+    """By the fingerprint of their table and their number; the digest is that of the bytes."""
+    contents = cache.Contents(tmp_path)
+    for row, raw in enumerate((b"one", b"two", b"one")):
+        assert contents.read(("table", row), raw) == cache.digest(raw)
+    contents.writer.flush()
+    known = cache.Contents(tmp_path).known([("table", 2), ("table", 1), ("other", 1)])
+    assert known[0].tobytes() == cache.digest(b"one")
+    assert known[1].tobytes() == cache.digest(b"two")
+    assert not known[2].any()
 
 
 def test_a_write_that_fails_is_one_line(tmp_path: Path) -> None:

@@ -310,15 +310,33 @@ def test_a_data_set_that_is_not_there(name: str) -> None:
 # ---------------------------------------------------------------- what the cache asks
 
 
-def test_paths_of_a_folder_and_none_of_bytes(tmp_path: Path, photos: Path) -> None:
-    """A folder's pictures are files; a parquet's are not."""
+def test_places_of_a_folder_and_of_bytes(tmp_path: Path, photos: Path) -> None:
+    """A folder's pictures are files; a parquet's are rows of a table that is the same each time."""
     source = data.read_folder(str(photos), "image", "text")
     names = [source[i].image for i in range(len(source))]
-    assert source.paths() == names
-    assert source.select([2, 0]).paths() == [names[2], names[0]]
+    assert list(source.places()) == names
+    assert list(source.select([2, 0]).places()) == [names[2], names[0]]
     (tmp_path / "set").mkdir()
     _table().to_parquet(tmp_path / "set" / "train.parquet")
-    assert _from(tmp_path / "set").paths() is None
+    rows = list(_from(tmp_path / "set").places())
+    assert [row for _, row in rows] == list(range(len(_table())))
+    assert list(_from(tmp_path / "set").places()) == rows
+
+
+def test_a_table_made_in_pieces_is_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows, captions, files and the digest do not depend on how many rows are handled at a time."""
+    names = [f"{c}.png" for c in "a b c a c b a".split()]
+    rows = [{"file_name": n, "text": [str(i), n]} for i, n in enumerate(names)]
+    whole = data.read_folder(str(_folder(tmp_path, _jsonl(*rows))), "image", "text")
+    monkeypatch.setattr(data, "CHUNK", 3)
+    pieces = data.read_folder(str(tmp_path), "image", "text")
+    assert [pieces[i] for i in range(7)] == [whole[i] for i in range(7)]
+    assert [Path(str(place)).name for place in pieces.places()] == names
+    assert list(pieces.all_captions()) == [text for row in rows for text in row["text"]]
+    assert pieces.fingerprint() == whole.fingerprint()
+    assert pieces.select([5, 0]).fingerprint() == whole.select([5, 0]).fingerprint()
 
 
 def test_all_captions_in_order(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import cache, encodings, recipes
+from wassily import cache, data, encodings, recipes
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
@@ -158,6 +159,21 @@ def test_a_picture_changed_behind_its_time_is_found_by_verify(
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert work(DecoderConfig)[1] == {}
     assert work(DecoderConfig, verify_cache=True)[1] == {"image": 1, "latents": 1}
+
+
+def test_pictures_inside_a_table_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run knows their digests without looking at them."""
+    raws = [str(n).encode() for n in range(3)]
+    table = datasets.Dataset.from_dict({"image": [{"bytes": raw, "path": None} for raw in raws]})
+    source = data.Pictures(table, "image", None, "x")
+    runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
+    first, bad = encodings.picture_contents(source, tmp_path / "cache", runtime)
+    assert not bad and [row.tobytes() for row in first] == [cache.digest(raw) for raw in raws]
+    monkeypatch.delattr(data.Pictures, "__getitem__")
+    again, _ = encodings.picture_contents(source, tmp_path / "cache", runtime)
+    assert (again == first).all()
 
 
 def test_a_cut_cache_is_completed(work: Callable[..., Any], tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from wassily.config import CacheConfig
 from wassily.errors import UserError
 
 Row = Mapping[str, Tensor]
+Place = str | tuple[str, int]  # of bytes: a file, or the fingerprint of a table and a row
 KEYS = "__keys__"
 # + name of a ragged field: where each entry begins and ends, and what its shape is
 OFFSETS, SHAPES = "__offsets__:", "__shapes__:"
@@ -44,6 +45,14 @@ def digest(*parts: bytes | str | int) -> bytes:
         raw = part if isinstance(part, bytes) else str(part).encode()
         state.update(len(raw).to_bytes(8, "little") + raw)
     return state.digest()
+
+
+def stacked(keys: Iterable[bytes]) -> np.ndarray:
+    """Keys of 16 bytes, one after the other, as (N, 16) uint8."""
+    joined = bytearray()
+    for key in keys:
+        joined += key
+    return np.frombuffer(joined, np.uint8).reshape(-1, 16)
 
 
 def default_folder(cache_dir: str | None) -> Path:
@@ -220,19 +229,19 @@ def file_digest(path: str) -> bytes:
 
 
 class Contents:
-    """Digests of files' bytes, remembered by (path, size, time of change)."""
+    """Digests of pictures' bytes, remembered by where they are."""
 
     def __init__(self, root: Path):
         self.store, self.writer = Store(root / FILES), Writer(root / FILES)
 
-    def known(self, paths: Iterable[str]) -> np.ndarray:
-        """(N, 16) uint8: the remembered digest of each file, zeros where it has to be read."""
-        keys = np.frombuffer(b"".join(map(_stat_key, paths)), np.uint8).reshape(-1, 16)
-        return self.store.column(keys, "content")
+    def known(self, places: Iterable[Place]) -> np.ndarray:
+        """(N, 16) uint8: the remembered digest of each, zeros where it has to be read."""
+        return self.store.column(stacked(map(_place_key, places)), "content")
 
-    def read(self, path: str) -> bytes:
-        """Digest a file by reading it, and remember that. Raises OSError."""
-        key, content = _stat_key(path), file_digest(path)
+    def read(self, place: Place, image: str | bytes) -> bytes:
+        """Digest an image, a file or bytes, and remember it for its place. Raises OSError."""
+        key = _place_key(place)
+        content = digest(image) if isinstance(image, bytes) else file_digest(image)
         self.writer.add(key, {"content": torch.frombuffer(bytearray(content), dtype=torch.uint8)})
         return content
 
@@ -242,9 +251,12 @@ def forget_contents(root: Path) -> None:
     shutil.rmtree(root / FILES, ignore_errors=True)
 
 
-def _stat_key(path: str) -> bytes:
-    stat = os.stat(path)
-    return digest(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+def _place_key(place: Place) -> bytes:
+    """A file by its path, size and time of change; a row by its table's fingerprint and number."""
+    if isinstance(place, tuple):
+        return digest(*place)
+    stat = os.stat(place)
+    return digest(os.path.abspath(place), stat.st_size, stat.st_mtime_ns)
 
 
 # ---------------------------------------------------------------- looking after it

@@ -6,9 +6,13 @@ The only file that knows the `datasets` library. Messages name the file, the lin
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
+import itertools
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +25,11 @@ from wassily import pictures
 from wassily.errors import UserError, did_you_mean
 
 SHOWN = 10  # how many offenders a message lists before it counts the rest
+CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
+
+MARKS = 2  # tokens around a caption: its beginning and its end
+
+Place = str | tuple[str, int]  # of a picture: its file, or its table's fingerprint and its row
 
 
 @dataclass(frozen=True)
@@ -61,29 +70,42 @@ class Pictures:
     def fingerprint(self) -> str:
         """A digest of names, sizes and captions in order: what a resume compares."""
         digest = hashlib.sha256()
-        flat = self.table.flatten()
-        path_column = f"{self.image_column}.path"
-        kept = [path_column, *([self.caption_column] if self.caption_column else [])]
-        for row in flat.select_columns(kept):
-            path = row[path_column] or ""
-            size = Path(path).stat().st_size if path and Path(path).is_file() else 0
-            captions = _captions(row[self.caption_column]) if self.caption_column else ()
-            digest.update(json.dumps([Path(path).name, size, captions]).encode() + b"\n")
+        column = self.caption_column
+        captions = map(_captions, self._values(column)) if column else itertools.repeat(())
+        paths = self._values(f"{self.image_column}.path")
+        for path, own in zip(paths, captions, strict=False):
+            name = os.path.basename(path or "")
+            digest.update(json.dumps([name, _file_size(path), own]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
-    def paths(self) -> list[str] | None:
-        """The file of every picture, or None if the source holds the pictures' bytes itself."""
+    def places(self) -> Iterator[Place]:
+        """Where each picture is; files, or rows if the source holds the pictures' bytes itself."""
         flat = self.table.flatten()
         inside = flat.data.column(f"{self.image_column}.bytes")  # counted, not read
         outside = flat.data.column(f"{self.image_column}.path")
         if inside.null_count < len(inside) or outside.null_count:
-            return None
-        return list(flat[f"{self.image_column}.path"])
+            return ((self.table._fingerprint, row) for row in range(len(self)))
+        return self._values(f"{self.image_column}.path")
 
     def all_captions(self) -> Iterator[str]:
         """Every caption of every example, in order."""
-        for value in self.table[self.caption_column] if self.caption_column else ():
+        for value in self._values(self.caption_column) if self.caption_column else ():
             yield from _captions(value)
+
+    def _values(self, column: str) -> Iterator[Any]:
+        """A column in order, without making a row of each value."""
+        flat = self.table.flatten().select_columns([column]).with_format("arrow")
+        for part in flat.iter(CHUNK):
+            yield from part.column(column).to_pylist()
+
+
+def _file_size(path: str | None) -> int:
+    """Bytes of a file; 0 if there is none."""
+    try:
+        found = os.stat(path or "")
+    except (OSError, ValueError):
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _captions(value: Any) -> tuple[str, ...]:
@@ -103,31 +125,40 @@ def read_folder(folder: str, image_column: str, caption_column: str | None) -> P
         raise UserError(
             f"--image_column {image_column}: a folder's picture column is called 'image'"
         )
-    metadata = sorted([*root.rglob("metadata.jsonl"), *root.rglob("metadata.csv")])
+    metadata = sorted(
+        Path(inside, name)
+        for inside, _, names in os.walk(root)
+        for name in names
+        if name in ("metadata.jsonl", "metadata.csv")
+    )
     folders = [file.parent for file in metadata]
     if len(set(folders)) < len(folders):
         both = next(f for f in folders if folders.count(f) > 1)
         raise UserError(f"{both}: metadata.jsonl and metadata.csv are both there: keep one")
     if metadata:
-        rows = [row for file in metadata for row in _metadata_rows(file, root, caption_column)]
+        found = (_metadata_rows(file, root, caption_column) for file in metadata)
+        rows: Iterator[Row] = itertools.chain.from_iterable(found)
     else:
-        rows = _bare_rows(root, caption_column)
-    if metadata and not rows:
+        rows = iter(_bare_rows(root, caption_column))
+    parts = []
+    while some := list(itertools.islice(rows, CHUNK)):
+        columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path, _ in some]}
+        if caption_column:
+            columns[caption_column] = [list(captions) for _, captions in some]
+        parts.append(datasets.Dataset.from_dict(columns))
+    if metadata and not parts:
         raise UserError(f"{metadata[0]}: no line in it names a picture")
-    if not rows:
+    if not parts:
         raise UserError(f"{folder}: no pictures in it ({', '.join(sorted(pictures.SUFFIXES))})")
-    cells = [{"path": str(path), "bytes": None} for path, _ in rows]
-    columns: dict[str, Any] = {"image": cells}
-    if caption_column:
-        columns[caption_column] = [list(captions) for _, captions in rows]
-    return Pictures(datasets.Dataset.from_dict(columns), "image", caption_column, folder)
+    return Pictures(datasets.concatenate_datasets(parts), "image", caption_column, folder)
 
 
-def _metadata_rows(
-    file: Path, root: Path, caption_column: str | None
-) -> list[tuple[Path, tuple[str, ...]]]:
+Row = tuple[str, tuple[str, ...]]  # path, captions
+
+
+def _metadata_rows(file: Path, root: Path, caption_column: str | None) -> Iterator[Row]:
     parse = _parse_jsonl if file.suffix == ".jsonl" else _parse_csv
-    rows, inside = [], root.resolve()
+    inside, parent = root.resolve(), str(file.parent)
     for number, row in parse(file):
         where = f"{file} line {number}"
         name = row.get("file_name")
@@ -135,20 +166,33 @@ def _metadata_rows(
             raise UserError(
                 f"{where}: no 'file_name' (it has: {', '.join(map(str, row)) or 'nothing'})"
             )
-        path = file.parent / name
-        try:
-            escapes, there = not path.resolve().is_relative_to(inside), path.is_file()
-        except (OSError, ValueError):  # too long, or no name at all (NUL)
-            escapes = there = False
+        path = os.path.join(parent, name)
+        escapes, there = _escapes_and_there(path, inside)
         if escapes:
             raise UserError(f"{where}: file_name {name!r} leads out of {root}")
         if not there:
             raise UserError(
                 f"{where}: file_name {name!r:.200}: no such file; add it, or remove the line"
             )
-        captions = _row_captions(row, caption_column, where) if caption_column else ()
-        rows.append((path, captions))
-    return rows
+        yield path, _row_captions(row, caption_column, where) if caption_column else ()
+
+
+def _escapes_and_there(path: str, inside: Path) -> tuple[bool, bool]:
+    """Whether a path leads out of the folder `inside`, and whether it is a file."""
+    try:
+        # A plain file is where its folder is, and a folder is looked up once.
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            return not _is_below(os.path.dirname(path), inside), True
+        return not Path(path).resolve().is_relative_to(inside), os.path.isfile(path)
+    except FileNotFoundError:
+        return not Path(path).resolve().is_relative_to(inside), False
+    except (OSError, ValueError):  # too long, or no name at all (NUL)
+        return False, False
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_below(folder: str, inside: Path) -> bool:
+    return Path(folder).resolve().is_relative_to(inside)
 
 
 def _row_captions(row: dict[str, Any], column: str, where: str) -> tuple[str, ...]:
@@ -185,9 +229,24 @@ def _text_of(file: Path) -> str:
         raise UserError(f"{file}: {error.strerror}") from None
 
 
+def _lines_of(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a text that is not read as a whole."""
+    begin = 0
+    try:
+        with open(file, "rb") as raw:
+            # Only b"\n" ends one: a caption may hold U+2028, which is no end of a JSON line.
+            for number, line in enumerate(raw, start=1):
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                begin += len(line)
+    except UnicodeDecodeError as error:
+        at = begin + error.start
+        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {at})") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+
+
 def _parse_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    # split("\n"), not splitlines(): a caption may hold U+2028, which is no end of a JSON line.
-    for number, line in enumerate(_text_of(file).split("\n"), start=1):
+    for number, line in _lines_of(file):
         if not line.strip():
             continue
         try:
@@ -212,12 +271,12 @@ def _parse_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{file} line {reader.reader.line_num}: {error}") from None
 
 
-def _bare_rows(root: Path, caption_column: str | None) -> list[tuple[Path, tuple[str, ...]]]:
+def _bare_rows(root: Path, caption_column: str | None) -> list[Row]:
     found = sorted(
         p for p in root.rglob("*") if p.suffix.lower() in pictures.SUFFIXES and p.is_file()
     )
     if not caption_column:
-        return [(path, ()) for path in found]
+        return [(str(path), ()) for path in found]
     missing = [str(path) for path in found if not path.with_suffix(".txt").is_file()]
     if missing:
         raise UserError(
@@ -225,7 +284,7 @@ def _bare_rows(root: Path, caption_column: str | None) -> list[tuple[Path, tuple
             + listed(missing)
         )
     texts = [(path, path.with_suffix(".txt")) for path in found]
-    return [(path, checked_captions(_text_of(txt).strip(), str(txt))) for path, txt in texts]
+    return [(str(path), checked_captions(_text_of(txt).strip(), str(txt))) for path, txt in texts]
 
 
 def listed(names: list[str]) -> str:
@@ -260,12 +319,13 @@ def read_dataset(
         raise UserError(
             f"--image_column {image_column}: not pictures ({str(error)[:80]})"
         ) from None
+    found = Pictures(table, image_column, caption_column, name)
     if caption_column:
-        for index, value in enumerate(table[caption_column]):
+        for index, value in enumerate(found._values(caption_column)):
             checked_captions(value, f"{name}, row {index}, column {caption_column!r}")
-    if not len(table):
+    if not len(found):
         raise UserError(f"--dataset_name {name}: it is empty")
-    return Pictures(table, image_column, caption_column, name)
+    return found
 
 
 def _load_table(name: str, config_name: str | None, cache_dir: str | None) -> datasets.Dataset:
@@ -319,8 +379,11 @@ def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:
         ids = tokenizer(batch, truncation=False, verbose=False).input_ids if batch else []
         return sum(len(i) > tokenizer.model_max_length for i in ids)
 
-    for caption in source.all_captions():
+    for total, caption in enumerate(source.all_captions(), start=1):  # noqa: B007
+        # A token is one letter at least; other scripts may grow when the tokenizer normalises.
+        if len(caption) + MARKS <= tokenizer.model_max_length and caption.isascii():
+            continue
         batch.append(caption)
         if len(batch) >= 1000:
-            cut, total, batch = cut + flush(), total + len(batch), []
-    return cut + flush(), total + len(batch)
+            cut, batch = cut + flush(), []
+    return cut + flush(), total

@@ -8,6 +8,7 @@ bit, because an encoder always works on one batch size: the last bits of a resul
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -166,26 +167,32 @@ def picture_contents(
     """The content key of every picture, (N, 16) uint8; zeros, and a reason, if it is unreadable."""
     contents = cache.Contents(root)
     bad: dict[int, str] = {}
-    paths = source.paths()
-    if paths is None:
-        digests = [cache.digest(source[i].image) for i in range(len(source))]
-        return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16).copy(), bad
-    found = contents.known(paths)
+    found = contents.known(source.places())
     for share in runtime.shares():
-        mine = np.flatnonzero(~found.any(1))[share].tolist()
+        unread = np.flatnonzero(~found.any(1))
+        mine = unread[share].tolist()
         shown = runtime.main and len(mine) > 0
         with progress("reading pictures", len(mine), shown, "picture") as bar:
-            for index in mine:
+            places = itertools.compress(source.places(), _among(mine, len(source)))
+            for index, place in zip(mine, places, strict=True):
                 try:
-                    contents.read(paths[index])
+                    contents.read(place, source[index].image)
                 except OSError as error:
-                    bad[index] = f"{paths[index]}: {error.strerror}"
+                    bad[index] = f"{source[index].name}: {error.strerror}"
                 bar.advance()
         contents.writer.flush()
         runtime.wait()
-        contents.store.refresh()
-        found = contents.known(paths)
+        if len(unread):
+            contents.store.refresh()
+            found = contents.known(source.places())
     return found, runtime.gathered(bad)
+
+
+def _among(indices: list[int], count: int) -> np.ndarray:
+    """Whether each of `count` items is one of the (sorted) indices, (N,) bool."""
+    chosen = np.zeros(count, bool)
+    chosen[indices] = True
+    return chosen
 
 
 def _fill_pictures(
@@ -268,15 +275,15 @@ def _fill_captions(
 ) -> None:
     """Encode every distinct caption that is not there yet."""
     for encoding in encodings:
-        captions = list(dict.fromkeys(source.all_captions()))
-        keys = np.frombuffer(b"".join(map(caption_key, captions)), np.uint8).reshape(-1, 16)
+        keys = cache.stacked(map(caption_key, source.all_captions()))
         bench = _Bench(encoding, cache.Writer(encoding.folder(root), encoding.ragged))
         missing = cache.Store(encoding.folder(root)).missing(keys)
         mine = missing[share].tolist()
         shown = runtime.main and len(mine) > 0
         with progress("encoding captions", len(mine), shown, "caption") as bar:
-            for index in mine:
-                bench.take(keys[index].tobytes(), encoding.prepare(captions[index]))
+            captions = itertools.compress(source.all_captions(), _among(mine, len(keys)))
+            for index, caption in zip(mine, captions, strict=True):
+                bench.take(keys[index].tobytes(), encoding.prepare(caption))
                 bar.advance()
         bench.finish()
         runtime.wait()

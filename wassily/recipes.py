@@ -185,8 +185,9 @@ class Frozen:
                 paths = models.files(role, self.repositories[home], self.config.cache_dir)
                 known = contents.known([str(path) for path in paths])
                 for path, digest in zip(paths, known, strict=True):
+                    name, read = str(path), digest.any()
                     found.append(path.name)
-                    found.append(digest.tobytes() if digest.any() else contents.read(str(path)))
+                    found.append(digest.tobytes() if read else contents.read(name, name))
             contents.writer.flush()
             return cache.digest(*found, str(self.runtime.weight_dtype), *also).hex()[:16]
 
@@ -302,8 +303,9 @@ def open_pictures(config: TrainConfig) -> data.Pictures:
 
 def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pictures:
     """The source, or as many of its examples as the config wants."""
-    # One process reads first, so that a download or a conversion happens once.
-    runtime.shared(lambda: bool(open_pictures(config)))
+    if runtime.world > 1:
+        # One process reads first, so that a download or a conversion happens once.
+        runtime.shared(lambda: bool(open_pictures(config)))
     source = open_pictures(config)
     if config.max_train_samples is not None and config.max_train_samples < len(source):
         return source.select(draws.subset(seed, len(source), config.max_train_samples))

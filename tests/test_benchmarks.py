@@ -1,0 +1,142 @@
+"""The benchmarks at their least: they run, and what they write has the numbers in it.
+
+What they launch as processes is forked here from a server that has imported torch once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import e2e
+import pytest
+import torch
+from helpers import ROOT
+
+from benchmarks import cache_scale, flops, generate_speed, memory, models, runs, startup
+from benchmarks import train_speed as speed
+from benchmarks.runs import Timed, Usage
+
+
+def _child(words: list[str]) -> None:
+    torch.set_num_threads(1)
+    memory.child(words)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of Python are forked instead of started; the scripts at the root are the guide's."""
+
+    def launch(words: Sequence[Any], work: Path) -> Usage:
+        began, line = time.time(), [str(word) for word in words]
+        if line[0] == "-c":
+            process = multiprocessing.get_context("forkserver").Process(
+                target=_child, args=(line[2:],)
+            )
+            process.start()
+        else:
+            own = line[2:] if line[0] == "-m" else ["train", line[0][:-3].split("_")[-1], *line[1:]]
+            process = e2e.start(own, work / "last.log")
+        assert e2e.finish(process) == 0, (work / "last.log").read_text("utf-8")
+        ended = time.time()
+        return Usage(ended - began, 10**8, [(began, 0.0), (ended, ended - began)])
+
+    monkeypatch.setattr(runs, "launch", launch)
+
+
+def _rows(page: Path) -> list[list[str]]:
+    """The cells of a page's tables."""
+    lines = re.findall(r"^\| (.*) \|$", page.read_text("utf-8"), re.M)
+    return [[cell.strip() for cell in line.split(" | ")] for line in lines]
+
+
+def _number(cell: str) -> float:
+    return float(cell.split()[0].replace(",", ""))
+
+
+@pytest.mark.usefixtures("forked")
+def test_train_speed_beside_a_reference(tmp_path: Path, photos: Path) -> None:
+    """The scripts at the root take the guide's place: both are then the same program."""
+    words = "--size tiny --networks prior --resolution 32 --steps 11 --warmup 10 --repeats 1"
+    words += f" --pictures {photos} --work {tmp_path} --results {tmp_path} --reference {ROOT}"
+    page = speed.main(words.split())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-train-speed-\S+\.md", page.name)
+    head, row, starts, start = _rows(page)
+    assert head == [cell.strip() for cell in speed.HEAD] and len(starts) == len(start)
+    ours, theirs, ratio = map(_number, row[1:4])
+    assert ours > 0 and theirs > 0 and ratio == pytest.approx(ours / theirs, abs=0.02)
+    text = page.read_text("utf-8")
+    assert "torch " + torch.__version__ in text and "% used" in text
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.usefixtures("forked")
+def test_startup_and_memory(tmp_path: Path) -> None:
+    words = f"--networks prior --work {tmp_path} --results {tmp_path}".split()
+    row = _rows(startup.main([*words, "--repeats", "1"]))[-1]
+    assert row[0] == "prior" and _number(row[1]) > 0
+    row = _rows(memory.main([*words, "--size", "tiny", "--resolution", "32"]))[-1]
+    assert row[0] == "prior" and _number(row[1]) > 0
+
+
+@pytest.mark.usefixtures("forked")
+def test_cache_scale(tmp_path: Path) -> None:
+    """All entries are found again: the run that starts on them has nothing to encode."""
+    words = f"--entries 20 40 --work {tmp_path} --results {tmp_path}"
+    rows = _rows(cache_scale.main(words.split()))
+    assert [row[0] for row in rows[1:]] == ["20", "40"]
+    assert "encoding" not in (tmp_path / "40" / "last.log").read_text("utf-8")
+
+
+def test_generate_speed(tmp_path: Path) -> None:
+    words = "--size tiny --resolution 32 --steps 2 --prior_steps 2 --pictures 2 --repeats 1"
+    page = generate_speed.main(f"{words} --work {tmp_path} --results {tmp_path}".split())
+    rows = _rows(page)
+    assert len(rows) == 4
+    assert rows[1][2].startswith("1.00")
+    assert all(_number(row[1]) > 0 for row in rows[1:])
+
+
+def test_the_real_sizes_are_real() -> None:
+    """Millions of parameters as the released networks have them."""
+    found = models.parameters("full")
+    wanted = {"text encoder": 694.7, "image encoder": 1844.9, "prior": 1026.2, "MoVQ": 67.8}
+    assert {k: round(found[k], 1) for k in wanted} == wanted
+    assert found["decoder"] == pytest.approx(1253.1, abs=0.1)
+
+
+def test_flops_by_hand() -> None:
+    """Of the prior: a product of (tokens, in) and (in, out) is 2 x tokens x in x out, thrice with
+    the backward pass; attention's two products are 2 x tokens^2 x width each.
+    """
+    size = models.SIZES["tiny"]
+    heads, head, layers = size.prior
+    width, tokens = heads * head, 10 + 4
+    block = tokens * 2 * (4 + 8) * width**2 + 2 * 2 * tokens**2 * width
+    outside = 2 * width * (10 * size.text[0] + 2 * width + 2 * size.embedding)
+    outside += 2 * width * size.embedding
+    assert flops.prior(size, 10) == pytest.approx(3 * (layers * block + outside), rel=0.02)
+    assert flops.decoder(size, 64, 2) == 2 * flops.decoder(size, 64)
+
+
+def test_a_rate_is_that_of_the_counted_steps() -> None:
+    """Warm-up and start are left out, by the clock and by processor time."""
+    usage = Usage(20.0, 1, [(100.0, 0.0), (110.0, 5.0), (120.0, 10.0)])
+    run = Timed(10.0, {1: 110.0, 2: 114.0, 4: 118.0, 6: 119.0}, usage)
+    assert run.steps_per_second(2) == pytest.approx(4 / 5)
+    assert run.processor_seconds(2) == pytest.approx(2.5 / 4)
+    assert run.start_processor == pytest.approx(5.0)
+
+
+def test_a_program_is_watched(tmp_path: Path) -> None:
+    """Its time and memory are its own; one that fails ends the benchmark with its last lines."""
+    program = "import time\nx = bytearray(b'1' * 10**8)\nwhile time.process_time() < 0.5: pass"
+    usage = runs.launch(["-c", program], tmp_path)
+    assert usage.seconds > 0.4 and 10**8 < usage.peak < 2 * 10**8
+    assert 0.4 < usage.processor_at(time.time()) < 5
+    with pytest.raises(SystemExit, match="no such luck"):
+        runs.launch(["-c", "raise ValueError('no such luck')"], tmp_path)
