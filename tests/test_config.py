@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from wassily import commands
 from wassily import config as configs
-from wassily.config import DecoderConfig, GenerateConfig, PriorConfig
+from wassily.commands import GenerateConfig
+from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 
 # The flags of the guide's two scripts with their defaults, written down from their parsers, but
@@ -69,7 +71,7 @@ NEW = {
     "no_cache": False,
     "verify_cache": False,
 }
-SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, configs.CacheConfig, configs.DemoConfig]
+SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, commands.CacheConfig, commands.DemoConfig]
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
@@ -178,9 +180,9 @@ def test_a_cache_is_verified_or_not_used(tmp_path: Path) -> None:
     """Not both; and days are not negative."""
     with pytest.raises(UserError, match="--no_cache and --verify_cache"):
         _make(PriorConfig, tmp_path, no_cache=True, verify_cache=True)
-    assert configs.CacheConfig().unused_days == 30
+    assert commands.CacheConfig().unused_days == 30
     with pytest.raises(UserError, match="--unused_days"):
-        configs.CacheConfig(unused_days=-1)
+        commands.CacheConfig(unused_days=-1)
 
 
 def test_hub_settings_go_with_a_push(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   train prior     teach the prior: from a caption to an image embedding
   train decoder   teach the decoder: from an image embedding to a picture
   generate        draw pictures from prompts
+  merge           fold an adapter (LoRA) into a model, or mix a model with its fine-tune
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -35,10 +36,11 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
 On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
 """
 
-# words of a command -> (config class in wassily.config, "module:function" that carries it out)
+# words of a command -> (its config class, "module:function" that carries it out)
 VERBS = {
     ("train", "prior"): ("PriorConfig", "wassily.run:train"),
     ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
+    ("merge",): ("MergeConfig", "wassily.merge:merge"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
@@ -100,6 +102,13 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
     raise UserError(f"no command {words[0]!r}{hint} (there are: {', '.join(names)})")
 
 
+def config_class(name: str) -> type:
+    """A config class by its name: the trainings' are in `config`, the others in `commands`."""
+    from wassily import commands, config
+
+    return getattr(config, name, None) or getattr(commands, name)
+
+
 def parse(class_name: str, words: list[str], prog: str) -> Any:
     """The config of a command: defaults, then the file of `--config`, then the flags.
 
@@ -108,9 +117,7 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     """
     import tyro
 
-    from wassily import config
-
-    cls = getattr(config, class_name)
+    cls = config_class(class_name)
     words, file = _take_config_file(words)
     _check_words(words)
     default = _from_file(cls, file) if file is not None else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from wassily.errors import UserError
+from wassily.schema import at_least as _at_least
 from wassily.schema import check_types
+from wassily.schema import require as _require
 
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal[
@@ -24,17 +25,6 @@ TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
 
 PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 DECODER = "kandinsky-community/kandinsky-2-2-decoder"
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
-
-
-def _at_least(config: Any, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value is None or value >= least, f"--{name}: {value} is less than {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +109,18 @@ class TrainConfig:
     """Gradients longer than this are scaled down to it."""
     use_8bit_adam: bool = False
     """AdamW with 8-bit states by bitsandbytes (pip install bitsandbytes)."""
+    lora: bool = False
+    """Train a small adapter (LoRA, arXiv 2106.09685) beside the frozen network, not the network."""
+    rank: int | None = None
+    """Rank of the adapter; 4 if unset, as in diffusers' LoRA scripts."""
+    lora_alpha: int | None = None
+    """The adapter counts lora_alpha / rank times; the rank if unset, so once."""
+    lora_dropout: float | None = None
+    """Share of the adapter's inputs that is dropped in training; none if unset."""
+    lora_targets: tuple[str, ...] = ()
+    """Layers that get an adapter, by the end of their names; the attention's if unset."""
+    use_dora: bool = False
+    """Train also the length of the weights' rows (DoRA, arXiv 2402.09353): slower, often better."""
     use_ema: bool = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
 
@@ -200,115 +202,6 @@ class DecoderConfig(TrainConfig):
         return "decoder"
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """Draw pictures from prompts with the stock pipelines.
-
-    Example: wassily generate "a robot naruto, 4k photo" --prior runs/prior --decoder runs/decoder
-    """
-
-    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Prompts, each in quotes."""
-    prompts_file: str | None = None
-    """A text file with one prompt a line, UTF-8; drawn after the prompts of the command line."""
-    prior: str = PRIOR
-    """Prior: an output folder, a checkpoint folder, a hub name, or mini."""
-    decoder: str = DECODER
-    """Decoder: an output folder, a checkpoint folder, a hub name, or mini."""
-    negative_prompt: str | None = None
-    """What should not be in the picture."""
-    num_images: int = 1
-    """Pictures per prompt; the second has the seed + 1, and so on."""
-    steps: int = 100
-    """Denoising steps of the decoder."""
-    prior_steps: int = 25
-    """Denoising steps of the prior."""
-    guidance_scale: float = 4.0
-    """How closely the decoder follows the embedding; 1 switches guidance off."""
-    prior_guidance_scale: float = 4.0
-    """How closely the prior follows the text; 1 switches guidance off."""
-    height: int | None = None
-    """Height in pixels; the model's own if unset."""
-    width: int | None = None
-    """Width in pixels; the model's own if unset."""
-    seed: int | None = None
-    """Seed of the first picture; drawn and printed if unset."""
-    batch_size: int = 4
-    """Pictures drawn at once."""
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Arithmetic; auto is fp16 on an accelerator and fp32 on a CPU."""
-    offload: bool = False
-    """Keep each network on the accelerator only while it works: less memory, more time."""
-    cache_dir: str | None = None
-    """Where downloaded models are kept; the hub's own default if unset."""
-    out: str = "pictures"
-    """A folder, or a .png file if one picture is drawn."""
-    grid: bool = False
-    """Also save all pictures as one labelled sheet."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        _at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
-        _at_least(self, 2, "prior_steps")  # its scheduler divides by one less
-        _at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
-        for name in ("steps", "prior_steps"):
-            value = getattr(self, name)
-            _require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
-        last = (self.seed or 0) + self.num_images
-        _require(last < 2**63, f"--seed: {self.seed} is too large; seeds go up to 2**63")
-        _require(
-            bool(self.prompts) or self.prompts_file is not None,
-            'nothing to draw: give a prompt, wassily generate "a red cat", or --prompts_file',
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheConfig:
-    """The encodings on this disk: what there is, or what of it to remove.
-
-    Example: wassily cache prune --unused_days 7
-    """
-
-    cache_dir: str | None = None
-    """The folder given to the training as --cache_dir; the usual place if unset."""
-    unused_days: float = 30.0
-    """prune removes what no run has used for so many days; 0 removes everything."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        _at_least(self, 0, "unused_days")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Fine-tune the bundled model on a small example, offline, and draw before and after."""
-
-    thing: Literal["inked", "zorb", "world"] = "inked"
-    """What is new: a style (inked), a shape (zorb); world is what the model knows already."""
-    output_dir: str = "runs/demo"
-    """Where the pictures, the runs and the picture sheet go."""
-    write_data: str | None = None
-    """Only write the captioned pictures into this folder."""
-    pictures: int = 200
-    """How many pictures to learn from."""
-    prior_steps: int | None = None
-    """Optimizer steps of the prior; as many as the bundled model needs if unset."""
-    decoder_steps: int | None = None
-    """Optimizer steps of the decoder; as many as the bundled model needs if unset."""
-    learning_rate: float = 1e-4
-    """Learning rate of both."""
-    judged: int = 32
-    """How many prompts of each kind are drawn and judged, before and after."""
-    seed: int = 0
-    """Seed of the pictures, the training and the drawings."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        _at_least(self, 1, "pictures", "prior_steps", "decoder_steps", "judged")
-        _at_least(self, 0, "seed")
-        _require(self.learning_rate > 0, f"--learning_rate: {self.learning_rate} is not above 0")
-
-
 def check_training(config: TrainConfig) -> None:
     """Raise UserError for values out of range and for contradictions."""
     _at_least(
@@ -344,6 +237,7 @@ def check_training(config: TrainConfig) -> None:
     )
     _check_source(config)
     _check_hub(config)
+    _check_lora(config)
     _require(
         bool(config.output_dir.strip()),
         "--output_dir is empty: name the folder that takes the results",
@@ -383,3 +277,13 @@ def _check_hub(config: TrainConfig) -> None:
         _require(
             getattr(config, name) is None, f"--{name} does nothing without --push_to_hub: add it"
         )
+
+
+def _check_lora(config: TrainConfig) -> None:
+    _at_least(config, 1, "rank", "lora_alpha")
+    dropout = config.lora_dropout or 0.0
+    _require(0 <= dropout < 1, f"--lora_dropout: {dropout} is not at least 0 and below 1")
+    _require(all(map(str.strip, config.lora_targets)), "--lora_targets: a name is empty")
+    for name in ("rank", "lora_alpha", "lora_dropout", "lora_targets", "use_dora"):
+        given = getattr(config, name) not in (None, (), False)
+        _require(config.lora or not given, f"--{name} does nothing without --lora: add it")

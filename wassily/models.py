@@ -16,10 +16,11 @@ import torch
 import transformers
 from torch import nn
 
-from wassily import hub
+from wassily import checkpoint, hub
 from wassily.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
+ADAPTER, ADAPTER_EMA = "pytorch_lora_weights.safetensors", "pytorch_lora_weights_ema.safetensors"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def _check_pipeline_folder(path: Path, home: str) -> None:
     wanted = TRAINED[home]
     if (path / wanted / "config.json").is_file():
         return
+    if (path / ADAPTER).is_file():
+        raise UserError(
+            f"{path}: an adapter (LoRA), not a whole model: make one of it with wassily merge "
+            f"--lora {path}"
+        )
     held = sorted(p.name for p in path.iterdir() if (p / "config.json").is_file())
     other = next((h for h, part in TRAINED.items() if part in held and h != home), None)
     hint = f"; it is a {other}'s" if other else ""
@@ -125,6 +131,12 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
         return part.kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
     except Exception as error:
         raise _not_loaded(repository, part.folder, error) from error
+
+
+def skeleton(role: str, repository: str, cache_dir: str | None = None) -> nn.Module:
+    """A diffusers network without weights: its layers and their names. Raises UserError."""
+    with torch.device("meta"):
+        return PARTS[role].kind.from_config(load_config(role, repository, cache_dir))  # type: ignore[attr-defined]
 
 
 def _not_loaded(repository: str, folder: str, error: Exception) -> UserError:
@@ -194,6 +206,45 @@ class Trained:
 
     repository: str
     network: Path | None = None
+    adapter: Path | None = None
+
+
+def public_name(repository: str, home: str) -> str:
+    """The name that a resolved repository is known by on every machine, if it has one."""
+    return "mini" if repository == str(MINI / home) else repository
+
+
+def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> Path:
+    """The file of an adapter: a file, an output folder, a checkpoint folder or a hub name.
+
+    Of a checkpoint the averaged one is taken where there is one. Raises UserError for what is none,
+    or is of another network than that of `home`, if one is named.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = [path / file for file in (ADAPTER_EMA, ADAPTER) if (path / file).is_file()]
+        if not files:
+            raise UserError(f"{name}: no adapter there (no {ADAPTER})")
+        path = files[0]
+    elif not path.is_file():
+        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+            raise UserError(f"{name}: no such adapter (and not a hub name, which reads owner/name)")
+        path = hub.download_file(name, ADAPTER, cache_dir)
+    of = checkpoint.read_notes(path).get("network", home)
+    if home and of != home:
+        raise UserError(f"{name}: an adapter of a {of}, not of a {home}")
+    return path.resolve()
+
+
+def _of_adapter(name: str, home: str) -> Trained:
+    """An output folder that holds an adapter, on the base that it names. Raises UserError."""
+    file = adapter_file(name, home)
+    base = checkpoint.read_notes(file).get("base")
+    if not base:
+        raise UserError(
+            f"{name}: the adapter names no base: give --{home} BASE --{home}_lora {name}"
+        )
+    return Trained(resolve(base, home), adapter=file)
 
 
 def locate(name: str, home: str) -> Trained:
@@ -205,6 +256,8 @@ def locate(name: str, home: str) -> Trained:
     path = Path(name).expanduser()
     state = path / "state.json"
     if not state.is_file():
+        if (path / ADAPTER).is_file() and not (path / TRAINED[home]).is_dir():
+            return _of_adapter(name, home)
         return Trained(resolve(name, home))
     try:
         saved = json.loads(state.read_text(encoding="utf-8"))
@@ -213,6 +266,8 @@ def locate(name: str, home: str) -> Trained:
         raise UserError(f"{state}: not the state of a checkpoint ({error!r})") from None
     if role != home:
         raise UserError(f"{name}: a checkpoint of a {role}, not of a {home}")
+    if (path / ADAPTER).is_file():
+        return Trained(resolve(repository, home), adapter=adapter_file(name, home))
     folder = TRAINED[home]
     averaged = path / f"{folder}_ema"
     return Trained(
