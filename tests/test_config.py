@@ -70,8 +70,15 @@ NEW = {
     "hub_prior_id": None,
     "no_cache": False,
     "verify_cache": False,
+    "lora": False,
+    "rank": None,
+    "lora_alpha": None,
+    "lora_dropout": None,
+    "lora_targets": (),
+    "use_dora": False,
 }
 SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, commands.CacheConfig, commands.DemoConfig]
+SETTINGS.append(commands.MergeConfig)
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
@@ -130,6 +137,11 @@ WRONG: dict[str, list[Any]] = {
     "hub_model_id": ["me/x"],  # without --push_to_hub
     "hub_token": ["hf_x"],
     "hub_prior_id": ["me/prior"],
+    "rank": [0, 8],  # the second without --lora, as those below
+    "lora_alpha": [0, 8],
+    "lora_dropout": [-0.1, 1.0, 0.0],
+    "lora_targets": [("to_q", " "), ("to_q",)],
+    "use_dora": [True],
     "resume_from_checkpoint": ["/no/such/checkpoint"],
     "dataset_config_name": ["en"],  # with --train_data_dir
     "dataset_name": ["me/pics"],  # with --train_data_dir
@@ -191,6 +203,32 @@ def test_hub_settings_go_with_a_push(tmp_path: Path) -> None:
     _make(DecoderConfig, tmp_path, push_to_hub=True, **given)
 
 
+def test_adapter_settings_go_with_lora(tmp_path: Path) -> None:
+    """All of them; unset they leave the choice to the training."""
+    given: dict[str, Any] = {"rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "use_dora": True}
+    _make(DecoderConfig, tmp_path, lora=True, lora_targets=("to_q",), **given)
+    assert _make(PriorConfig, tmp_path, lora=True).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "either --lora ADAPTER or --tuned"),
+        ({"lora": "a", "tuned": "b"}, "either --lora ADAPTER or --tuned"),
+        ({"lora": "a", "lora_scale": -1.0}, "--lora_scale"),
+        ({"lora": "a", "alpha": 0.5}, "--alpha needs --tuned"),
+        ({"base": "a", "tuned": "b", "alpha": 0.5, "lora_scale": 1.0}, "--lora_scale needs --lora"),
+        ({"tuned": "b", "alpha": 0.5}, "--tuned needs --base"),
+        ({"base": "a", "tuned": "b"}, "--tuned needs --alpha"),
+        ({"base": "a", "tuned": "b", "alpha": 1.1}, "--alpha"),
+    ],
+)
+def test_merge_refuses(values: dict[str, Any], message: str) -> None:
+    """Before a model is loaded."""
+    with pytest.raises(UserError, match=message):
+        commands.MergeConfig(**values)
+
+
 def test_configs_are_frozen(tmp_path: Path) -> None:
     """A config is a signature."""
     config = _make(PriorConfig, tmp_path)
@@ -212,6 +250,7 @@ def test_configs_are_frozen(tmp_path: Path) -> None:
         ({"prompts": ("a",), "seed": -1}, "--seed"),
         ({"prompts": ("a",), "guidance_scale": -1.0}, "--guidance_scale"),
         ({"prompts": ("a",), "dtype": "fp8"}, "--dtype"),
+        ({"prompts": ("a",), "lora_scale": -0.5}, "--lora_scale"),
     ],
 )
 def test_generate_refuses(values: dict[str, Any], message: str) -> None:

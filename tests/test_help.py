@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import run_cli, run_command
 
-from wassily import cli
-from wassily import commands
+from wassily import cli, commands
 from wassily import config as configs
 
 CLASSES = {verb: cli.config_class(name) for verb, (name, _) in cli.VERBS.items()}

@@ -285,5 +285,6 @@ def _check_lora(config: TrainConfig) -> None:
     _require(0 <= dropout < 1, f"--lora_dropout: {dropout} is not at least 0 and below 1")
     _require(all(map(str.strip, config.lora_targets)), "--lora_targets: a name is empty")
     for name in ("rank", "lora_alpha", "lora_dropout", "lora_targets", "use_dora"):
-        given = getattr(config, name) not in (None, (), False)
-        _require(config.lora or not given, f"--{name} does nothing without --lora: add it")
+        value = getattr(config, name)
+        unset = value is None or value is False or value == ()
+        _require(config.lora or unset, f"--{name} does nothing without --lora: add it")
