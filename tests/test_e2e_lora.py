@@ -309,13 +309,12 @@ def test_what_is_no_adapter(whole: Path, role: str, tmp_path: Path, tiny: Tiny) 
 # ---------------------------------------------------------------- the hub
 
 
-def test_the_adapter_is_uploaded(role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+def test_the_adapter_is_uploaded(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
     """With its card and samples, and nothing else; no folder of this machine is named in it."""
     with StandInHub() as server:
         flags = {"lora": True, "max_train_steps": 1, "push_to_hub": True, "hub_model_id": "fox"}
-        flags |= {"validation_prompts": ["a"]}
-        flags |= {"hub_prior_id": "me/prior"} if role == "decoder" else {}
-        words = command(role, tmp_path / "run", tiny, photos, **flags)
+        flags |= {"validation_prompts": ["a"], "hub_prior_id": "me/prior"}
+        words = command("decoder", tmp_path / "run", tiny, photos, **flags)
         done = run_command("wassily", *words, env=server.environment())
         assert done.returncode == 0, done.stderr
         files = server.repositories["someone/fox"]
@@ -323,5 +322,5 @@ def test_the_adapter_is_uploaded(role: str, tmp_path: Path, tiny: Tiny, photos: 
     with safe_open(tmp_path / "run" / FILE, "pt") as file:
         assert str(tiny.prior.parent) not in json.dumps(file.metadata())
     card = (tmp_path / "run" / "README.md").read_text("utf-8")
-    assert str(tiny.prior.parent / role) not in card
+    assert str(tiny.decoder) not in card
     assert "base_model_relation: adapter" in card

@@ -120,7 +120,7 @@ class TrainConfig:
     lora_targets: tuple[str, ...] = ()
     """Layers that get an adapter, by the end of their names; the attention's if unset."""
     use_dora: bool = False
-    """Train also the length of the weights' rows (DoRA, arXiv 2402.09353): slower, often better."""
+    """Train also the length of the weights' rows (DoRA, arXiv 2402.09353); slower."""
     use_ema: bool = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
 
