@@ -7,6 +7,7 @@ trained part is saved, read back and handed over.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -260,7 +261,9 @@ def fold(net: Any, file: Path, scale: float = 1.0) -> None:
     """
     tensors, _ = checkpoint.read_tensors(file)
     try:
-        net.load_lora_adapter(str(file), prefix=None, use_safetensors=True, adapter_name=NAME)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names that do not fit: told below
+            net.load_lora_adapter(str(file), prefix=None, use_safetensors=True, adapter_name=NAME)
     except Exception as error:  # of many kinds: peft's, diffusers' and torch's
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{file}: no adapter for this network: {reason[:300]}") from error
