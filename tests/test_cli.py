@@ -12,7 +12,8 @@ import pytest
 from helpers import run_cli, run_command
 
 from wassily import __version__, cli, schema
-from wassily.config import DecoderConfig, GenerateConfig, PriorConfig
+from wassily.commands import GenerateConfig
+from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 
 
@@ -264,10 +265,8 @@ def test_every_verb_has_its_target() -> None:
     """The config class and the function are there."""
     import importlib
 
-    from wassily import config
-
     for class_name, target in cli.VERBS.values():
-        assert dataclasses.is_dataclass(getattr(config, class_name))
+        assert dataclasses.is_dataclass(cli.config_class(class_name))
         module, function = target.split(":")
         assert callable(getattr(importlib.import_module(module), function))
 

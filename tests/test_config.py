@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from wassily import commands
 from wassily import config as configs
-from wassily.config import DecoderConfig, GenerateConfig, PriorConfig
+from wassily.commands import GenerateConfig
+from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 
 # The flags of the guide's two scripts with their defaults, written down from their parsers, but
@@ -72,8 +74,17 @@ NEW = {
     "weights_dtype": "fp32",
     "gradient_release": False,
     "compile": False,
+    "preset": None,
+    "fuse_accumulation": "auto",
+    "lora": False,
+    "rank": None,
+    "lora_alpha": None,
+    "lora_dropout": None,
+    "lora_targets": (),
+    "use_dora": False,
 }
-SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, configs.CacheConfig, configs.DemoConfig]
+SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, commands.CacheConfig, commands.DemoConfig]
+SETTINGS.append(commands.MergeConfig)
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
@@ -135,6 +146,11 @@ WRONG: dict[str, list[Any]] = {
     "hub_model_id": ["me/x"],  # without --push_to_hub
     "hub_token": ["hf_x"],
     "hub_prior_id": ["me/prior"],
+    "rank": [0, 8],  # the second without --lora, as those below
+    "lora_alpha": [0, 8],
+    "lora_dropout": [-0.1, 1.0, 0.0],
+    "lora_targets": [("to_q", " "), ("to_q",)],
+    "use_dora": [True],
     "resume_from_checkpoint": ["/no/such/checkpoint"],
     "dataset_config_name": ["en"],  # with --train_data_dir
     "dataset_name": ["me/pics"],  # with --train_data_dir
@@ -188,9 +204,9 @@ def test_a_cache_is_verified_or_not_used(tmp_path: Path) -> None:
     """Not both; and days are not negative."""
     with pytest.raises(UserError, match="--no_cache and --verify_cache"):
         _make(PriorConfig, tmp_path, no_cache=True, verify_cache=True)
-    assert configs.CacheConfig().unused_days == 30
+    assert commands.CacheConfig().unused_days == 30
     with pytest.raises(UserError, match="--unused_days"):
-        configs.CacheConfig(unused_days=-1)
+        commands.CacheConfig(unused_days=-1)
 
 
 RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
@@ -213,6 +229,11 @@ RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
         ({"weights_dtype": "bf16", "mixed_precision": "no"}, "--mixed_precision no"),
         ({"weights_dtype": "bf16", "optimizer": "adafactor"}, "--optimizer adamw or lion"),
         ({"weights_dtype": "bf16", "use_8bit_adam": True}, "--use_8bit_adam"),
+        (
+            {"lora": True, "weights_dtype": "bf16", "adam_beta2": 0.99},
+            "--lora and --weights_dtype bf16",
+        ),
+        (RELEASE | {"lora": True}, "--lora and --gradient_release"),
     ],
 )
 def test_settings_of_the_step_that_exclude_one_another(
@@ -231,6 +252,32 @@ def test_hub_settings_go_with_a_push(tmp_path: Path) -> None:
     """All three."""
     given = {"hub_model_id": "me/x", "hub_token": "hf_x", "hub_prior_id": "me/p"}
     _make(DecoderConfig, tmp_path, push_to_hub=True, **given)
+
+
+def test_adapter_settings_go_with_lora(tmp_path: Path) -> None:
+    """All of them; unset they leave the choice to the training."""
+    given: dict[str, Any] = {"rank": 8, "lora_alpha": 16, "lora_dropout": 0.0, "use_dora": True}
+    _make(DecoderConfig, tmp_path, lora=True, lora_targets=("to_q",), **given)
+    assert _make(PriorConfig, tmp_path, lora=True).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "either --lora ADAPTER or --tuned"),
+        ({"lora": "a", "tuned": "b"}, "either --lora ADAPTER or --tuned"),
+        ({"lora": "a", "lora_scale": -1.0}, "--lora_scale"),
+        ({"lora": "a", "alpha": 0.5}, "--alpha needs --tuned"),
+        ({"base": "a", "tuned": "b", "alpha": 0.5, "lora_scale": 1.0}, "--lora_scale needs --lora"),
+        ({"tuned": "b", "alpha": 0.5}, "--tuned needs --base"),
+        ({"base": "a", "tuned": "b"}, "--tuned needs --alpha"),
+        ({"base": "a", "tuned": "b", "alpha": 1.1}, "--alpha"),
+    ],
+)
+def test_merge_refuses(values: dict[str, Any], message: str) -> None:
+    """Before a model is loaded."""
+    with pytest.raises(UserError, match=message):
+        commands.MergeConfig(**values)
 
 
 def test_configs_are_frozen(tmp_path: Path) -> None:
@@ -254,6 +301,7 @@ def test_configs_are_frozen(tmp_path: Path) -> None:
         ({"prompts": ("a",), "seed": -1}, "--seed"),
         ({"prompts": ("a",), "guidance_scale": -1.0}, "--guidance_scale"),
         ({"prompts": ("a",), "dtype": "fp8"}, "--dtype"),
+        ({"prompts": ("a",), "lora_scale": -0.5}, "--lora_scale"),
     ],
 )
 def test_generate_refuses(values: dict[str, Any], message: str) -> None:

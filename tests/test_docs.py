@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from e2e import wassily
 from helpers import draw_picture, run_cli
 
 from wassily.mini.untrained import Tiny
@@ -45,7 +47,7 @@ def _slugs(page: Path) -> set[str]:
 
 def test_all_pages_are_there() -> None:
     names = {page.name for page in PAGES}
-    assert {"README.md", "guide.md", "data.md", "checkpoints.md", "flags.md"} <= names
+    assert {"README.md", "guide.md", "data.md", "checkpoints.md", "flags.md", "lora.md"} <= names
 
 
 def test_the_page_of_flags_is_fresh() -> None:
@@ -215,3 +217,45 @@ def test_the_messages_on_bad_input_are_the_real_ones(
         "a column that a data set lacks",
         "a data set that is not there",
     }
+
+
+# ---------------------------------------------------------------- the commands of docs/lora.md
+
+HUB = "kandinsky-community/kandinsky-2-2-"
+SMALL = {
+    "train": "--max_train_steps 1 --resolution 32 --report_to none",
+    "generate": "--steps 2 --prior_steps 2 --height 32 --width 32 --out drawn",
+}
+
+
+def _on_tiny_models(words: list[str], tiny: Tiny) -> list[str]:
+    """A command of the page with small models in place of the hub's, and few steps."""
+    models = {"prior": tiny.prior, "decoder": tiny.decoder}
+    words = [str(models[w.removeprefix(HUB)]) if w.startswith(HUB) else w for w in words]
+    for home, folder in models.items():
+        flag = {"train": f"--pretrained_{home}_model_name_or_path", "generate": f"--{home}"}
+        if words[0] in flag and flag[words[0]] not in words:
+            words += [flag[words[0]], str(folder)]
+    return words + SMALL.get(words[0], "").split()
+
+
+def test_the_page_on_lora_works(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands one after the other, then its Python, in a folder with pictures."""
+    (tmp_path / "pics").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    blocks = FENCE.findall((ROOT / "docs" / "lora.md").read_text("utf-8"))
+    lines = [code.replace("\\\n", " ") for language, code in blocks if language == "bash"]
+    commands = [shlex.split(line) for code in lines for line in code.splitlines()]
+    for program, *words in commands:
+        assert program == "wassily"
+        done = wassily(*_on_tiny_models(words, tiny))
+        assert done.code == 0, f"{words}: {done.text}"
+    made = {path.name for path in Path("runs").iterdir()}
+    assert made == {"prior-lora", "decoder-lora", "decoder-merged", "decoder", "decoder-mixed"}
+    (code,) = (code for language, code in blocks if language == "python")
+    code = code.replace(f"{HUB}decoder", str(tiny.decoder)).replace("float16", "float32")
+    small = "height=32, width=32, num_inference_steps=2, prior_num_inference_steps=2"
+    exec(code.replace('prompt="a red circle"', f'prompt="a red circle", {small}'), {})
+    assert (tmp_path / "picture.png").is_file()

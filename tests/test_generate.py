@@ -13,7 +13,7 @@ from helpers import Outcome, run_cli
 from PIL import Image
 
 from wassily import generate
-from wassily.config import GenerateConfig
+from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
 

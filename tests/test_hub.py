@@ -59,6 +59,8 @@ def _run_folder(folder: Path) -> Path:
         "tokenizer/vocab.json",
         "checkpoint-5/unet/diffusion_pytorch_model.safetensors",
         "checkpoint-5/state.json",
+        "pytorch_lora_weights.safetensors",
+        "checkpoint-5/pytorch_lora_weights.safetensors",
         "logs/events.out",
         "log.jsonl",
         "run.toml",
@@ -87,6 +89,7 @@ def test_only_the_pipeline_is_uploaded(hub: StandInHub, tmp_path: Path) -> None:
         "movq/config.json",
         "scheduler/scheduler_config.json",
         "tokenizer/vocab.json",
+        "pytorch_lora_weights.safetensors",
     }
     assert all(content == f"content of {name}".encode() for name, content in files.items())
 

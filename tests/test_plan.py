@@ -13,7 +13,7 @@ import torch
 from e2e import ROLES, command, refused
 from helpers import ROOT, run_cli, run_command
 
-from wassily import cli, models, plan, presets
+from wassily import adapt, cli, models, plan, presets
 from wassily import config as configs
 from wassily.mini.untrained import Tiny
 
@@ -84,6 +84,26 @@ def test_a_training_by_hand(tiny: Tiny) -> None:
     assert released == {k: v for k, v in half.items() if k != "gradients"}
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_an_adapter_by_hand(role: str, tiny: Tiny) -> None:
+    """The frozen network in 16 bits but for its norms; all the rest is the adapter's, in fp32, and
+    so is a checkpoint.
+    """
+    repositories = models.repositories(str(tiny.prior), str(tiny.decoder))
+    made = PLANS[role](**_names(tiny), lora=True, mixed_precision="bf16", use_ema=True)
+    net: Any = models.load(models.TRAINED[role], repositories[role])
+    adapt.chosen(made).attach(net, torch.bfloat16, 0)
+    trained = sum(p.numel() for p in adapt.trained_parameters(net).values())
+    found = plan.estimate(made, repositories, "bf16")
+    assert dict(found.moments["update"]) == {
+        "weights": sum(p.numel() * p.element_size() for p in net.parameters()),
+        "optimizer state": 8 * trained,
+        "EMA": 4 * trained,
+        "gradients": 4 * trained,
+    }
+    assert found.checkpoint == 16 * trained
+
+
 def test_help_is_quick_and_a_bad_flag_is_found_first() -> None:
     """Before anything heavy: neither imports torch."""
     code = (
@@ -124,6 +144,30 @@ def test_flags_win_over_the_file_and_both_over_the_preset(tmp_path: Path) -> Non
         _parse("prior", tmp_path, "--preset", "24gb", "--mixed_precision", "fp16").preset == "24gb"
     )
     assert _parse("prior", tmp_path).mixed_precision is None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_preset_of_an_adapter(role: str, tmp_path: Path) -> None:
+    """Nothing that only the whole network needs; every size there is, --lora by flag or by file."""
+    file = tmp_path / "run.toml"
+    file.write_text("lora = true\n", "utf-8")
+    for name in ("8gb", "12gb", "80gb"):
+        for words in (["--lora"], ["--config", str(file)]):
+            made = _parse(role, tmp_path, "--preset", name, *words)
+            assert (made.mixed_precision, made.weights_dtype) == ("bf16", "fp32")
+            assert made.gradient_checkpointing == (name == "8gb")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_adapter_of_the_released_model_fits_its_least_preset(role: str) -> None:
+    """Both in 8 GB at 768 pixels, in shapes; the figures are those of the page."""
+    tool = _page_tool()
+    made = PLANS[role](lora=True, resolution=tool.SIDE, **presets.known(role, True)["12gb"])
+    repositories = {"prior": configs.PRIOR, "decoder": configs.DECODER}
+    found = plan.estimate(made, repositories, "bf16")
+    assert found.peak <= 8 * plan.GB
+    told = tool.TAIL.split("With `--lora`")[1].split("\n\n")[0]
+    assert f"{found.peak_at('step') / plan.GB:.1f} GB the {role}" in " ".join(told.split())
 
 
 def test_a_preset_that_is_none(tmp_path: Path) -> None:

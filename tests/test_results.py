@@ -17,7 +17,7 @@ from torch import nn
 
 from wassily import cli, models
 from wassily import results as module
-from wassily.adapt import trained_parameters
+from wassily.adapt import Whole, trained_parameters
 from wassily.card import Facts
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.ema import Ema, NoEma
@@ -56,7 +56,7 @@ def _results(
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     out.mkdir(parents=True, exist_ok=True)
     runtime = Runtime(None, 1, str(out), "logs", "none")
-    return Results(config, repositories, out, runtime, 4, role, net, ema), net
+    return Results(config, repositories, out, runtime, 4, role, net, ema, Whole(role)), net
 
 
 def _facts(home: str, tiny: Tiny, out: Path) -> Facts:

@@ -1,24 +1,42 @@
-"""What is trained: the explicit list of parameters, and how they lie in memory."""
+"""What is trained: all of a network, or an adapter beside it (LoRA). The only file that knows peft.
+
+`Whole` and `Lora` answer the same questions of a run: what is added to the network, and how the
+trained part is saved, read back and handed over.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from wassily import checkpoint, draws, models
+from wassily.config import TrainConfig
+from wassily.errors import UserError
+
+STATISTICS = ("clip_mean", "clip_std")  # stored as parameters; no forward pass reads them
+RANK = 4
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
+NAME = "default"  # of the one adapter in a network
+HEADER = "lora_adapter_metadata"  # where diffusers looks for the adapter's settings
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def trained_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter of a network that its forward pass uses, by name, switched to training.
+    """The adapter's parameters if there is one, else all that the forward pass uses, by name.
 
-    `clip_mean` and `clip_std` are statistics that are stored as parameters: no forward pass reads
-    them.
+    They are switched to training.
     """
-    statistics = ("clip_mean", "clip_std")
-    chosen = {name: p for name, p in net.named_parameters() if name not in statistics}
+    every = dict(net.named_parameters())
+    adapter = {name: p for name, p in every.items() if ".lora_" in name}
+    chosen = adapter or {name: p for name, p in every.items() if name not in STATISTICS}
     for parameter in chosen.values():
         parameter.requires_grad_(True)
     return chosen
@@ -34,3 +52,256 @@ def keep_as(trained: Mapping[str, nn.Parameter], dtype: str) -> None:
     """Turn the trained parameters into "fp32" or "bf16"; the rest of a network stays as it is."""
     for parameter in trained.values():
         parameter.data = parameter.data.to(DTYPES[dtype])
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All of the network, whose part of a pipeline is `role`."""
+
+    role: str
+
+    def attach(self, net: Any, dtype: torch.dtype, seed: int) -> None:
+        """Nothing to add."""
+
+    def signature(self) -> dict[str, Any]:
+        """What a resume compares: no adapter, so nothing."""
+        return dict.fromkeys(Lora(self.role).signature())
+
+    def describe(self) -> str:
+        """What is trained, for a person."""
+        return "the whole network"
+
+    def save(self, net: Any, folder: Path, averaged: bool = False) -> None:
+        """The network in a sub-folder of a checkpoint."""
+        net.save_pretrained(folder / (f"{self.role}_ema" if averaged else self.role))
+
+    def load(self, net: Any, folder: Path) -> None:
+        """Take the network of a checkpoint."""
+        net.load_state_dict(models.load_network(folder / self.role, self.role).state_dict())
+
+    def averages(self, net: Any, folder: Path) -> Mapping[str, Tensor]:
+        """The averages in a checkpoint, by parameter name."""
+        return models.load_network(folder / f"{self.role}_ema", self.role).state_dict()
+
+    def export(
+        self, net: Any, folder: Path, save_pipeline: Callable[[Path], None], card: str
+    ) -> None:
+        """The whole pipeline and its card."""
+        checkpoint.export(folder, save_pipeline, card)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter: W x + alpha / rank * B A x with W frozen (arXiv 2106.09685, eq. 3).
+
+    `notes` stand in the file's header; each is a text.
+    """
+
+    role: str
+    rank: int = RANK
+    alpha: int = RANK
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ATTENTION
+    use_dora: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def attach(self, net: Any, dtype: torch.dtype, seed: int) -> None:
+        """Add the adapter in fp32; B starts at zero, so the network computes what it did before.
+
+        The frozen weights of linear and convolution layers are kept in `dtype`, in which autocast
+        multiplies them anyway. Raises UserError for a target that is not there.
+        """
+        from peft import LoraConfig  # a second or more, which only this needs
+
+        check_targets(net, self.targets if self.targets != ATTENTION else ())
+        # Rounded first and shortened last: DoRA measures the weights, and the adapter takes their
+        # dtype.
+        _frozen_in(net, dtype, keep=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draws.adapter_seed(seed))
+            net.add_adapter(LoraConfig(init_lora_weights="gaussian", **self.settings()), NAME)
+        _frozen_in(net, dtype, keep=True)
+
+    def settings(self) -> dict[str, Any]:
+        """The adapter's form in peft's words."""
+        return {
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "target_modules": list(self.targets),
+            "use_dora": self.use_dora,
+        }
+
+    def signature(self) -> dict[str, Any]:
+        """What a resume compares."""
+        return {
+            "lora": True,
+            "rank": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "lora_targets": list(self.targets),
+            "use_dora": self.use_dora,
+        }
+
+    def describe(self) -> str:
+        """What is trained, for a person."""
+        kind = "DoRA" if self.use_dora else "LoRA"
+        dropout = f", dropout {self.dropout:g}" if self.dropout else ""
+        where = ", ".join(self.targets)
+        return f"{kind} of rank {self.rank}, alpha {self.alpha}{dropout} on {where}"
+
+    def save(self, net: Any, folder: Path, averaged: bool = False) -> None:
+        """The adapter as one file, which `load_lora_adapter` of diffusers reads."""
+        tensors = {
+            stored(name): p.detach().cpu().contiguous()
+            for name, p in trained_parameters(net).items()
+        }
+        # Not peft's whole list: another release of it refuses the names that it does not know.
+        plain = {"format": "pt", "rank": str(self.rank), "alpha": str(self.alpha)}
+        notes = plain | {**self.notes, HEADER: json.dumps(self.settings())}
+        file = models.ADAPTER_EMA if averaged else models.ADAPTER
+        checkpoint.write_tensors(folder / file, tensors, notes)
+
+    def load(self, net: Any, folder: Path) -> None:
+        """Take the adapter of a checkpoint. Raises UserError if it is not whole."""
+        values = _values(net, folder / models.ADAPTER)
+        with torch.no_grad():
+            for name, parameter in trained_parameters(net).items():
+                parameter.copy_(values[name])
+
+    def averages(self, net: Any, folder: Path) -> Mapping[str, Tensor]:
+        """The averages in a checkpoint, by parameter name. Raises UserError."""
+        return _values(net, folder / models.ADAPTER_EMA)
+
+    def export(
+        self, net: Any, folder: Path, save_pipeline: Callable[[Path], None], card: str
+    ) -> None:
+        """The adapter and its card. No pipeline: that would be gigabytes of the base, unchanged."""
+        checkpoint.write_text(folder / "README.md", card)
+        self.save(net, folder)
+
+
+def chosen(config: TrainConfig, notes: dict[str, str] | None = None) -> Whole | Lora:
+    """What a config trains of its network; `notes` go into the header of an adapter's file."""
+    role = models.TRAINED[config.role]
+    if not config.lora:
+        return Whole(role)
+    rank = config.rank or RANK
+    # Names may come in one word, with commas, as diffusers' scripts take them.
+    targets = tuple(name.strip() for name in ",".join(config.lora_targets).split(","))
+    return Lora(
+        role,
+        rank,
+        config.lora_alpha or rank,
+        config.lora_dropout or 0.0,
+        targets if config.lora_targets else ATTENTION,
+        config.use_dora,
+        notes or {},
+    )
+
+
+def notes(config: TrainConfig, repositories: dict[str, str], fingerprint: str) -> dict[str, str]:
+    """What the file of an adapter tells about itself; of an upload's, no folder of this machine."""
+    base = models.public_name(repositories[config.role], config.role)
+    prior = config.hub_prior_id or repositories["prior"]
+    if config.push_to_hub:
+        base, prior = (Path(n).name if Path(n).is_absolute() else n for n in (base, prior))
+    return {
+        "network": config.role,
+        "base": base,
+        "base_fingerprint": fingerprint,
+        "prior": prior,
+    }
+
+
+def check_chosen(config: TrainConfig, repositories: dict[str, str]) -> None:
+    """Raise UserError for a target of --lora_targets that the network does not have."""
+    found = chosen(config)
+    if isinstance(found, Lora) and config.lora_targets:
+        with torch.device("meta"):
+            net = models.skeleton(found.role, repositories[config.role], cache_dir=config.cache_dir)
+        check_targets(net, found.targets)
+
+
+def check_targets(net: nn.Module, targets: tuple[str, ...]) -> None:
+    """Raise UserError for a target that is the end of no layer's name."""
+    layers = [n for n, m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
+            # The last word of a name, with the one before it where the last is a number.
+            ends = {".".join(n.split(".")[-1 - n.split(".")[-1].isdigit() :]) for n in layers}
+            raise UserError(
+                f"--lora_targets {target}: no layer's name ends so "
+                f"(there are: {', '.join(sorted(ends))})"
+            )
+
+
+def _frozen_in(net: nn.Module, dtype: torch.dtype, keep: bool) -> None:
+    """Round the frozen weights of linear and convolution layers to a dtype, and keep them in it."""
+    for name, module in net.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and ".lora_" not in name:
+            for own, parameter in module.named_parameters(recurse=False):
+                rounded = parameter.detach().to(dtype)
+                kept = rounded if keep else rounded.to(parameter.dtype)
+                setattr(module, own, nn.Parameter(kept, requires_grad=False))
+
+
+def stored(name: str) -> str:
+    """A parameter's name in a file: without the adapter's, as peft writes it."""
+    return name.replace(f"lora_magnitude_vector.{NAME}.weight", "lora_magnitude_vector").replace(
+        f".{NAME}.", "."
+    )
+
+
+def _values(net: nn.Module, file: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter's file by parameter name. Raises UserError unless all fit."""
+    tensors, _ = checkpoint.read_tensors(file)
+    wanted = {stored(name): p for name, p in trained_parameters(net).items()}
+    different = sorted(tensors.keys() ^ wanted.keys())
+    if different:
+        side = "lacks" if different[0] in wanted else "has an unknown"
+        raise UserError(f"{file}: {side} {different[0]}")
+    for name, value in tensors.items():
+        if value.shape != wanted[name].shape:
+            raise UserError(f"{file}: {name} has shape {tuple(value.shape)}")
+    return {name: tensors[stored(name)] for name in trained_parameters(net)}
+
+
+# ---------------------------------------------------------------- drawing and merging
+
+
+def fold(net: Any, file: Path, scale: float = 1.0) -> None:
+    """Add an adapter, `scale` times, to the weights of a network that stays a stock one.
+
+    Raises UserError if it is not of this network. In fp32, so that merging loses nothing.
+    """
+    tensors, _ = checkpoint.read_tensors(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names that do not fit: told below
+            net.load_lora_adapter(str(file), prefix=None, use_safetensors=True, adapter_name=NAME)
+    except Exception as error:  # of many kinds: peft's, diffusers' and torch's
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{file}: no adapter for this network: {reason[:300]}") from error
+    # What finds no place is passed over without an error.
+    named = {stored(name) for name, _ in net.named_parameters() if ".lora_" in name}
+    strange = sorted(name for name in tensors if "lora_" in name and name not in named)
+    if not named or (strange and any("lora_A" in name for name in tensors)):
+        what = f", {strange[0]} has no place in it" if strange else ""
+        raise UserError(f"{file}: no adapter for this network{what}")
+    net.fuse_lora(lora_scale=scale)
+    net.unload_lora()
+
+
+def drawable(
+    found: models.Trained, home: str, adapters: list[Path], scale: float, cache_dir: str | None
+) -> nn.Module:
+    """A network to draw with, in fp32 on the CPU, its adapters and `adapters` folded in."""
+    role = models.TRAINED[home]
+    if found.network:
+        net = models.load_network(found.network, role).eval().requires_grad_(False)
+    else:
+        net = models.load(role, found.repository, cache_dir=cache_dir)
+    for file in [*([found.adapter] if found.adapter else []), *adapters]:
+        fold(net, file, scale)
+    return net

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from wassily.checkpoint import ASIDE, open_tensors, write_tensors
-from wassily.config import CacheConfig
+from wassily.commands import CacheConfig
 from wassily.errors import UserError
 
 Row = Mapping[str, Tensor]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from wassily import __version__
-from wassily.config import TrainConfig
+from wassily.config import DECODER, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Facts:
     pictures: int
     seed: int
     has_samples: bool
+    trained: str = ""
 
 
 def quoted(text: str) -> str:
@@ -42,12 +45,62 @@ def front_matter(facts: Facts) -> str:
     lines = ["---", "license: apache-2.0"]
     if not facts.base.startswith("/"):  # the hub refuses a card whose base model is not a hub name
         lines += [f"base_model: {quoted(facts.base)}"]
+        lines += ["base_model_relation: adapter"] if facts.trained else []
     if facts.data_is_public:
         lines += ["datasets:", f"- {quoted(facts.data)}"]
     if facts.role == "decoder":
         lines += ["prior:", f"- {quoted(facts.prior)}"]
     tags = ("kandinsky", "text-to-image", "diffusers", "diffusers-training", "wassily")
     return "\n".join([*lines, "library_name: diffusers", "tags:", *(f"- {t}" for t in tags), "---"])
+
+
+def prior_of(folder: Path) -> str | None:
+    """The prior that the card in a decoder's folder names, if there is one."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    found = re.search(
+        r"^prior:\n- *(.+)$", card.read_text(encoding="utf-8", errors="replace"), re.M
+    )
+    return found[1].strip().strip("\"'") if found else None
+
+
+def merged_card(name: str, role: str, base: str, prior: str, origin: str) -> str:
+    """The card of a folder that `wassily merge` wrote; `origin` ends its one sentence."""
+    facts = Facts(name, role, base, prior, DECODER, "", False, 0, 0, 0, False)
+    title = escaped(name.rstrip("/").rsplit("/", 1)[-1])
+    what = f"The {role} of Kandinsky 2.2, **{escaped(base)}** {escaped(origin)}."
+    parts = [front_matter(facts), f"# {title}", what, "## Use", _usage(facts, "a photo of a cat")]
+    return "\n\n".join([*parts, f"Made with wassily {__version__}."]) + "\n"
+
+
+def _adapter_usage(facts: Facts, prompt: str) -> str:
+    """The base by diffusers, and the adapter loaded into its network."""
+    file = quoted("pytorch_lora_weights.safetensors")
+    part = "unet"
+    load = f"""from diffusers import AutoPipelineForText2Image
+import torch
+
+pipeline = AutoPipelineForText2Image.from_pretrained(
+    {quoted(facts.base)}, torch_dtype=torch.float16
+)"""
+    if facts.role == "prior":
+        part = "prior_prior"
+        load = f"""from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+import torch
+
+prior = DiffusionPipeline.from_pretrained({quoted(facts.base)}, torch_dtype=torch.float16)
+components = {{"prior_" + k: v for k, v in prior.components.items()}}
+pipeline = AutoPipelineForText2Image.from_pretrained(
+    {quoted(facts.decoder)}, **components, torch_dtype=torch.float16
+)"""
+    return _snippet(
+        f"""{load}
+pipeline.{part}.load_lora_adapter(
+    {quoted(facts.name)}, weight_name={file}, prefix=None
+)""",
+        prompt,
+    )
 
 
 def _usage(facts: Facts, prompt: str) -> str:
@@ -67,6 +120,10 @@ import torch
 pipeline = AutoPipelineForText2Image.from_pretrained(
     {quoted(facts.name)}, torch_dtype=torch.float16
 )"""
+    return _snippet(load, prompt)
+
+
+def _snippet(load: str, prompt: str) -> str:
     return f"""```python
 {load}
 if torch.cuda.is_available():
@@ -80,8 +137,9 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     """The whole card as Markdown."""
     prompts = list(config.validation_prompts)
     data = facts.data if facts.data_is_public else "a folder of the author's own"
+    what = "An adapter (LoRA) of the" if config.lora else "The"
     origin = (
-        f"The {facts.role} of Kandinsky 2.2, fine-tuned from **{escaped(facts.base)}** on "
+        f"{what} {facts.role} of Kandinsky 2.2, fine-tuned from **{escaped(facts.base)}** on "
         f"**{escaped(data)}** ({facts.pictures} pictures)."
     )
     title = escaped(facts.name.rstrip("/").rsplit("/", 1)[-1])
@@ -89,9 +147,10 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     if facts.has_samples:
         parts += ["## Samples", "![samples](./samples.png)"]
         parts += ["\n".join(f"- {escaped(prompt)}" for prompt in prompts)]
-    parts += ["## Use", _usage(facts, prompts[0] if prompts else "a photo of a cat")]
+    usage = _adapter_usage if config.lora else _usage
+    parts += ["## Use", usage(facts, prompts[0] if prompts else "a photo of a cat")]
     parts += ["## Training"]
-    rows = {
+    rows: dict[str, object] = {
         "optimizer steps": facts.steps,
         "learning rate": f"{config.learning_rate:g} ({config.lr_scheduler})",
         "pictures per process and micro-batch": config.train_batch_size,
@@ -102,6 +161,8 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
         "moving average": config.use_ema,
         "seed": facts.seed,
     }
+    if config.lora:
+        rows = {"adapter": escaped(facts.trained)} | rows
     parts += [
         "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     ]

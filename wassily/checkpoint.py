@@ -102,6 +102,15 @@ def check_free(output_dir: Path, parts: set[str]) -> None:
         )
 
 
+def check_no(output_dir: Path, file: str) -> None:
+    """Raise UserError if a folder holds the result of another kind of run: whole, or an adapter."""
+    if (output_dir / file).is_file():
+        raise UserError(
+            f"--output_dir {output_dir} holds the result of a run with other --lora: {file}; name "
+            "another folder"
+        )
+
+
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     """Fill a folder by `write(temporary)`, flush it to the disk, name it in one rename."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -132,11 +141,13 @@ def write_text(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file that is whole or not there. Raises OSError."""
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str] | None = None
+) -> None:
+    """A safetensors file, with notes in its header, that is whole or not there. Raises OSError."""
     aside = path.parent / f"{ASIDE}{path.name}"
     try:
-        save_file(tensors, aside)
+        save_file(tensors, aside, metadata=notes)
         _sync(aside)
         aside.replace(path)
     except SafetensorError as error:
@@ -152,6 +163,25 @@ def open_tensors(path: Path) -> Any:
         return safe_open(path, "pt")
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, and the notes in its header. Raises UserError."""
+    try:
+        with safe_open(path, "pt") as file:
+            names, notes = file.keys(), file.metadata() or {}
+            return {name: file.get_tensor(name) for name in names}, notes
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The notes in the header of a safetensors file, without its tensors. Raises UserError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def flush(folder: Path) -> None:
@@ -273,6 +303,15 @@ def load_state(folder: Path) -> dict[str, Any]:
     named = NAME.fullmatch(folder.name)
     if named and int(named[1]) != state["step"]:
         raise UserError(f"{folder / STATE}: says step {state['step']}, in a folder of another step")
+    return state
+
+
+def saved_state(start_from: Path | None) -> dict[str, Any] | None:
+    """The checked state of a checkpoint to go on from; None without one. Raises UserError."""
+    if start_from is None:
+        return None
+    state = load_state(start_from)
+    check_state(start_from, state)
     return state
 
 

@@ -8,20 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wassily.errors import UserError
-
-
-def require(holds: bool, message: str) -> None:
-    """Raise UserError with the message unless it holds."""
-    if not holds:
-        raise UserError(message)
-
-
-def at_least(config: Any, least: float, *names: str) -> None:
-    """Raise UserError for the first of the named values that is less than `least`; None passes."""
-    for name in names:
-        value = getattr(config, name)
-        require(value is None or value >= least, f"--{name}: {value} is less than {least}")
+from wassily.schema import at_least, require
 
 
 def training(config: Any) -> None:
@@ -62,6 +49,7 @@ def training(config: Any) -> None:
     _check_gradient_release(config)
     _check_source(config)
     _check_hub(config)
+    _check_lora(config)
     require(
         bool(config.output_dir.strip()),
         "--output_dir is empty: name the folder that takes the results",
@@ -160,4 +148,24 @@ def _check_gradient_release(config: Any) -> None:
     require(
         name in ("adamw", "lion") and not config.use_8bit_adam,
         "--gradient_release needs --optimizer adamw or lion, without --use_8bit_adam",
+    )
+
+
+def _check_lora(config: Any) -> None:
+    at_least(config, 1, "rank", "lora_alpha")
+    dropout = config.lora_dropout or 0.0
+    require(0 <= dropout < 1, f"--lora_dropout: {dropout} is not at least 0 and below 1")
+    require(all(map(str.strip, config.lora_targets)), "--lora_targets: a name is empty")
+    for name in ("rank", "lora_alpha", "lora_dropout", "lora_targets", "use_dora"):
+        value = getattr(config, name)
+        unset = value is None or value is False or value == ()
+        require(config.lora or unset, f"--{name} does nothing without --lora: add it")
+    require(
+        not config.lora or config.weights_dtype == "fp32",
+        "--lora and --weights_dtype bf16: an adapter is small and stays in fp32; --mixed_precision "
+        "bf16 keeps the frozen weights in bf16",
+    )
+    require(
+        not (config.lora and config.gradient_release),
+        "--lora and --gradient_release: an adapter's gradients are a few megabytes; leave it out",
     )

@@ -22,6 +22,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   plan prior      tell what a training would take: memory, disk, steps, time;
   plan decoder    and which flags fit a GPU
   generate        draw pictures from prompts
+  merge           fold an adapter (LoRA) into a model, or mix a model with its fine-tune
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -37,12 +38,13 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
 On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
 """
 
-# words of a command -> (config class in wassily.config, "module:function" that carries it out)
+# words of a command -> (its config class, "module:function" that carries it out)
 VERBS = {
     ("train", "prior"): ("PriorConfig", "wassily.run:train"),
     ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
     ("plan", "prior"): ("PriorPlan", "wassily.plan:plan"),
     ("plan", "decoder"): ("DecoderPlan", "wassily.plan:plan"),
+    ("merge",): ("MergeConfig", "wassily.merge:merge"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
@@ -105,6 +107,13 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
     raise UserError(f"no command {words[0]!r}{hint} (there are: {', '.join(names)})")
 
 
+def config_class(name: str) -> type:
+    """A config class by its name: the trainings' are in `config`, the others in `commands`."""
+    from wassily import commands, config
+
+    return getattr(config, name, None) or getattr(commands, name)
+
+
 def parse(class_name: str, words: list[str], prog: str) -> Any:
     """The config of a command: defaults, then the preset, the file of `--config`, the flags.
 
@@ -113,9 +122,7 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     """
     import tyro
 
-    from wassily import config
-
-    cls = getattr(config, class_name)
+    cls = config_class(class_name)
     words, file = _take_config_file(words)
     _check_words(words)
     default = _from_file(cls, file) if file is not None else {}
@@ -133,16 +140,17 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
 
 def _preset(cls: type, words: list[str], file: dict[str, Any]) -> dict[str, Any]:
     """The values of the preset that is named by flag or file; none for one that is not known."""
-    from wassily.presets import PRESETS
+    from wassily import presets
 
     named = file.get("preset")
     for word, following in zip(words, [*words[1:], None], strict=True):
         if _flag(word) == "preset":
             named = word.partition("=")[2] if "=" in word else following
-    network = next((n for n in PRESETS if cls.__name__.lower().startswith(n)), None)
+    network = next((n for n in presets.PRESETS if cls.__name__.lower().startswith(n)), None)
     if network is None or named is None:
         return {}
-    known = PRESETS[network]
+    lora = bool(file.get("lora")) or any(_flag(word) == "lora" for word in words)
+    known = presets.known(network, lora)
     if named == "8gb" and named not in known:
         least = list(known)[-1]
         raise UserError(

@@ -12,8 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from wassily import checks
-from wassily.checks import at_least, require
-from wassily.schema import check_types
+from wassily.schema import at_least, check_types, require
 
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal[
@@ -72,7 +71,7 @@ class TrainConfig:
     """Keep only so many checkpoints; the oldest goes once a new one stands."""
 
     preset: Preset | None = None
-    """Set flags with which a full fine-tune fits such a GPU; those you give win over it."""
+    """Set flags with which the training fits such a GPU; those you give win over it."""
     resolution: int = 512
     """Side of the square the decoder learns, in pixels; both networks' samples are drawn at it."""
     train_batch_size: int = 1
@@ -126,6 +125,18 @@ class TrainConfig:
     weight. With accumulation 1, --max_grad_norm 0, one process and torch-optimi only."""
     compile: bool = False
     """Compile the network in training (torch.compile): the first steps take longer, others less."""
+    lora: bool = False
+    """Train a small adapter (LoRA, arXiv 2106.09685) beside the frozen network, not the network."""
+    rank: int | None = None
+    """Rank of the adapter; 4 if unset, as in diffusers' LoRA scripts."""
+    lora_alpha: int | None = None
+    """The adapter counts lora_alpha / rank times; the rank if unset, so once."""
+    lora_dropout: float | None = None
+    """Share of the adapter's inputs that is dropped in training; none if unset."""
+    lora_targets: tuple[str, ...] = ()
+    """Layers that get an adapter, by the end of their names; the attention's if unset."""
+    use_dora: bool = False
+    """Train also the length of the weights' rows (DoRA, arXiv 2402.09353); slower."""
     use_ema: bool = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
 
@@ -242,112 +253,3 @@ class DecoderPlan(_Planned, DecoderConfig):
 
     Example: wassily plan decoder --gpu_memory 12 --resolution 768 --pictures 1000
     """
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """Draw pictures from prompts with the stock pipelines.
-
-    Example: wassily generate "a robot naruto, 4k photo" --prior runs/prior --decoder runs/decoder
-    """
-
-    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Prompts, each in quotes."""
-    prompts_file: str | None = None
-    """A text file with one prompt a line, UTF-8; drawn after the prompts of the command line."""
-    prior: str = PRIOR
-    """Prior: an output folder, a checkpoint folder, a hub name, or mini."""
-    decoder: str = DECODER
-    """Decoder: an output folder, a checkpoint folder, a hub name, or mini."""
-    negative_prompt: str | None = None
-    """What should not be in the picture."""
-    num_images: int = 1
-    """Pictures per prompt; the second has the seed + 1, and so on."""
-    steps: int = 100
-    """Denoising steps of the decoder."""
-    prior_steps: int = 25
-    """Denoising steps of the prior."""
-    guidance_scale: float = 4.0
-    """How closely the decoder follows the embedding; 1 switches guidance off."""
-    prior_guidance_scale: float = 4.0
-    """How closely the prior follows the text; 1 switches guidance off."""
-    height: int | None = None
-    """Height in pixels; the model's own if unset."""
-    width: int | None = None
-    """Width in pixels; the model's own if unset."""
-    seed: int | None = None
-    """Seed of the first picture; drawn and printed if unset."""
-    batch_size: int = 4
-    """Pictures drawn at once."""
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Arithmetic; auto is fp16 on an accelerator and fp32 on a CPU."""
-    offload: bool = False
-    """Keep each network on the accelerator only while it works: less memory, more time."""
-    cache_dir: str | None = None
-    """Where downloaded models are kept; the hub's own default if unset."""
-    out: str = "pictures"
-    """A folder, or a .png file if one picture is drawn."""
-    grid: bool = False
-    """Also save all pictures as one labelled sheet."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
-        at_least(self, 2, "prior_steps")  # its scheduler divides by one less
-        at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
-        for name in ("steps", "prior_steps"):
-            value = getattr(self, name)
-            require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
-        last = (self.seed or 0) + self.num_images
-        require(last < 2**63, f"--seed: {self.seed} is too large; seeds go up to 2**63")
-        require(
-            bool(self.prompts) or self.prompts_file is not None,
-            'nothing to draw: give a prompt, wassily generate "a red cat", or --prompts_file',
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheConfig:
-    """The encodings on this disk: what there is, or what of it to remove.
-
-    Example: wassily cache prune --unused_days 7
-    """
-
-    cache_dir: str | None = None
-    """The folder given to the training as --cache_dir; the usual place if unset."""
-    unused_days: float = 30.0
-    """prune removes what no run has used for so many days; 0 removes everything."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        at_least(self, 0, "unused_days")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Fine-tune the bundled model on a small example, offline, and draw before and after."""
-
-    thing: Literal["inked", "zorb", "world"] = "inked"
-    """What is new: a style (inked), a shape (zorb); world is what the model knows already."""
-    output_dir: str = "runs/demo"
-    """Where the pictures, the runs and the picture sheet go."""
-    write_data: str | None = None
-    """Only write the captioned pictures into this folder."""
-    pictures: int = 200
-    """How many pictures to learn from."""
-    prior_steps: int | None = None
-    """Optimizer steps of the prior; as many as the bundled model needs if unset."""
-    decoder_steps: int | None = None
-    """Optimizer steps of the decoder; as many as the bundled model needs if unset."""
-    learning_rate: float = 1e-4
-    """Learning rate of both."""
-    judged: int = 32
-    """How many prompts of each kind are drawn and judged, before and after."""
-    seed: int = 0
-    """Seed of the pictures, the training and the drawings."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        at_least(self, 1, "pictures", "prior_steps", "decoder_steps", "judged")
-        at_least(self, 0, "seed")
-        require(self.learning_rate > 0, f"--learning_rate: {self.learning_rate} is not above 0")

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from wassily import models, pictures, run, sample
-from wassily.config import DecoderConfig, DemoConfig, PriorConfig, TrainConfig
+from wassily.commands import DemoConfig
+from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.mini import judge, untrained, world
 from wassily.runtime import Progress, quiet_libraries
 

@@ -63,3 +63,8 @@ def choice(seed: int, step: int, slot: int, count: int) -> int:
 def module_seed(seed: int, step: int, slot: int) -> int:
     """A seed for torch's own generator, for modules that draw inside `forward` (dropout)."""
     return int(_generator(seed, MODULES, step, slot).integers(2**31))
+
+
+def adapter_seed(seed: int) -> int:
+    """A seed for torch's own generator while the first values of an adapter are drawn."""
+    return module_seed(seed, 2**32, 0)  # no step is so late

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from wassily import draws, models, pictures, sample
-from wassily.config import GenerateConfig
+from wassily import adapt, draws, models, pictures, sample
+from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import DTYPES, Progress, has_accelerator, process_state, quiet_libraries
 
@@ -24,6 +24,7 @@ def generate(config: GenerateConfig) -> None:
     jobs = [(prompt, jobs_seed + k) for prompt in prompts for k in range(config.num_images)]
     for name, home in ((config.prior, "prior"), (config.decoder, "decoder")):
         models.locate(name, home)  # a wrong folder is found before the output folder is made
+    given_adapters(config)
     files = output_files(config, prompts)
     quiet_libraries()
     prior, decoder, device = load_pipelines(config)
@@ -116,6 +117,13 @@ def slug(prompt: str) -> str:
 
 def notes(config: GenerateConfig, prompt: str, seed: int) -> dict[str, Any]:
     """What the PNG tells about itself."""
+    adapters = {
+        name: value
+        for name in ("prior_lora", "decoder_lora")
+        if (value := getattr(config, name)) is not None
+    }
+    if config.lora_scale != 1:
+        adapters["lora_scale"] = config.lora_scale
     return {
         "prompt": prompt,
         "negative_prompt": config.negative_prompt or "",
@@ -126,7 +134,22 @@ def notes(config: GenerateConfig, prompt: str, seed: int) -> dict[str, Any]:
         "prior_steps": config.prior_steps,
         "guidance_scale": config.guidance_scale,
         "prior_guidance_scale": config.prior_guidance_scale,
+        **adapters,
     }
+
+
+def given_adapters(config: GenerateConfig) -> dict[str, list[Path]]:
+    """The files of --prior_lora and --decoder_lora, by home. Raises UserError for what is none."""
+    found: dict[str, list[Path]] = {"prior": [], "decoder": []}
+    for home, name in (("prior", config.prior_lora), ("decoder", config.decoder_lora)):
+        if name is not None:
+            found[home].append(models.adapter_file(name, home, config.cache_dir))
+    theirs = [models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")]
+    if config.lora_scale != 1 and not any([*found.values(), *(t.adapter for t in theirs)]):
+        raise UserError(
+            "--lora_scale does nothing without an adapter: add --prior_lora or --decoder_lora"
+        )
+    return found
 
 
 def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
@@ -140,6 +163,7 @@ def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
     if dtype == torch.float16 and not accelerated:
         print("fp16 needs an accelerator and there is none: drawing in fp32")
         dtype = torch.float32
+    more = given_adapters(config)
     pipelines = []
     for home, found, make in (
         ("prior", prior, sample.prior_pipeline),
@@ -147,8 +171,9 @@ def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
     ):
         role = models.TRAINED[home]
         given = {}
-        if found.network:
-            given[role] = models.load_network(found.network, role).eval().to(dtype)
+        if found.network or found.adapter or more[home]:
+            net = adapt.drawable(found, home, more[home], config.lora_scale, config.cache_dir)
+            given[role] = net.to(dtype)
         pipelines.append(make(found.repository, dtype, config.cache_dir, **given))
     if config.offload and accelerated:
         for pipeline in pipelines:

@@ -15,6 +15,7 @@ UPLOADED = [
     "model_index.json",
     "README.md",
     "samples.png",
+    "pytorch_lora_weights.safetensors",
     *(f"{part}/*" for part in ("prior", "image_encoder", "text_encoder", "tokenizer")),
     *(f"{part}/*" for part in ("image_processor", "scheduler", "unet", "movq")),
 ]
@@ -42,7 +43,7 @@ def create(name: str, token: str | None) -> str:
 
 
 def upload(folder: Path, repository: str, token: str | None) -> None:
-    """Upload the pipeline, its card and its samples, nothing else. Raises UserError."""
+    """Upload the pipeline or adapter, its card and its samples. Raises UserError."""
     usable = token or huggingface_hub.get_token() or ""
     try:
         huggingface_hub.upload_folder(
@@ -70,3 +71,12 @@ def download(repository: str, folder: str, cache_dir: str | None) -> Path:
         reason = _reason(error, huggingface_hub.get_token() or "")
         raise UserError(f"{repository}: cannot download its {folder}: {reason}") from None
     return Path(found)
+
+
+def download_file(repository: str, file: str, cache_dir: str | None) -> Path:
+    """One file of a repository on this disk. Raises UserError."""
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, file, cache_dir=cache_dir))
+    except Exception as error:  # as above
+        reason = _reason(error, huggingface_hub.get_token() or "")
+        raise UserError(f"{repository}: cannot download its {file}: {reason}") from None

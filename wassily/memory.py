@@ -36,6 +36,17 @@ def fake() -> Iterator[None]:
         yield
 
 
+def placed(net: nn.Module) -> nn.Module:
+    """A network of the device "meta" with fake weights: those can be computed with."""
+    for module in net.modules():
+        for name, p in module.named_parameters(recurse=False):
+            made = torch.empty(p.shape, dtype=p.dtype)
+            setattr(module, name, nn.Parameter(made, requires_grad=p.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return net
+
+
 class _FullNorms(TorchFunctionMode):
     """Norms in fp32, as autocast has them on a GPU and not on a CPU."""
 

@@ -16,12 +16,13 @@ import torch
 import transformers
 from torch import nn
 
+from wassily import checkpoint, hub
 from wassily import config as configs
-from wassily import hub
 from wassily.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
 RELEASED = Path(__file__).parent / "kandinsky22.json"  # configurations of the released model
+ADAPTER, ADAPTER_EMA = "pytorch_lora_weights.safetensors", "pytorch_lora_weights_ema.safetensors"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ def _check_pipeline_folder(path: Path, home: str) -> None:
     wanted = TRAINED[home]
     if (path / wanted / "config.json").is_file():
         return
+    if (path / ADAPTER).is_file():
+        raise UserError(
+            f"{path}: an adapter (LoRA), not a whole model: make one of it with wassily merge "
+            f"--lora {path}"
+        )
     held = sorted(p.name for p in path.iterdir() if (p / "config.json").is_file())
     other = next((h for h, part in TRAINED.items() if part in held and h != home), None)
     hint = f"; it is a {other}'s" if other else ""
@@ -234,6 +240,45 @@ class Trained:
 
     repository: str
     network: Path | None = None
+    adapter: Path | None = None
+
+
+def public_name(repository: str, home: str) -> str:
+    """The name that a resolved repository is known by on every machine, if it has one."""
+    return "mini" if repository == str(MINI / home) else repository
+
+
+def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> Path:
+    """The file of an adapter: a file, an output folder, a checkpoint folder or a hub name.
+
+    Of a checkpoint the averaged one is taken where there is one. Raises UserError for what is none,
+    or is of another network than that of `home`, if one is named.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = [path / file for file in (ADAPTER_EMA, ADAPTER) if (path / file).is_file()]
+        if not files:
+            raise UserError(f"{name}: no adapter there (no {ADAPTER})")
+        path = files[0]
+    elif not path.is_file():
+        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+            raise UserError(f"{name}: no such adapter (and not a hub name, which reads owner/name)")
+        path = hub.download_file(name, ADAPTER, cache_dir)
+    of = checkpoint.read_notes(path).get("network", home)
+    if home and of != home:
+        raise UserError(f"{name}: an adapter of a {of}, not of a {home}")
+    return path.resolve()
+
+
+def _of_adapter(name: str, home: str) -> Trained:
+    """An output folder that holds an adapter, on the base that it names. Raises UserError."""
+    file = adapter_file(name, home)
+    base = checkpoint.read_notes(file).get("base")
+    if not base:
+        raise UserError(
+            f"{name}: the adapter names no base: give --{home} BASE --{home}_lora {name}"
+        )
+    return Trained(resolve(base, home), adapter=file)
 
 
 def locate(name: str, home: str) -> Trained:
@@ -245,6 +290,8 @@ def locate(name: str, home: str) -> Trained:
     path = Path(name).expanduser()
     state = path / "state.json"
     if not state.is_file():
+        if (path / ADAPTER).is_file() and not (path / TRAINED[home]).is_dir():
+            return _of_adapter(name, home)
         return Trained(resolve(name, home))
     try:
         saved = json.loads(state.read_text(encoding="utf-8"))
@@ -253,6 +300,8 @@ def locate(name: str, home: str) -> Trained:
         raise UserError(f"{state}: not the state of a checkpoint ({error!r})") from None
     if role != home:
         raise UserError(f"{name}: a checkpoint of a {role}, not of a {home}")
+    if (path / ADAPTER).is_file():
+        return Trained(resolve(repository, home), adapter=adapter_file(name, home))
     folder = TRAINED[home]
     averaged = path / f"{folder}_ema"
     return Trained(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from wassily import adapt, memory, models, presets, recipes, sizes
 from wassily.config import DecoderPlan, PriorPlan, TrainConfig
@@ -58,7 +59,12 @@ def estimate(
 
     Raises UserError for a model that is not there.
     """
-    load = functools.partial(models.skeleton, dtype=adapt.DTYPES[config.weights_dtype])
+    net = _network(config, repositories, precision)
+
+    def load(role: str, *where: Any, **options: Any) -> Any:
+        trained = role == models.TRAINED[config.role]
+        return memory.placed(net) if trained else models.skeleton(role, *where, **options)
+
     with memory.fake():
         kit = recipes.make_kit(config, repositories, load)
         trained = list(adapt.trained_parameters(kit.net).values())
@@ -82,7 +88,19 @@ def estimate(
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
     example = sizes.bytes_per_example(config, kit, CAPTION, size)
-    return Estimate(moments, standing.total(), 0 if config.no_cache else example)
+    kept = standing.total()
+    if config.lora:
+        kept += memory.bytes_of(trained) - standing["weights"]
+    return Estimate(moments, kept, 0 if config.no_cache else example)
+
+
+def _network(config: TrainConfig, repositories: dict[str, str], precision: str) -> nn.Module:
+    """The network in training, its adapter in it, in shapes alone."""
+    role, dtype = models.TRAINED[config.role], adapt.DTYPES[config.weights_dtype]
+    with torch.device("meta"):
+        net: nn.Module = models.skeleton(role, repositories[config.role], dtype, config.cache_dir)
+        adapt.chosen(config).attach(net, DTYPES[precision], 0)
+    return net
 
 
 def _encoders(config: TrainConfig, repositories: dict[str, str], dtype: torch.dtype) -> Kinds:
@@ -162,7 +180,7 @@ def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> C
     """The least of the presets' changes that keeps a training within `most` bytes."""
     accumulation = config.train_batch_size * config.gradient_accumulation_steps
     one = {"train_batch_size": 1, "gradient_accumulation_steps": accumulation}
-    known = presets.PRESETS[config.role]
+    known = presets.known(config.role, config.lora)
     fitting = [values for name, values in known.items() if presets.size(name) * GB <= most]
     for batch in ({}, one) if config.train_batch_size > 1 else ({},):
         for values in fitting or list(known.values())[-1:]:

@@ -1,4 +1,4 @@
-"""What `--preset` sets, so that a full fine-tune fits a GPU of that size. Flags given win over it.
+"""What `--preset` sets, so that a training fits a GPU of that size. Flags given win over it.
 
 Each is a bag of flag values for batch 1 and the guide's resolution; `wassily plan` tells what it
 comes to, and docs/memory.md shows them all. From the largest to the smallest.
@@ -28,6 +28,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "12gb": _HALF | _RECOMPUTE | _RELEASE,
     },
 }
+# An adapter is small: the frozen network in 16 bits is what takes memory, the same in every size.
+ADAPTER: dict[str, dict[str, Any]] = {
+    **{name: {"mixed_precision": "bf16"} for name in ("80gb", "24gb", "16gb", "12gb")},
+    "8gb": {"mixed_precision": "bf16"} | _RECOMPUTE,
+}
+
+
+def known(network: str, lora: bool) -> dict[str, dict[str, Any]]:
+    """Size -> flags, for all of a network or for an adapter of it."""
+    return ADAPTER if lora else PRESETS[network]
 
 
 def size(name: str) -> float:

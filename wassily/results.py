@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from wassily import checkpoint, compiled, pictures, sample
+from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
 from wassily.ema import Ema, NoEma
@@ -41,9 +42,11 @@ class Results:
         role: str,
         net: nn.Module,
         ema: Ema | NoEma,
+        adaptation: Whole | Lora,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
         self.runtime, self.seed, self.role, self.net, self.ema = runtime, seed, role, net, ema
+        self.adaptation = adaptation
 
     # -- numbers
 
@@ -119,7 +122,7 @@ class Results:
         if self.runtime.main:
             card = model_card(self.config, facts, self.runtime.precision)
             with self.ema.applied():
-                checkpoint.export(self.output_dir, self._save_pipeline, card)
+                self.adaptation.export(self.net, self.output_dir, self._save_pipeline, card)
             self.runtime.say(f"the {facts.role} is in {self.output_dir}: {self._next(facts)}")
         self.runtime.wait()
 

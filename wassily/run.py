@@ -54,6 +54,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
             "--push_to_hub: the prior is a local folder, which others do not have: "
             "name its repository with --hub_prior_id"
         )
+    adapt.check_chosen(config, repositories)
     return repositories
 
 
@@ -69,7 +70,7 @@ def train(config: TrainConfig) -> None:
         if config.compile:
             compiled.check(runtime.device)
         start_from = runtime.shared(lambda: _begin(config, output_dir))
-        saved = runtime.shared(lambda: _saved_state(start_from))
+        saved = runtime.shared(lambda: checkpoint.saved_state(start_from))
         seed = _seed(config, saved, runtime)
         repository = runtime.shared(lambda: _hub_repository(config, output_dir))
         run = Run(config, repositories, output_dir, runtime, seed, start_from, saved, repository)
@@ -103,21 +104,15 @@ def build_cache(config: TrainConfig) -> None:
 def _begin(config: TrainConfig, output_dir: Path) -> Path | None:
     """Make room for the output; the checkpoint to go on from."""
     chosen = checkpoint.chosen(config.resume_from_checkpoint, output_dir)
-    checkpoint.check_free(output_dir, {part.folder for part in models.PARTS.values()})
+    parts = {part.folder for part in models.PARTS.values()} | {models.ADAPTER}
+    checkpoint.check_free(output_dir, parts)
+    checkpoint.check_no(output_dir, "model_index.json" if config.lora else models.ADAPTER)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.sweep(output_dir)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
     return chosen
-
-
-def _saved_state(start_from: Path | None) -> dict[str, Any] | None:
-    if start_from is None:
-        return None
-    state = checkpoint.load_state(start_from)
-    checkpoint.check_state(start_from, state)
-    return state
 
 
 def _seed(config: TrainConfig, saved: dict[str, Any] | None, runtime: Runtime) -> int:
@@ -176,11 +171,13 @@ class Run:
         runtime.accumulate_over(self.split.accumulation)
         self.kit = recipes.make_kit(config, self.repositories)
         self.role = models.TRAINED[config.role]
-        self.signature = self._signature()
+        base = models.fingerprint(self.kit.net)
+        self.adaptation = adapt.chosen(config, adapt.notes(config, self.repositories, base))
+        self.adaptation.attach(self.kit.net, runtime.weight_dtype, self.seed)
+        self.signature = self._signature(base)
         if self.start_from and self.saved:
             checkpoint.check_signature(self.saved["signature"], self.signature, self.start_from)
-            network = models.load_network(self.start_from / self.role, self.role)
-            self.kit.net.load_state_dict(network.state_dict())
+            self.adaptation.load(self.kit.net, self.start_from)
         if config.allow_tf32:
             runtimes.allow_tf32()
         if config.enable_xformers_memory_efficient_attention:
@@ -199,14 +196,15 @@ class Run:
         if self.start_from and self.saved:
             self._restore(self.start_from, self.saved)
 
-    def _signature(self) -> dict[str, Any]:
+    def _signature(self, base: str) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on with."""
         config = self.config
         return {
             "network": config.role,
-            "base model": models.fingerprint(self.kit.net),
+            "base model": base,
             "data set": self.source.fingerprint(),
             "pictures": len(self.source),
+            **self.adaptation.signature(),
             "trained list": adapt.described(adapt.trained_parameters(self.kit.net)),
             "global batch": self.split.global_batch,
             "precision": self.runtime.precision,
@@ -222,8 +220,7 @@ class Run:
     def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
         checkpoint.load_optimizer(folder, self.optimizer, self.trained)
         if isinstance(self.ema, Ema):
-            averaged = models.load_network(folder / f"{self.role}_ema", self.role)
-            self.ema.load(averaged.state_dict())
+            self.ema.load(self.adaptation.averages(self.kit.net, folder))
         self.runtime.load_scaler(saved["scaler"])
         total, self.pending.steps = saved["pending_loss"]
         self.pending.total.fill_(total)
@@ -249,6 +246,7 @@ class Run:
             say(f"  {line}")
         count = sum(p.numel() for p in self.trained.values())
         say(f"training the {config.role}: {count:,} parameters in {len(self.trained)} tensors")
+        say(f"what is trained: {self.adaptation.describe()}")
         say(
             f"{len(self.source)} pictures, global batch {self.split.global_batch} = "
             f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "
@@ -294,6 +292,7 @@ class Run:
             self.role,
             self.kit.net,
             self.ema,
+            self.adaptation,
         )
         self.results.rewind(self.start)
         fit(
@@ -348,10 +347,10 @@ class Run:
         self.runtime.wait()
 
     def _write(self, folder: Path, state: dict[str, Any]) -> None:
-        self.kit.net.save_pretrained(folder / self.role)  # type: ignore[operator]
+        self.adaptation.save(self.kit.net, folder)
         if isinstance(self.ema, Ema):
             with self.ema.applied():
-                self.kit.net.save_pretrained(folder / f"{self.role}_ema")  # type: ignore[operator]
+                self.adaptation.save(self.kit.net, folder, averaged=True)
         checkpoint.save_optimizer(folder, self.optimizer, self.trained)
         checkpoint.save_state(folder, state)
 
@@ -378,6 +377,7 @@ class Run:
             pictures=len(self.source),
             seed=self.seed,
             has_samples=bool(self.config.validation_prompts),
+            trained=self.adaptation.describe() if self.config.lora else "",
         )
         self.results.export(facts)
         if self.hub_repository and self.runtime.main:

@@ -1,0 +1,164 @@
+"""What the commands besides `train` may be asked: configs like those of `wassily/config.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from wassily.config import DECODER, PRIOR
+from wassily.schema import at_least, check_types, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Draw pictures from prompts with the stock pipelines.
+
+    Example: wassily generate "a robot naruto, 4k photo" --prior runs/prior --decoder runs/decoder
+    """
+
+    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Prompts, each in quotes."""
+    prompts_file: str | None = None
+    """A text file with one prompt a line, UTF-8; drawn after the prompts of the command line."""
+    prior: str = PRIOR
+    """Prior: an output folder, a checkpoint folder, a hub name, or mini."""
+    decoder: str = DECODER
+    """Decoder: an output folder, a checkpoint folder, a hub name, or mini."""
+    prior_lora: str | None = None
+    """Adapter of the prior: an output folder, a checkpoint folder, a file or a hub name."""
+    decoder_lora: str | None = None
+    """Adapter of the decoder, likewise."""
+    lora_scale: float = 1.0
+    """How strongly adapters act: 0 not at all, 1 as they were trained."""
+    negative_prompt: str | None = None
+    """What should not be in the picture."""
+    num_images: int = 1
+    """Pictures per prompt; the second has the seed + 1, and so on."""
+    steps: int = 100
+    """Denoising steps of the decoder."""
+    prior_steps: int = 25
+    """Denoising steps of the prior."""
+    guidance_scale: float = 4.0
+    """How closely the decoder follows the embedding; 1 switches guidance off."""
+    prior_guidance_scale: float = 4.0
+    """How closely the prior follows the text; 1 switches guidance off."""
+    height: int | None = None
+    """Height in pixels; the model's own if unset."""
+    width: int | None = None
+    """Width in pixels; the model's own if unset."""
+    seed: int | None = None
+    """Seed of the first picture; drawn and printed if unset."""
+    batch_size: int = 4
+    """Pictures drawn at once."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Arithmetic; auto is fp16 on an accelerator and fp32 on a CPU."""
+    offload: bool = False
+    """Keep each network on the accelerator only while it works: less memory, more time."""
+    cache_dir: str | None = None
+    """Where downloaded models are kept; the hub's own default if unset."""
+    out: str = "pictures"
+    """A folder, or a .png file if one picture is drawn."""
+    grid: bool = False
+    """Also save all pictures as one labelled sheet."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
+        at_least(self, 2, "prior_steps")  # its scheduler divides by one less
+        at_least(self, 0, "guidance_scale", "prior_guidance_scale", "lora_scale", "seed")
+        for name in ("steps", "prior_steps"):
+            value = getattr(self, name)
+            require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
+        last = (self.seed or 0) + self.num_images
+        require(last < 2**63, f"--seed: {self.seed} is too large; seeds go up to 2**63")
+        require(
+            bool(self.prompts) or self.prompts_file is not None,
+            'nothing to draw: give a prompt, wassily generate "a red cat", or --prompts_file',
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    """Fold an adapter into its base, or mix a base with its full fine-tune: a pipeline folder.
+
+    Example: wassily merge --lora runs/decoder --lora_scale 0.8 --out runs/decoder-merged
+    """
+
+    base: str | None = None
+    """Model to fold into: a pipeline folder, a hub name, or mini; the adapter's own if unset."""
+    lora: str | None = None
+    """Adapter: an output folder, a checkpoint folder, a file or a hub name."""
+    lora_scale: float | None = None
+    """How strongly the adapter acts; 1, as it was trained, if unset."""
+    tuned: str | None = None
+    """Full fine-tune of the base to mix with it: an output folder or a checkpoint folder."""
+    alpha: float | None = None
+    """Share of the fine-tune's weights (arXiv 2109.01903): 0 is the base, 1 the fine-tune."""
+    out: str = "merged"
+    """Folder for the result; nothing may be there yet."""
+    cache_dir: str | None = None
+    """Where downloaded models are kept; the hub's own default if unset."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(
+            (self.lora is None) != (self.tuned is None),
+            "merge takes either --lora ADAPTER or --tuned FOLDER with --alpha",
+        )
+        at_least(self, 0, "lora_scale")
+        require(self.lora_scale is None or self.lora is not None, "--lora_scale needs --lora")
+        require(self.alpha is None or self.tuned is not None, "--alpha needs --tuned")
+        if self.tuned is not None:
+            require(self.base is not None, "--tuned needs --base: the model it was trained from")
+            alpha = self.alpha
+            require(alpha is not None, "--tuned needs --alpha: its share, from 0 to 1")
+            require(0 <= (alpha or 0) <= 1, f"--alpha: {alpha} is not between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """The encodings on this disk: what there is, or what of it to remove.
+
+    Example: wassily cache prune --unused_days 7
+    """
+
+    cache_dir: str | None = None
+    """The folder given to the training as --cache_dir; the usual place if unset."""
+    unused_days: float = 30.0
+    """prune removes what no run has used for so many days; 0 removes everything."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(self, 0, "unused_days")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Fine-tune the bundled model on a small example, offline, and draw before and after."""
+
+    thing: Literal["inked", "zorb", "world"] = "inked"
+    """What is new: a style (inked), a shape (zorb); world is what the model knows already."""
+    output_dir: str = "runs/demo"
+    """Where the pictures, the runs and the picture sheet go."""
+    write_data: str | None = None
+    """Only write the captioned pictures into this folder."""
+    pictures: int = 200
+    """How many pictures to learn from."""
+    prior_steps: int | None = None
+    """Optimizer steps of the prior; as many as the bundled model needs if unset."""
+    decoder_steps: int | None = None
+    """Optimizer steps of the decoder; as many as the bundled model needs if unset."""
+    learning_rate: float = 1e-4
+    """Learning rate of both."""
+    judged: int = 32
+    """How many prompts of each kind are drawn and judged, before and after."""
+    seed: int = 0
+    """Seed of the pictures, the training and the drawings."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(self, 1, "pictures", "prior_steps", "decoder_steps", "judged")
+        at_least(self, 0, "seed")
+        require(self.learning_rate > 0, f"--learning_rate: {self.learning_rate} is not above 0")

@@ -1,0 +1,115 @@
+"""`wassily merge`: an adapter folded into its base, or a base mixed with its full fine-tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wassily import adapt, checkpoint, models, sample
+from wassily.card import merged_card, prior_of
+from wassily.commands import MergeConfig
+from wassily.config import PRIOR
+from wassily.errors import UserError
+from wassily.runtime import quiet_libraries
+
+
+def merge(config: MergeConfig) -> None:
+    """Write the stock pipeline folder that the config describes into `out`."""
+    out = Path(config.out).expanduser()
+    _check_new(out)
+    quiet_libraries()
+    home, base, net, origin = folded(config) if config.lora else mixed(config)
+    role = models.TRAINED[home]
+    make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
+    pipeline = make(base.repository, torch.float32, config.cache_dir, **{role: net})
+    prior = prior_named(config, home, base.repository)
+    shown = models.public_name(base.repository, home)
+    card = merged_card(str(out.resolve()), home, shown, prior, origin)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.export(out, pipeline.save_pretrained, card)
+    print(f"the merged {home} is in {out}: wassily generate PROMPT --{home} {out}")
+
+
+def _check_new(out: Path) -> None:
+    """Raise UserError if something is there, or the place cannot be written to."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: there already; name a new folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from None
+
+
+def folded(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
+    """The network with an adapter in its weights; before it its home and base, after it a line."""
+    assert config.lora  # the config was checked
+    file, notes = network_of(config.lora, config.cache_dir)
+    home = notes["network"]
+    named = config.base or notes.get("base")
+    if not named:
+        raise UserError(f"{config.lora}: the adapter names no base: give --base")
+    base = models.locate(named, home)
+    net = adapt.drawable(base, home, [], 1.0, config.cache_dir)
+    scale = 1.0 if config.lora_scale is None else config.lora_scale
+    adapt.fold(net, file, scale)
+    return home, base, net, f"with an adapter (LoRA) folded in {scale:g} times"
+
+
+def network_of(name: str, cache_dir: str | None) -> tuple[Path, dict[str, str]]:
+    """An adapter's file and its notes, which tell the network; if they do not, the names do."""
+    homes = list(models.TRAINED)
+    file = models.adapter_file(name, None, cache_dir)
+    notes = checkpoint.read_notes(file)
+    if notes.get("network") not in homes:
+        tensors, _ = checkpoint.read_tensors(file)
+        prior = any(key.startswith("transformer_blocks.") for key in tensors)
+        notes = notes | {"network": "prior" if prior else "decoder"}
+    return file, notes
+
+
+def mixed(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
+    """(1 - alpha) base + alpha tuned, weight by weight (arXiv 2109.01903); as `folded`."""
+    assert config.base and config.tuned and config.alpha is not None  # the config was checked
+    home = home_of(config.tuned)
+    base, tuned = models.locate(config.base, home), models.locate(config.tuned, home)
+    net, other = (adapt.drawable(m, home, [], 1.0, config.cache_dir) for m in (base, tuned))
+    interpolate(net, other, config.alpha)
+    return home, base, net, f"mixed with its fine-tune at alpha {config.alpha:g}"
+
+
+def home_of(name: str) -> str:
+    """Which network an output folder or a checkpoint folder trained. Raises UserError."""
+    path = Path(name).expanduser()
+    homes = [h for h, role in models.TRAINED.items() if (path / role / "config.json").is_file()]
+    if len(homes) == 1:
+        return homes[0]
+    hint = "; it holds an adapter: --lora takes it" if (path / models.ADAPTER).is_file() else ""
+    raise UserError(f"--tuned {name}: no output or checkpoint folder of a whole network{hint}")
+
+
+@torch.no_grad()
+def interpolate(net: nn.Module, other: nn.Module, alpha: float) -> None:
+    """Move each weight of `net` to (1 - alpha) of its own plus alpha of the other's.
+
+    At 0 and 1 the result is the one or the other, to the bit. Raises UserError for another shape.
+    """
+    mine, theirs = net.state_dict(), other.state_dict()
+    different = [n for n in mine if n not in theirs or mine[n].shape != theirs[n].shape]
+    if different or len(mine) != len(theirs):
+        raise UserError(
+            f"--tuned is no fine-tune of --base: {[*different, 'its layers'][0]} differ"
+        )
+    for name, value in mine.items():
+        value.copy_(torch.lerp(value, theirs[name], alpha))
+
+
+def prior_named(config: MergeConfig, home: str, repository: str) -> str:
+    """The prior that a merged decoder's card names, for diffusers to find."""
+    found: Any = None
+    if config.lora and home == "decoder":
+        file = models.adapter_file(config.lora, home, config.cache_dir)
+        found = checkpoint.read_notes(file).get("prior")
+    return found or prior_of(Path(config.tuned or ".")) or prior_of(Path(repository)) or PRIOR
