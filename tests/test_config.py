@@ -62,6 +62,8 @@ GUIDE: dict[str, Any] = {
     "tracker_project_name": "text2image-fine-tune",
 }
 NEW = {
+    "preset": None,
+    "fuse_accumulation": "auto",
     "random_flip": False,
     "logging_steps": 10,
     "skip_bad_images": False,
