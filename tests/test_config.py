@@ -64,6 +64,8 @@ GUIDE: dict[str, Any] = {
     "tracker_project_name": "text2image-fine-tune",
 }
 NEW = {
+    "preset": None,
+    "fuse_accumulation": "auto",
     "random_flip": False,
     "logging_steps": 10,
     "skip_bad_images": False,
@@ -74,8 +76,6 @@ NEW = {
     "weights_dtype": "fp32",
     "gradient_release": False,
     "compile": False,
-    "preset": None,
-    "fuse_accumulation": "auto",
     "lora": False,
     "rank": None,
     "lora_alpha": None,

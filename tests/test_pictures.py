@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -342,6 +343,13 @@ def test_a_label_is_cut_with_an_ellipsis() -> None:
     assert "alpha beta gamma delta epsilon".startswith(" ".join(lines)[:-1])
     assert all(font.getlength(line) <= 90 for line in lines)
     assert pictures._wrap("short", font, 90, 2) == ["short"]
+
+
+def test_a_label_that_just_fits_is_not_cut() -> None:
+    """The room for an ellipsis is only needed where one is set."""
+    font = pictures._font(15)
+    width = math.ceil(font.getlength("دائرة حمراء"))
+    assert pictures._wrap("دائرة حمراء", font, width, 3) == ["دائرة حمراء"]
 
 
 def test_the_font_covers_what_labels_hold() -> None:

@@ -153,9 +153,7 @@ def _preset(cls: type, words: list[str], file: dict[str, Any]) -> dict[str, Any]
     known = presets.known(network, lora)
     if named == "8gb" and named not in known:
         least = list(known)[-1]
-        raise UserError(
-            f"--preset {named}: nothing trains the whole {network} in that, the least is {least}"
-        )
+        raise UserError(f"--preset {named}: the {network} as a whole does not fit; take {least}")
     return dict(known.get(named, {}))  # an unknown name is refused with the flags
 
 

@@ -12,13 +12,12 @@ import torch
 from wassily import models, pictures, run, sample
 from wassily.commands import DemoConfig
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
-from wassily.mini import judge, untrained, world
+from wassily.mini import judge, world
 from wassily.runtime import Progress, quiet_libraries
 
 STEPS, PRIOR_STEPS = 25, 25
 GUIDANCE, PRIOR_GUIDANCE = 2.5, 2.0  # what the bundled model draws best with, see its card
 TRAINING = {"prior": 200, "decoder": 300}  # optimizer steps
-TRAINING_UNTRAINED = {"prior": 20, "decoder": 20}  # enough to show the way; nothing is learnt
 SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12
 
@@ -39,9 +38,8 @@ def demo(config: DemoConfig) -> None:
         "new": world.prompts(PROMPT_SEED, config.judged, "all", config.thing),
         "old": world.prompts(PROMPT_SEED, config.judged, "held_out"),
     }
-    base = start(root)
-    before = drawn_with("before", base["prior"], base["decoder"], jobs, config)
-    commands = [train_config(config, kind, folder, root, base) for kind in ("prior", "decoder")]
+    before = drawn_with("before", "mini", "mini", jobs, config)
+    commands = [train_config(config, kind, folder, root) for kind in ("prior", "decoder")]
     for command in commands:
         print(f"\n$ {command_line(command)}", flush=True)
         shutil.rmtree(command.output_dir, ignore_errors=True)
@@ -50,28 +48,14 @@ def demo(config: DemoConfig) -> None:
     report(config, root, jobs, before, after)
 
 
-def start(root: Path) -> dict[str, str]:
-    """The prior and decoder to start from: the bundled ones, or untrained stand-ins."""
-    if models.has_mini("prior") and models.has_mini("decoder"):
-        return {"prior": "mini", "decoder": "mini"}
-    print(
-        "the bundled model has no trained weights yet: an untrained one stands in; it draws noise"
-    )
-    made = untrained.make(root / "untrained")
-    return {"prior": str(made.prior), "decoder": str(made.decoder)}
-
-
-def train_config(
-    config: DemoConfig, kind: str, folder: Path, root: Path, base: dict[str, str]
-) -> TrainConfig:
+def train_config(config: DemoConfig, kind: str, folder: Path, root: Path) -> TrainConfig:
     """The recommended fine-tuning of one network."""
     make = {"prior": PriorConfig, "decoder": DecoderConfig}[kind]
-    usual = TRAINING if base["prior"] == "mini" else TRAINING_UNTRAINED
     asked = {"prior": config.prior_steps, "decoder": config.decoder_steps}
-    steps = asked[kind] or usual[kind]
+    steps = asked[kind] or TRAINING[kind]
     return make(
-        pretrained_prior_model_name_or_path=base["prior"],
-        pretrained_decoder_model_name_or_path=base["decoder"],
+        pretrained_prior_model_name_or_path="mini",
+        pretrained_decoder_model_name_or_path="mini",
         train_data_dir=str(folder),
         output_dir=str(root / kind),
         resolution=world.SIZE,

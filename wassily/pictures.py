@@ -132,9 +132,11 @@ def _wrap(text: str, font: Any, width: int, most: int) -> list[str]:
     if len(lines) > most:
         lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
     last = lines[-1]
+    if font.getlength(last) <= width:
+        return lines
     while len(last) > 1 and font.getlength(last + "…") > width:
         last = last[:-1]
-    return [*lines[:-1], last if last == lines[-1] else last + "…"]
+    return [*lines[:-1], last + "…"]
 
 
 def sheet(

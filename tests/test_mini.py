@@ -1,0 +1,84 @@
+"""The bundled model: it loads in plain diffusers, draws what it is told, and can be taught."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from helpers import run_cli
+from PIL import Image
+
+from wassily import demo, models
+from wassily.config import DemoConfig
+from wassily.mini import judge, world
+
+PROMPTS = 32  # held-out ones; the card has the figures for 256
+DRAWING = ("--steps", demo.STEPS, "--guidance_scale", demo.GUIDANCE)
+
+
+def test_it_is_small_and_whole() -> None:
+    """The five networks and what goes with them: safetensors in fp16, 16 MB at most."""
+    parts = {role: models.load(role, models.resolve("mini", p.home)) for role, p in PARTS.items()}
+    assert {type(part) for part in parts.values()} == {part.kind for part in PARTS.values()}
+    files = [p for p in models.MINI.rglob("*") if p.is_file() and p.suffix != ".py"]
+    assert sum(p.stat().st_size for p in files) < 16e6
+    assert {p.suffix for p in files} <= {".safetensors", ".json", ".txt", ".md"} | {".pyc"}
+    for home in ("prior", "decoder"):
+        index = json.loads((models.MINI / home / "model_index.json").read_text("utf-8"))
+        assert index["_class_name"] in ("KandinskyV22PriorPipeline", "KandinskyV22Pipeline")
+
+
+PARTS = models.PARTS
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a large red circle on a blue background", "دائرة حمراء كبيرة على خلفية زرقاء"]
+)
+def test_the_first_picture(prompt: str, tmp_path: Path) -> None:
+    """With nothing but the model's name, in both languages: it is what the prompt says."""
+    out = tmp_path / "x.png"
+    done = run_cli(
+        "generate", prompt, "--prior", "mini", "--decoder", "mini", "--out", out, "--seed", 1
+    )
+    assert (done.code, done.err) == (0, "")
+    with Image.open(out) as picture:
+        assert picture.size == (world.SIZE, world.SIZE)
+        seen = judge.judge(picture.convert("RGB"))
+    assert (seen.shape, seen.colour, seen.background) == ("circle", "red", "blue")
+    assert (seen.size, seen.count) == ("large", 1)
+
+
+def test_plain_diffusers_draws_with_it() -> None:
+    """The guide's way of joining a prior with a decoder, without a line of ours."""
+    prior = diffusers.DiffusionPipeline.from_pretrained(models.MINI / "prior")
+    components = {f"prior_{name}": part for name, part in prior.components.items()}
+    pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+        models.MINI / "decoder", **components
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline(
+        "a large green square on a white background",
+        height=world.SIZE,
+        width=world.SIZE,
+        num_inference_steps=25,
+        guidance_scale=demo.GUIDANCE,
+        prior_guidance_scale=demo.PRIOR_GUIDANCE,
+        generator=torch.Generator().manual_seed(0),
+    ).images[0]
+    seen = judge.judge(picture)
+    assert (seen.shape, seen.colour, seen.background) == ("square", "green", "white")
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])
+def test_it_draws_what_it_is_told(language: str) -> None:
+    """Combinations that it never saw in training, scored by the judge."""
+    jobs = world.prompts(3, PROMPTS, language=language)
+    drawn = demo.drawn_with("mini", "mini", "mini", {"old": jobs}, DemoConfig())["old"]
+    scores = judge.score(drawn, [scene for _, scene in jobs])
+    assert scores["colour"] >= 0.9
+    assert scores["background"] >= 0.9
+    assert scores["count"] >= 0.85
+    assert scores["shape"] >= 0.7
