@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS = range(7)
+ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION = range(8)
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -63,3 +63,8 @@ def choice(seed: int, step: int, slot: int, count: int) -> int:
 def module_seed(seed: int, step: int, slot: int) -> int:
     """A seed for torch's own generator, for modules that draw inside `forward` (dropout)."""
     return int(_generator(seed, MODULES, step, slot).integers(2**31))
+
+
+def drops(seed: int, step: int, slot: int, probability: float) -> bool:
+    """Whether this example is learnt without its condition: true with `probability` in [0, 1)."""
+    return bool(_generator(seed, CONDITION, step, slot).random() < probability)
