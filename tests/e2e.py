@@ -195,8 +195,8 @@ def network(folder: Path, role: str) -> dict[str, torch.Tensor]:
 
 
 def losses(folder: Path) -> list[tuple[int, float, float]]:
-    """(step, loss, learning rate) of the lines of log.jsonl."""
-    rows = read_jsonl(folder / "log.jsonl")
+    """(step, loss, learning rate) of the lines of log.jsonl that have them."""
+    rows = [row for row in read_jsonl(folder / "log.jsonl") if "train_loss" in row]
     return [(row["step"], row["train_loss"], row["lr"]) for row in rows]
 
 

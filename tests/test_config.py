@@ -82,6 +82,8 @@ NEW = {
     "lora_dropout": None,
     "lora_targets": (),
     "use_dora": False,
+    "condition_dropout": 0.0,
+    "ema_sigma_rel": None,
 }
 SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, commands.CacheConfig, commands.DemoConfig]
 SETTINGS.append(commands.MergeConfig)
@@ -90,7 +92,9 @@ SETTINGS.append(commands.MergeConfig)
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
 def test_names_and_defaults_are_the_guides(cls: type) -> None:
     """All of them, and besides them only what is listed as new."""
-    own = {"caption_column": "text"} if cls is PriorConfig else {"bucket": False}
+    own: dict[str, Any] = {"bucket": False, "variance_loss": 0.0}
+    if cls is PriorConfig:
+        own = {"caption_column": "text"}
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     assert {name: defaults[name] for name in GUIDE | NEW | own if name in defaults} == (
         GUIDE | NEW | own
@@ -135,6 +139,8 @@ WRONG: dict[str, list[Any]] = {
     "weights_dtype": ["fp16", "float32"],
     "gradient_release": [True],  # with the default clipping
     "snr_gamma": [0.0, -5.0],
+    "condition_dropout": [1.0, -0.1],
+    "ema_sigma_rel": [0.1],  # without --use_ema
     "adam_beta1": [1.0, -0.1],
     "adam_beta2": [1.0],
     "resolution": [0, 7, 500, -8],
@@ -246,6 +252,26 @@ def test_settings_of_the_step_that_exclude_one_another(
     half = {"weights_dtype": "bf16", "mixed_precision": "bf16", "adam_beta2": 0.99}
     for kept in (RELEASE, half, half | RELEASE):
         _make(DecoderConfig, tmp_path, **kept)
+
+
+def test_an_average_is_as_wide_as_can_be(tmp_path: Path) -> None:
+    """Below 12^-1/2, which is the plain mean of all steps; and only where one is kept."""
+    for width in (0.01, 0.1, 0.28):
+        assert _make(PriorConfig, tmp_path, use_ema=True, ema_sigma_rel=width).use_ema
+    for width in (0.0, -0.1, 0.29):
+        with pytest.raises(UserError, match="--ema_sigma_rel"):
+            _make(PriorConfig, tmp_path, use_ema=True, ema_sigma_rel=width)
+    with pytest.raises(UserError, match="--ema_sigma_rel does nothing without --use_ema"):
+        _make(PriorConfig, tmp_path, ema_sigma_rel=0.1)
+
+
+def test_the_weight_of_the_variance_loss_is_not_negative(tmp_path: Path) -> None:
+    """It is the decoder's alone."""
+    assert _make(DecoderConfig, tmp_path, variance_loss=0.001).variance_loss == 0.001
+    with pytest.raises(UserError, match="--variance_loss"):
+        _make(DecoderConfig, tmp_path, variance_loss=-0.001)
+    with pytest.raises(TypeError, match="variance_loss"):
+        _make(PriorConfig, tmp_path, variance_loss=0.001)
 
 
 def test_hub_settings_go_with_a_push(tmp_path: Path) -> None:

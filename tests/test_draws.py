@@ -52,7 +52,7 @@ def test_every_part_of_the_key_matters() -> None:
 def test_streams_are_independent() -> None:
     """Each purpose has its own: no pair of streams starts alike, and flips tell nothing of t."""
     keys = [draws.ORDER, draws.NOISE, draws.TIMESTEP, draws.FLIP, draws.CAPTION]
-    assert len({*keys, draws.MODULES, draws.TURNS}) == 7
+    assert len({*keys, draws.MODULES, draws.TURNS, draws.CONDITION}) == 8
     t = np.array([draws.timestep(0, step, 0, 1000) for step in range(2000)])
     flips = np.array([draws.flip(0, step, 0) for step in range(2000)])
     chosen = np.array([draws.choice(0, step, 0, 1000) for step in range(2000)])
@@ -84,6 +84,18 @@ def test_flips_are_a_fair_coin() -> None:
     """4000 throws: 2000 within five standard deviations of sqrt(1000)."""
     heads = sum(draws.flip(0, step, slot) for step in range(1000) for slot in range(4))
     assert abs(heads - 2000) < 5 * 1000**0.5
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.9])
+def test_conditions_are_dropped_as_often_as_asked(probability: float) -> None:
+    """4000 examples: within five standard deviations, sqrt(4000 p (1 - p)); never at 0. A larger
+    probability drops what a smaller one does, and more.
+    """
+    keys = [(step, slot) for step in range(1000) for slot in range(4)]
+    dropped = {key for key in keys if draws.drops(0, *key, probability)}
+    deviation = (4000 * probability * (1 - probability)) ** 0.5
+    assert abs(len(dropped) - 4000 * probability) <= 5 * deviation
+    assert dropped <= {key for key in keys if draws.drops(0, *key, 0.95)}
 
 
 def test_order_is_a_permutation_of_its_own_in_each_epoch() -> None:
@@ -118,3 +130,15 @@ def test_fresh_seeds_differ_and_fit() -> None:
     seeds = {draws.fresh_seed() for _ in range(20)}
     assert len(seeds) == 20
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_the_streams_stay_as_they_are() -> None:
+    """Values written down from version 0.1.0: a run that was begun then goes on alike."""
+    assert draws.order(3, 1, 6).tolist() == [3, 1, 4, 0, 2, 5]
+    assert draws.noise(3, 10, 2, (2,)).tolist() == pytest.approx(
+        [-1.64478719, -0.48001468], abs=1e-7
+    )
+    assert draws.timestep(3, 10, 2, 1000) == 732
+    assert [draws.flip(3, step, 2) for step in range(6)] == [False, True, True, True, False, True]
+    assert draws.choice(3, 10, 2, 1000) == 974
+    assert draws.module_seed(3, 10, 2) == 1433581251

@@ -19,6 +19,7 @@ SAME: dict[str, Any] = {
     "gradient_accumulation_steps": 3,
     "checkpointing_steps": 2,
     "logging_steps": 1,
+    "condition_dropout": 0.3,  # drawn for each example by its place in the global batch
     "adam_epsilon": 1e-4,  # gradients that are zero but for rounding shall not move weights
 }
 

@@ -55,10 +55,19 @@ def events(out: Path) -> Any:
 # ---------------------------------------------------------------- curves
 
 
-def test_curves(run: Path) -> None:
-    """Loss, rate and speed, at the steps and with the values of log.jsonl."""
-    shown, rows = events(run), list(read_jsonl(run / "log.jsonl"))
+def test_curves(run: Path, role: str) -> None:
+    """Loss, rate and speed, at the steps and with the values of log.jsonl; and at each validation
+    the drift of a decoder's variance half.
+    """
+    shown, lines = events(run), list(read_jsonl(run / "log.jsonl"))
+    rows = [line for line in lines if "train_loss" in line]
+    drifts = [line for line in lines if "variance_drift" in line]
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert [row["step"] for row in drifts] == ([7, STEPS] if role == "decoder" else [])
+    if drifts:
+        curve = [(point.step, point.value) for point in shown.Scalars("variance_drift")]
+        values = [(row["step"], pytest.approx(row["variance_drift"])) for row in drifts]
+        assert curve == values
     for name in ("train_loss", "lr", "pictures_per_second"):
         curve = [(point.step, point.value) for point in shown.Scalars(name)]
         assert [step for step, _ in curve] == [row["step"] for row in rows]

@@ -13,7 +13,7 @@ import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import cache, data, encodings, recipes
+from wassily import cache, data, draws, encodings, recipes, sample
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
@@ -65,15 +65,73 @@ def batch_of(reading: recipes.Reading, indices: list[int]) -> dict[str, torch.Te
 
 
 @pytest.mark.parametrize("kind", [PriorConfig, DecoderConfig])
-@pytest.mark.parametrize("flip", [False, True])
-def test_cached_equals_live_to_the_bit(work: Callable[..., Any], kind: Any, flip: bool) -> None:
+@pytest.mark.parametrize("flags", [{}, {"random_flip": True, "condition_dropout": 0.5}])
+def test_cached_equals_live_to_the_bit(
+    work: Callable[..., Any], kind: Any, flags: dict[str, Any]
+) -> None:
     """Whatever else was in the encoder's batch: batches of one, and of all in another order."""
-    cached, _ = work(kind, random_flip=flip)
-    live, _ = work(kind, random_flip=flip, no_cache=True)
+    cached, _ = work(kind, **flags)
+    live, _ = work(kind, **flags, no_cache=True)
     for indices in ([2], [4, 0, 3, 1, 2]):
         ours, theirs = batch_of(cached, indices), batch_of(live, indices)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("kind", [PriorConfig, DecoderConfig])
+@pytest.mark.parametrize("no_cache", [False, True])
+def test_a_dropped_condition_is_the_unconditional_of_the_pipeline(
+    work: Callable[..., Any], tiny: Tiny, kind: Any, no_cache: bool
+) -> None:
+    """What the stock prior pipeline guides away from takes the condition's place in the rows that
+    are drawn; all else in them, and every other row, is as without the flag, to the bit.
+    """
+    pipeline = sample.prior_pipeline(str(tiny.prior), torch.float32, None)
+    if kind is PriorConfig:
+        found = pipeline._encode_prompt("x", torch.device("cpu"), 1, True, None)
+        (embed, states, mask) = (both[0] for both in found)  # the unconditional half comes first
+        absent = {"text_embeds": embed, "text_states": states[mask.bool()]}
+    else:
+        absent = {"image_embeds": pipeline.get_zero_embed()[0]}
+    plain, _ = work(kind, random_flip=True, no_cache=no_cache)
+    dropping, _ = work(kind, random_flip=True, no_cache=no_cache, condition_dropout=0.4)
+    drawn = []
+    for step in range(5):
+        for slot in range(2):
+            expected, got = one(plain, 3, step, slot), one(dropping, 3, step, slot)
+            drawn.append(draws.drops(0, step, slot, 0.4))
+            for name, value in got.items():
+                if drawn[-1] and name in absent:
+                    torch.testing.assert_close(value, absent[name], atol=1e-5, rtol=1e-5)
+                else:
+                    assert torch.equal(value, expected[name]), name
+    assert set(drawn) == {False, True}
+
+
+def one(reading: recipes.Reading, index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
+    """The encodings of one example, without the batch's axis and its mask."""
+    batch = reading.finish(reading.collate([reading.fetch(index, step, slot)]))
+    return {name: value[0] for name, value in batch.items() if name != "text_mask"}
+
+
+def test_the_unconditional_is_encoded_once(work: Callable[..., Any], tmp_path: Path) -> None:
+    """One more entry beside those of the pictures and captions, only where it is wanted, and the
+    same one for all probabilities.
+    """
+
+    def entries(name: str) -> int:
+        (folder,) = (tmp_path / "cache").glob(f"{name}-*")
+        return len(cache.Store(folder))
+
+    work(PriorConfig)
+    work(DecoderConfig)
+    assert (entries("image"), entries("text")) == (5, 4)
+    for probability in (0.1, 0.5):
+        work(PriorConfig, condition_dropout=probability)
+        assert (entries("image"), entries("text")) == (5, 5)
+    for probability in (0.1, 0.5):
+        work(DecoderConfig, condition_dropout=probability)
+        assert (entries("image"), entries("latents")) == (6, 5)
 
 
 def test_text_states_are_unpadded_and_masked(work: Callable[..., Any]) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-from wassily import objectives
+from wassily import diffusion, objectives
 from wassily.adapt import trained_parameters
 from wassily.mini import untrained as models
 from wassily.models import prior_alpha_bars
@@ -108,6 +108,33 @@ def test_decoder_equals_the_guide(snr_gamma: float | None, prediction: str) -> N
     losses = ours(batch, noise, t)
     assert losses.shape == (BATCH,)
     torch.testing.assert_close(losses.mean(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("snr_gamma", [None, 5.0])
+def test_the_hybrid_loss(snr_gamma: float | None) -> None:
+    """L_simple + lambda L_vlb (arXiv 2102.09672, eq. 16): Min-SNR weighs the first alone. Off it is
+    the first to the bit, and the last layer's variance rows get no gradient; on, the rows of the
+    noise half get the same gradient as before, so only the variance half has a new one.
+    """
+    torch.manual_seed(0)
+    net, alpha_bars = models.unet(), models.decoder_scheduler().alphas_cumprod
+    batch, noise, t = _decoder_batch()
+    losses, gradients = [], []
+    for weight in (0.0, 0.001):
+        objective = objectives.Decoder(net, alpha_bars, "epsilon", snr_gamma, weight)
+        losses.append(objective(batch, noise, t))
+        net.zero_grad()
+        losses[-1].sum().backward()
+        gradients.append(net.conv_out.weight.grad.clone())
+    simple = objectives.Decoder(net, alpha_bars, "epsilon", snr_gamma)(batch, noise, t)
+    assert torch.equal(losses[0], simple)
+    noisy, output = objective.output(batch, noise, t)
+    bound = diffusion.variance_loss("epsilon", output, batch["latents"], noisy, alpha_bars, t)
+    torch.testing.assert_close(losses[1], simple + 0.001 * bound)
+    assert (losses[1] > losses[0])[1:].all()  # at t = 0 there is no term
+    torch.testing.assert_close(gradients[1][:4], gradients[0][:4])
+    assert (gradients[0][4:] == 0).all()
+    assert (gradients[1][4:] != 0).all()
 
 
 @pytest.mark.parametrize("role", ["prior", "decoder"])

@@ -38,6 +38,7 @@ FLAGS: dict[str, Any] = {
     "max_train_steps": STEPS,
     "logging_steps": 1,
     "use_ema": True,
+    "condition_dropout": 0.3,
     "adam_epsilon": 0.01,
     "learning_rate": 0.01,
 }

@@ -20,6 +20,7 @@ from wassily import results as module
 from wassily.adapt import Whole, trained_parameters
 from wassily.card import Facts
 from wassily.config import DecoderConfig, PriorConfig
+from wassily.drift import NoDrift
 from wassily.ema import Ema, NoEma
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.results import Results
@@ -56,7 +57,9 @@ def _results(
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     out.mkdir(parents=True, exist_ok=True)
     runtime = Runtime(None, 1, str(out), "logs", "none")
-    return Results(config, repositories, out, runtime, 4, role, net, ema, Whole(role)), net
+    return Results(
+        config, repositories, out, runtime, 4, role, net, ema, Whole(role), NoDrift()
+    ), net
 
 
 def _facts(home: str, tiny: Tiny, out: Path) -> Facts:

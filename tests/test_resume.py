@@ -26,7 +26,6 @@ from e2e import (
     wassily,
     write_rows,
 )
-from helpers import read_jsonl
 
 from wassily.mini.untrained import Tiny
 
@@ -37,6 +36,8 @@ SAME: dict[str, Any] = {
     "checkpointing_steps": 2,
     "logging_steps": 3,
     "use_ema": True,
+    "ema_sigma_rel": 0.1,
+    "condition_dropout": 0.3,
     "lr_scheduler": "cosine",
     "lr_warmup_steps": 3,
 }
@@ -180,7 +181,7 @@ def test_what_may_change(role: str, whole: Path, stopped: Path, tiny: Tiny, phot
     train(role, stopped, tiny, photos, **flags, resume_from_checkpoint="latest")
     assert_same_bits(whole / f"checkpoint-{STEPS}", stopped / f"checkpoint-{STEPS}")
     assert checkpoints(stopped) == [f"checkpoint-{STEPS - 1}", f"checkpoint-{STEPS}"]
-    assert [row["step"] for row in read_jsonl(stopped / "log.jsonl")] == list(range(3, STEPS + 1))
+    assert [step for step, _, _ in losses(stopped)] == list(range(3, STEPS + 1))
 
 
 def test_raised_steps(role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
@@ -214,7 +215,9 @@ def test_a_finished_run_again(role: str, stopped: Path, tiny: Tiny, photos: Path
         ("global batch", {"gradient_accumulation_steps": 3}),
         ("precision", {"mixed_precision": "bf16"}),
         ("seed", {"seed": 8}),
-        ("use_ema", {"use_ema": None}),
+        ("use_ema", {"use_ema": None, "ema_sigma_rel": None}),
+        ("ema_sigma_rel", {"ema_sigma_rel": 0.2}),
+        ("condition_dropout", {"condition_dropout": None}),
         ("random_flip", {"random_flip": True}),
         ("pictures|data set", {"max_train_samples": 6}),
     ],

@@ -55,6 +55,22 @@ def stacked(keys: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(joined, np.uint8).reshape(-1, 16)
 
 
+def mirrored(contents: np.ndarray) -> np.ndarray:
+    """The keys of mirrored pictures, (N, 16), from those of the pictures."""
+    keys = contents.copy()
+    keys[:, 0] ^= 1  # in the half that the store sorts by
+    return keys
+
+
+def caption_key(caption: str) -> bytes:
+    """The key of a caption: its text."""
+    return digest(caption.encode("utf-8", "surrogatepass"))
+
+
+# The key of the unconditional. A caption's is a digest of one part, so none can be the same.
+UNCONDITIONAL = digest("unconditional", "")
+
+
 def default_folder(cache_dir: str | None) -> Path:
     """Where encodings are kept: beside the models of `cache_dir`, or in the user's cache folder."""
     if cache_dir:

@@ -31,6 +31,7 @@ REMARKED = (
     "lr_scheduler",
     "lr_warmup_steps",
     "snr_gamma",
+    "variance_loss",
     "max_grad_norm",
     "adam_beta1",
     "adam_beta2",
@@ -347,8 +348,8 @@ def check_signature(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
 
 def changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each remarkable setting that is not what it was."""
-    names = [name for name in REMARKED if saved.get(name) != now[name]]
-    return [f"changed since the checkpoint: {n} {saved.get(n)} -> {now[n]}" for n in names]
+    names = [name for name in REMARKED if saved.get(name) != now.get(name)]
+    return [f"changed since the checkpoint: {n} {saved.get(n)} -> {now.get(n)}" for n in names]
 
 
 # ---------------------------------------------------------------- export

@@ -31,8 +31,12 @@ def training(config: Any) -> None:
     for name in ("learning_rate", "adam_epsilon", "snr_gamma"):
         value = getattr(config, name)
         require(value is None or value > 0, f"--{name}: {value} is not above 0")
-    for name in ("adam_beta1", "adam_beta2"):
+    for name in ("adam_beta1", "adam_beta2", "condition_dropout"):
         require(0 <= getattr(config, name) < 1, f"--{name} must be at least 0 and below 1")
+    width = config.ema_sigma_rel
+    if width is not None:
+        require(0.01 <= width <= 0.28, f"--ema_sigma_rel: {width} is not in 0.01 to 0.28")
+        require(config.use_ema, "--ema_sigma_rel does nothing without --use_ema")
     require(
         config.resolution >= 8 and config.resolution % 8 == 0,
         f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",

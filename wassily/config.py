@@ -103,6 +103,8 @@ class TrainConfig:
     """Optimizer steps of warm-up, for every shape but `constant`."""
     snr_gamma: float | None = None
     """Min-SNR weighting of the loss (arXiv 2303.09556); the paper recommends 5.0."""
+    condition_dropout: float = 0.0
+    """Share of examples learnt without text or embedding, for guidance's sake; 0.1 is usual."""
     adam_beta1: float = 0.9
     """Decay of the first moment."""
     adam_beta2: float = 0.999
@@ -139,6 +141,8 @@ class TrainConfig:
     """Train also the length of the weights' rows (DoRA, arXiv 2402.09353); slower."""
     use_ema: bool = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
+    ema_sigma_rel: float | None = None
+    """Width of that average, as a share of the run (arXiv 2312.02696): 0.05 to 0.25 are usual."""
 
     validation_prompts: Annotated[
         tuple[str, ...],
@@ -211,6 +215,13 @@ class DecoderConfig(TrainConfig):
     bucket: bool = False
     """Crop each picture to the nearest of several shapes of about the square's area, not to the
     square itself; each optimizer step is of one shape."""
+    variance_loss: float = 0.0
+    """Weight of the variance half's own loss (arXiv 2102.09672); 0.001 is the paper's value. At 0
+    that half has none, and how far it has drifted is logged at each validation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "variance_loss")
 
     @property
     def role(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS = range(7)
+ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION = range(8)
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -68,3 +68,8 @@ def module_seed(seed: int, step: int, slot: int) -> int:
 def adapter_seed(seed: int) -> int:
     """A seed for torch's own generator while the first values of an adapter are drawn."""
     return module_seed(seed, 2**32, 0)  # no step is so late
+
+
+def drops(seed: int, step: int, slot: int, probability: float) -> bool:
+    """Whether this example is learnt without its condition: true with `probability` in [0, 1)."""
+    return bool(_generator(seed, CONDITION, step, slot).random() < probability)

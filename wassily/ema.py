@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +22,34 @@ def decay_at(step: int, most: float = DECAY) -> float:
     return min(most, (1 + n) / (10 + n)) if n > 0 else 0.0
 
 
+def gamma_of(sigma_rel: float) -> float:
+    """The exponent of a power profile whose standard deviation is `sigma_rel` of the run so far.
+
+    The largest root of (gamma + 2)^2 (gamma + 3) = (gamma + 1) / sigma_rel^2 (arXiv 2312.02696,
+    section 3.1 and its appendix); sigma_rel in (0, 12^-1/2), which is gamma = 0, the plain mean.
+    """
+    t = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
+
+
+def power_decay(sigma_rel: float) -> Callable[[int], float]:
+    """Update (from 1) -> decay beta(t) = (1 - 1/t)^(gamma + 1) (arXiv 2312.02696, section 3.1).
+
+    The average weighs step tau as tau^gamma, however long the run is; the start has no part in it.
+    """
+    gamma = gamma_of(sigma_rel)
+    return lambda step: (1 - 1 / step) ** (gamma + 1)
+
+
 class Ema:
-    """Averages of named parameters, on their device and in fp32.
+    """Averages of named parameters, on their device and in fp32; `decay` by update (from 1).
 
     A bf16 average would not move: an update is a ten-thousandth, bf16 holds three digits.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float = DECAY):
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], decay: Callable[[int], float] = decay_at
+    ):
         self.parameters, self.decay = dict(parameters), decay
         self.averages = {
             name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
@@ -36,7 +58,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the averages towards the parameters after optimizer step `step` (from 1)."""
-        weight = 1 - decay_at(step, self.decay)
+        weight = 1 - self.decay(step)
         values = [p.detach() for p in self.parameters.values()]
         if all(value.dtype == torch.float32 for value in values):
             torch._foreach_lerp_(list(self.averages.values()), values, weight)
@@ -74,3 +96,10 @@ class NoEma:
     def applied(self) -> Iterator[None]:
         """The parameters as they are."""
         yield
+
+
+def average(parameters: Mapping[str, nn.Parameter], kept: bool, width: float | None) -> Ema | NoEma:
+    """An average, if one is kept: of the power profile with that `sigma_rel`, or the guide's."""
+    if not kept:
+        return NoEma()
+    return Ema(parameters, decay_at if width is None else power_decay(width))

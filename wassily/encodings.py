@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wassily import cache, draws, pictures
+from wassily.cache import UNCONDITIONAL, caption_key, mirrored
 from wassily.data import Pictures, Record
 from wassily.runtime import Runtime, progress
 
@@ -36,7 +37,7 @@ class Encoding:
     """One frozen map: `prepare` makes an item a tensor, the loaded encoder makes a batch rows.
 
     `space` is a digest of all that the result depends on besides the item: transform, weights,
-    dtype, batch size.
+    dtype, batch size. `unconditional`: the item for a dropped condition, if this is one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Encoding:
     load: Callable[[], Encode]
     batch: int
     ragged: tuple[str, ...] = ()  # fields of which each row has a shape of its own
+    unconditional: Tensor | None = None
 
     def folder(self, root: Path) -> Path:
         """Where its shards lie."""
@@ -60,13 +62,6 @@ def encode_fixed(encode: Encode, inputs: Sequence[Tensor], batch: int) -> list[R
         padded = torch.stack(part + [part[-1]] * (batch - len(part)))
         rows += encode(padded)[: len(part)]
     return rows
-
-
-def mirrored(contents: np.ndarray) -> np.ndarray:
-    """The keys of mirrored pictures, (N, 16), from those of the pictures."""
-    keys = contents.copy()
-    keys[:, 0] ^= 1  # in the half that the store sorts by
-    return keys
 
 
 def size_encoding() -> Encoding:
@@ -92,11 +87,6 @@ def known_sizes(contents: np.ndarray, root: Path) -> np.ndarray:
     return cache.Store(folder).column(contents, "size")
 
 
-def caption_key(caption: str) -> bytes:
-    """The key of a caption: its text."""
-    return cache.digest(caption.encode("utf-8", "surrogatepass"))
-
-
 # ---------------------------------------------------------------- filling
 
 
@@ -114,6 +104,12 @@ class _Bench:
         alike.append((key, item))
         if len(alike) == self.encoding.batch:
             self.work(item.shape)
+
+    def take_unconditional(self, share: slice) -> None:
+        """The entry of the unconditional, if one is wanted, not there yet and in this share."""
+        item, key = self.encoding.unconditional, np.frombuffer(UNCONDITIONAL, np.uint8)[None]
+        if item is not None and len(cache.Store(self.writer.folder).missing(key)[share]):
+            self.take(UNCONDITIONAL, item)
 
     def work(self, shape: torch.Size) -> None:
         self.encode = self.encode or self.encoding.load()
@@ -233,6 +229,7 @@ def _fill_pictures(
                     benches[name].take(key, item)
             bar.advance()
     for bench in benches.values():
+        bench.take_unconditional(share)
         bench.finish()
     runtime.wait()
     return _with_twins(runtime.gathered(bad), contents, source)
@@ -285,6 +282,7 @@ def _fill_captions(
             for index, caption in zip(mine, captions, strict=True):
                 bench.take(keys[index].tobytes(), encoding.prepare(caption))
                 bar.advance()
+        bench.take_unconditional(share)
         bench.finish()
         runtime.wait()
 
@@ -294,10 +292,13 @@ def _fill_captions(
 
 @dataclass(frozen=True)
 class Choice:
-    """What is drawn for one example: which of its captions, and whether it is mirrored."""
+    """What is drawn for one example: which of its captions, whether it is mirrored, and whether
+    it is learnt without its condition.
+    """
 
     seed: int
     random_flip: bool
+    condition_dropout: float = 0.0
 
     def flip(self, step: int, slot: int) -> bool:
         """Whether the picture is mirrored."""
@@ -306,6 +307,12 @@ class Choice:
     def caption(self, record: Record, step: int, slot: int) -> str:
         """One of the record's captions."""
         return record.captions[draws.choice(self.seed, step, slot, len(record.captions))]
+
+    def instead(self, encoding: Encoding, step: int, slot: int) -> Tensor | None:
+        """The unconditional, where it takes the place of this encoding; None: it stays."""
+        item = encoding.unconditional
+        drops = item is not None and draws.drops(self.seed, step, slot, self.condition_dropout)
+        return item if drops else None
 
 
 class Cached:
@@ -319,7 +326,7 @@ class Cached:
         root: Path,
         choice: Choice,
     ):
-        self.reads = {encoding.name: encoding.reads for encoding in encodings}
+        self.encodings = encodings
         self.source, self.contents, self.choice = source, contents, choice
         self.stores = {e.name: cache.Store(e.folder(root)) for e in encodings}
         for encoding in encodings:
@@ -328,14 +335,16 @@ class Cached:
     def __call__(self, index: int, step: int, slot: int) -> Row:
         """All fields of all encodings, each (...) or (L, ...)."""
         row: Row = {}
-        for name, reads in self.reads.items():
-            if reads == "caption":
+        for encoding in self.encodings:
+            if self.choice.instead(encoding, step, slot) is not None:
+                key = UNCONDITIONAL
+            elif encoding.reads == "caption":
                 key = caption_key(self.choice.caption(self.source[index], step, slot))
             else:
                 content = self.contents[index : index + 1]
                 flip = self.choice.flip(step, slot)
                 key = (mirrored(content) if flip else content).tobytes()
-            row |= self.stores[name][key]
+            row |= self.stores[encoding.name][key]
         return row
 
 
@@ -348,16 +357,20 @@ class Live:
 
     def __call__(self, index: int, step: int, slot: int) -> Row:
         """The prepared item of each encoding under its name."""
-        record = self.source[index]
         row: Row = {}
         for encoding in self.encodings:
-            if encoding.reads == "caption":
-                item: Any = self.choice.caption(record, step, slot)
-            else:
-                item = pictures.open_rgb(record.image)
-                item = pictures.mirror(item) if self.choice.flip(step, slot) else item
-            row[encoding.name] = encoding.prepare(item)
+            item = self.choice.instead(encoding, step, slot)
+            if item is None:
+                item = self._prepared(encoding, index, step, slot)
+            row[encoding.name] = item
         return row
+
+    def _prepared(self, encoding: Encoding, index: int, step: int, slot: int) -> Tensor:
+        record = self.source[index]
+        if encoding.reads == "caption":
+            return encoding.prepare(self.choice.caption(record, step, slot))
+        item = pictures.open_rgb(record.image)
+        return encoding.prepare(pictures.mirror(item) if self.choice.flip(step, slot) else item)
 
     def encode(self, rows: list[Row]) -> list[Row]:
         """Prepared items -> encodings, with `noise` and `t` kept."""

@@ -76,8 +76,9 @@ class Decoder(_Weighted):
     """Denoise MoVQ latents given a CLIP image embedding.
 
     batch: `latents` (B, C, H/f, W/f) unquantised and unscaled, `image_embeds` (B, D) raw (not
-    whitened). noise like the latents, t (B,). The network gives 2C channels; the loss is on the
-    first C.
+    whitened). noise like the latents, t (B,). The network gives 2C channels: the first C predict,
+    the others are the variance. `variance_weight` times `diffusion.variance_loss` makes the loss
+    the hybrid one (arXiv 2102.09672, eq. 16); without it the variance half has no loss.
     """
 
     def __init__(
@@ -86,17 +87,29 @@ class Decoder(_Weighted):
         alpha_bars: Tensor,
         prediction: str = "epsilon",
         snr_gamma: float | None = None,
+        variance_weight: float = 0.0,
     ):
         super().__init__(alpha_bars, prediction, snr_gamma)
-        self.net = net
+        self.net, self.variance_weight = net, variance_weight
 
     def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
         """Loss per example, (B,)."""
         latents = batch["latents"].float()
         alpha_bar = self.alpha_bars[t]
-        noisy = diffusion.add_noise(latents, noise, alpha_bar)
-        condition = {"image_embeds": batch["image_embeds"].float()}
-        output = self.net(noisy, t, None, added_cond_kwargs=condition).sample
+        noisy, output = self.output(batch, noise, t)
         predicted = output[:, : latents.shape[1]]
         wanted = diffusion.target(self.prediction, latents, noise, alpha_bar)
-        return self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+        if not self.variance_weight:
+            return loss
+        return loss + self.variance_weight * diffusion.variance_loss(
+            self.prediction, output, latents, noisy, self.alpha_bars, t
+        )
+
+    def output(
+        self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Noisy latents (B, C, ...), and all that the network makes of them, (B, 2C, ...)."""
+        noisy = diffusion.add_noise(batch["latents"].float(), noise, self.alpha_bars[t])
+        condition = {"image_embeds": batch["image_embeds"].float()}
+        return noisy, self.net(noisy, t, None, added_cond_kwargs=condition).sample

@@ -70,8 +70,8 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     factor = latent_factor(config, repository)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
-    prediction = scheduler.config.prediction_type
-    objective = objectives.Decoder(net, scheduler.alphas_cumprod, prediction, config.snr_gamma)
+    schedule, weights = scheduler.alphas_cumprod, (config.snr_gamma, config.variance_loss)
+    objective = objectives.Decoder(net, schedule, scheduler.config.prediction_type, *weights)
     channels = net.config.in_channels
     return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
 
@@ -140,17 +140,6 @@ def use_xformers(net: Any, runtime: Runtime) -> None:
 # ---------------------------------------------------------------- the encodings
 
 
-def clip_pixels(picture: Any, *, processor: Any) -> Tensor:
-    """A picture as the CLIP image encoder's input, (3, S, S)."""
-    return processor(picture, return_tensors="pt").pixel_values[0]
-
-
-def tokens(caption: str, *, tokenizer: Any) -> Tensor:
-    """A caption as the text encoder's input: ids and mask, (2, N)."""
-    found = tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt")
-    return torch.cat([found.input_ids, found.attention_mask])
-
-
 def cropped_pixels(picture: Any, *, shapes: list[buckets.Size]) -> Tensor:
     """A picture as the MoVQ's input, (3, H, W), in the shape that loses the fewest pixels of it."""
     number = buckets.nearest(np.array([picture.size]), shapes)[0]
@@ -195,7 +184,12 @@ class Frozen:
 
 
 def image_encoding(frozen: Frozen) -> Encoding:
-    """Pictures -> `image_embeds` (D,), by the CLIP image encoder; serves both networks."""
+    """Pictures -> `image_embeds` (D,), by the CLIP image encoder; serves both networks.
+
+    It is the decoder's condition, and what the prior learns to make.
+    """
+    processor = frozen.load("image_processor")
+    drops = frozen.config.role == "decoder" and frozen.config.condition_dropout > 0
 
     def load() -> encodings.Encode:
         encoder, dtype = frozen.load("image_encoder"), frozen.runtime.weight_dtype
@@ -209,9 +203,10 @@ def image_encoding(frozen: Frozen) -> Encoding:
         name="image",
         space=frozen.space("image_processor", "image_encoder", also=(PICTURE_BATCH,)),
         reads="picture",
-        prepare=functools.partial(clip_pixels, processor=frozen.load("image_processor")),
+        prepare=functools.partial(encode.clip_pixels, processor=processor),
         load=load,
         batch=PICTURE_BATCH,
+        unconditional=encode.zero_pixels(processor) if drops else None,
     )
 
 
@@ -245,7 +240,11 @@ def latents_encoding(frozen: Frozen) -> Encoding:
 
 
 def text_encoding(frozen: Frozen) -> Encoding:
-    """Captions -> `text_embeds` (D,) and, without the padding, `text_states` (L, D)."""
+    """Captions -> `text_embeds` (D,) and, without the padding, `text_states` (L, D).
+
+    The unconditional is the text of the empty string, as in the stock pipeline.
+    """
+    prepare = functools.partial(encode.tokens, tokenizer=frozen.load("tokenizer"))
 
     def load() -> encodings.Encode:
         encoder, dtype = frozen.load("text_encoder"), frozen.runtime.weight_dtype
@@ -267,10 +266,11 @@ def text_encoding(frozen: Frozen) -> Encoding:
         name="text",
         space=frozen.space("tokenizer", "text_encoder", also=(CAPTION_BATCH,)),
         reads="caption",
-        prepare=functools.partial(tokens, tokenizer=frozen.load("tokenizer")),
+        prepare=prepare,
         load=load,
         batch=CAPTION_BATCH,
         ragged=("text_states",),
+        unconditional=prepare("") if frozen.config.condition_dropout > 0 else None,
     )
 
 
@@ -328,7 +328,7 @@ def make_reading(
 ) -> Reading:
     """Encodings from the cache, filled first; or made as they are needed. Raises UserError."""
     config, runtime = frozen.config, frozen.runtime
-    choice = encodings.Choice(seed, config.random_flip)
+    choice = encodings.Choice(seed, config.random_flip, config.condition_dropout)
     if config.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with runtimes.progress("checking pictures", len(mine), runtime.main, "picture") as bar:

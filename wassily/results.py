@@ -14,6 +14,7 @@ from wassily import checkpoint, compiled, pictures, sample
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
+from wassily.drift import Drift, NoDrift
 from wassily.ema import Ema, NoEma
 from wassily.runtime import Progress, Runtime
 
@@ -43,10 +44,11 @@ class Results:
         net: nn.Module,
         ema: Ema | NoEma,
         adaptation: Whole | Lora,
+        drift: Drift | NoDrift,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
-        self.runtime, self.seed, self.role, self.net, self.ema = runtime, seed, role, net, ema
-        self.adaptation = adaptation
+        self.runtime, self.seed, self.role, self.net = runtime, seed, role, net
+        self.ema, self.adaptation, self.drift = ema, adaptation, drift
 
     # -- numbers
 
@@ -65,10 +67,26 @@ class Results:
             with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
 
+    def _measure_drift(self, step: int) -> None:
+        """Log it, unless it was: the end of a finished run may come again."""
+        if isinstance(self.drift, NoDrift):
+            return
+        with self.ema.applied():
+            found = self.drift.measure()
+        path = self.output_dir / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = [json.loads(line) for line in lines if _step_of(line) == step]
+        if not any(self.drift.name in row for row in rows):
+            self.log(step, found)
+
     # -- samples
 
     def validate(self, step: int) -> None:
-        """Draw the validation prompts with the weights in training (averaged, if so configured)."""
+        """Measure the drift, and draw the validation prompts, with the weights in training
+        (averaged, if so configured).
+        """
+        if self.runtime.main:
+            self._measure_drift(step)
         if self.config.validation_prompts and self.runtime.main:
             self._draw_samples(step)
         self.runtime.wait()

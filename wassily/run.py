@@ -17,6 +17,7 @@ from wassily import (
     compiled,
     data,
     draws,
+    drift,
     hub,
     models,
     optim,
@@ -29,7 +30,7 @@ from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.card import Facts
 from wassily.config import TrainConfig
-from wassily.ema import Ema, NoEma
+from wassily.ema import Ema, average
 from wassily.errors import UserError
 from wassily.results import Results
 from wassily.runtime import Runtime
@@ -48,6 +49,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     repositories = models.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
+    drift.check_variance(config, repositories["decoder"])
     local = Path(repositories["prior"]).is_absolute()
     if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:
         raise UserError(
@@ -177,7 +179,6 @@ class Run:
         self.signature = self._signature(base)
         if self.start_from and self.saved:
             checkpoint.check_signature(self.saved["signature"], self.signature, self.start_from)
-            self.adaptation.load(self.kit.net, self.start_from)
         if config.allow_tf32:
             runtimes.allow_tf32()
         if config.enable_xformers_memory_efficient_attention:
@@ -185,8 +186,12 @@ class Run:
         self.trained = adapt.trained_parameters(self.kit.net)
         adapt.keep_as(self.trained, config.weights_dtype)
         self.kit.objective.to(runtime.device)
+        # The network is still the base's: a resumed run measures from there, too.
+        self.drift = drift.of_variance(self.kit, self.reading, self.seed, frozen)
+        if self.start_from and self.saved:
+            self.adaptation.load(self.kit.net, self.start_from)
         self.optimizer = optim.optimizer(config, list(self.trained.values()), runtime.device)
-        self.ema: Ema | NoEma = Ema(self.trained) if config.use_ema else NoEma()
+        self.ema = average(self.trained, config.use_ema, config.ema_sigma_rel)
         self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
         if config.gradient_release:
             optim.release_gradients(self.kit.net, self.optimizer)
@@ -212,7 +217,9 @@ class Run:
             "resolution": config.resolution if config.role == "decoder" else None,
             "bucket": recipes.bucketed(config) or None,
             "random_flip": config.random_flip,
+            "condition_dropout": config.condition_dropout or None,
             "use_ema": config.use_ema,
+            "ema_sigma_rel": config.ema_sigma_rel,
             "optimizer": optim.described(config),
             "weights_dtype": config.weights_dtype,
         }
@@ -293,6 +300,7 @@ class Run:
             self.kit.net,
             self.ema,
             self.adaptation,
+            self.drift,
         )
         self.results.rewind(self.start)
         fit(
