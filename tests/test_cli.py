@@ -264,10 +264,8 @@ def test_every_verb_has_its_target() -> None:
     """The config class and the function are there."""
     import importlib
 
-    from wassily import config
-
     for class_name, target in cli.VERBS.values():
-        assert dataclasses.is_dataclass(getattr(config, class_name))
+        assert dataclasses.is_dataclass(cli.config_class(class_name))
         module, function = target.split(":")
         assert callable(getattr(importlib.import_module(module), function))
 

@@ -19,13 +19,13 @@ import tyro
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wassily import cli, config, schema  # noqa: E402
+from wassily import cli, schema  # noqa: E402
 
 PAGE = ROOT / "docs" / "flags.md"
 HEAD = """# Flags
 
 Every flag of every command. This page is written by `python tools/flags.py` from
-`wassily/config.py`; do not edit it.
+`wassily/config.py` and `wassily/commands.py`; do not edit it.
 
 - A switch, which takes nothing, is on when it is named.
 - Hyphens do as well as underscores: `--max-train-steps` is `--max_train_steps`.
@@ -57,7 +57,7 @@ def aliases(kind: Any) -> list[str]:
 
 def names(field: dataclasses.Field[Any], kind: Any) -> list[str]:
     """The flag as it is typed and its aliases; a positional argument in capitals."""
-    positional = kind == tyro.conf.Positional[tuple[str, ...]]
+    positional = kind in (tyro.conf.Positional[str], tyro.conf.Positional[tuple[str, ...]])
     return [field.name.upper()] if positional else [f"--{field.name}", *aliases(kind)]
 
 
@@ -97,7 +97,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for verb, (name, _) in cli.VERBS.items():
-        cls = getattr(config, name)
+        cls = cli.config_class(name)
         about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
         parts.append(f"## wassily {' '.join(verb)}\n\n{about}\n\n{table(cls)}\n")
     return "\n".join(parts)
@@ -107,7 +107,7 @@ def known() -> set[str]:
     """Every flag of every command, with its hyphens."""
     found = {"--config", "--debug", "--help", "--version"}
     for name, _ in cli.VERBS.values():
-        cls = getattr(config, name)
+        cls = cli.config_class(name)
         hints = typing.get_type_hints(cls, include_extras=True)
         for field in dataclasses.fields(cls):
             found.update(names(field, hints[field.name]))

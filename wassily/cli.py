@@ -20,6 +20,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   train prior     teach the prior: from a caption to an image embedding
   train decoder   teach the decoder: from an image embedding to a picture
   generate        draw pictures from prompts
+  data check      look through a folder of pictures for what would harm a training
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -35,11 +36,12 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
 On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
 """
 
-# words of a command -> (config class in wassily.config, "module:function" that carries it out)
+# words of a command -> (its config class, "module:function" that carries it out)
 VERBS = {
     ("train", "prior"): ("PriorConfig", "wassily.run:train"),
     ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
+    ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
@@ -60,15 +62,15 @@ def main(argv: list[str] | None = None) -> int:
         if words[0] in ("--version", "-V"):
             print(f"wassily {__version__}")
             return 0
-        if words[0] in ("train", "cache") and words[1:2] in (["-h"], ["--help"]):
+        if words[0] in ("train", "cache", "data") and words[1:2] in (["-h"], ["--help"]):
             print(HELP, end="")
             return 0
         verb, rest = _verb(words)
         class_name, target = VERBS[verb]
         config = parse(class_name, rest, " ".join(("wassily", *verb)))
         module, function = target.split(":")
-        getattr(importlib.import_module(module), function)(config)
-        return 0
+        # A verb that judges gives its own exit code; the others end well or raise.
+        return getattr(importlib.import_module(module), function)(config) or 0
     except UserError as error:
         if debug:
             raise
@@ -92,12 +94,21 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
             return verb, words[len(verb) :]
     if words[0] == "cache":
         raise UserError("cache needs what to do: `wassily cache build prior`, `cache info`, ...")
+    if words[0] == "data":
+        raise UserError("data needs what to do: `wassily data check FOLDER`")
     if words[0] == "train":
         got = f"not {words[1]!r}" if len(words) > 1 else "none was given"
         raise UserError(f"train needs the network: `wassily train prior` or `decoder` ({got})")
     names = sorted({verb[0] for verb in VERBS})
     hint = did_you_mean(words[0], names)
     raise UserError(f"no command {words[0]!r}{hint} (there are: {', '.join(names)})")
+
+
+def config_class(name: str) -> type:
+    """A config class by its name: the trainings' are in `config`, the others in `commands`."""
+    from wassily import commands, config
+
+    return getattr(config, name, None) or getattr(commands, name)
 
 
 def parse(class_name: str, words: list[str], prog: str) -> Any:
@@ -108,9 +119,7 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     """
     import tyro
 
-    from wassily import config
-
-    cls = getattr(config, class_name)
+    cls = config_class(class_name)
     words, file = _take_config_file(words)
     _check_words(words)
     default = _from_file(cls, file) if file is not None else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from wassily.errors import UserError
+from wassily.schema import at_least as _at_least
 from wassily.schema import check_types
+from wassily.schema import require as _require
 
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal[
@@ -24,17 +25,6 @@ TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
 
 PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 DECODER = "kandinsky-community/kandinsky-2-2-decoder"
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
-
-
-def _at_least(config: Any, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value is None or value >= least, f"--{name}: {value} is less than {least}")
 
 
 @dataclass(frozen=True, kw_only=True)

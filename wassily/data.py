@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,22 @@ from wassily import pictures
 from wassily.errors import UserError, did_you_mean
 
 SHOWN = 10  # how many offenders a message lists before it counts the rest
+
+Fault = Callable[[UserError], None]  # is told what is wrong; where it returns, the reading goes on
+
+
+def stop(error: UserError) -> None:
+    """The fault handler of a training: the first fault ends it."""
+    raise error
+
+
+def _attempt(fault: Fault, otherwise: Any, make: Callable[..., Any], *words: Any) -> Any:
+    """What `make` gives; `otherwise` where it raised a UserError and `fault` let that pass."""
+    try:
+        return make(*words)
+    except UserError as error:
+        fault(error)
+        return otherwise
 
 
 @dataclass(frozen=True)
@@ -82,21 +99,31 @@ class Pictures:
 
     def all_captions(self) -> Iterator[str]:
         """Every caption of every example, in order."""
+        for captions in self.captions():
+            yield from captions
+
+    def captions(self) -> Iterator[tuple[str, ...]]:
+        """The captions of each example, in order; nothing if the source has no caption column."""
         for value in self.table[self.caption_column] if self.caption_column else ():
-            yield from _captions(value)
+            yield _captions(value)
 
 
 def _captions(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    several = value if isinstance(value, (list, tuple)) else ()
+    return (value,) if isinstance(value, str) else tuple(several)
 
 
 # ---------------------------------------------------------------- folders
 
 
-def read_folder(folder: str, image_column: str, caption_column: str | None) -> Pictures:
+def read_folder(
+    folder: str, image_column: str, caption_column: str | None, fault: Fault = stop
+) -> Pictures:
     """A folder of pictures with metadata.jsonl / metadata.csv files, or .txt captions beside them.
 
-    Without `caption_column` captions are not read and a bare folder will do. Raises UserError.
+    Without `caption_column` captions are not read and a bare folder will do. A bad line goes to
+    `fault`; after it, a bad caption counts as none and a line without its picture is passed over.
+    Raises UserError.
     """
     root = Path(folder)
     if image_column != "image":
@@ -107,11 +134,11 @@ def read_folder(folder: str, image_column: str, caption_column: str | None) -> P
     folders = [file.parent for file in metadata]
     if len(set(folders)) < len(folders):
         both = next(f for f in folders if folders.count(f) > 1)
-        raise UserError(f"{both}: metadata.jsonl and metadata.csv are both there: keep one")
+        fault(UserError(f"{both}: metadata.jsonl and metadata.csv are both there: keep one"))
     if metadata:
-        rows = [row for file in metadata for row in _metadata_rows(file, root, caption_column)]
+        rows = [r for file in metadata for r in _metadata_rows(file, root, caption_column, fault)]
     else:
-        rows = _bare_rows(root, caption_column)
+        rows = _bare_rows(root, caption_column, fault)
     if metadata and not rows:
         raise UserError(f"{metadata[0]}: no line in it names a picture")
     if not rows:
@@ -124,31 +151,43 @@ def read_folder(folder: str, image_column: str, caption_column: str | None) -> P
 
 
 def _metadata_rows(
-    file: Path, root: Path, caption_column: str | None
+    file: Path, root: Path, caption_column: str | None, fault: Fault
 ) -> list[tuple[Path, tuple[str, ...]]]:
     parse = _parse_jsonl if file.suffix == ".jsonl" else _parse_csv
-    rows, inside = [], root.resolve()
-    for number, row in parse(file):
+    rows: list[tuple[Path, tuple[str, ...]]] = []
+    inside = root.resolve()
+    for number, row in parse(file, fault):
         where = f"{file} line {number}"
-        name = row.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise UserError(
-                f"{where}: no 'file_name' (it has: {', '.join(map(str, row)) or 'nothing'})"
-            )
-        path = file.parent / name
-        try:
-            escapes, there = not path.resolve().is_relative_to(inside), path.is_file()
-        except (OSError, ValueError):  # too long, or no name at all (NUL)
-            escapes = there = False
-        if escapes:
-            raise UserError(f"{where}: file_name {name!r} leads out of {root}")
-        if not there:
-            raise UserError(
-                f"{where}: file_name {name!r:.200}: no such file; add it, or remove the line"
-            )
-        captions = _row_captions(row, caption_column, where) if caption_column else ()
+        path = _attempt(fault, None, _named_picture, row, file.parent, inside, root, where)
+        if path is None:
+            continue
+        captions: tuple[str, ...] = ()
+        if caption_column:
+            captions = _attempt(fault, (), _row_captions, row, caption_column, where)
         rows.append((path, captions))
     return rows
+
+
+def _named_picture(
+    row: dict[str, Any], folder: Path, inside: Path, root: Path, where: str
+) -> Path | None:
+    name = row.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{where}: no 'file_name' (it has: {', '.join(map(str, row)) or 'nothing'})"
+        )
+    path = folder / name
+    try:
+        escapes, there = not path.resolve().is_relative_to(inside), path.is_file()
+    except (OSError, ValueError):  # too long, or no name at all (NUL)
+        escapes = there = False
+    if escapes:
+        raise UserError(f"{where}: file_name {name!r} leads out of {root}")
+    if not there:
+        raise UserError(
+            f"{where}: file_name {name!r:.200}: no such file; add it, or remove the line"
+        )
+    return path
 
 
 def _row_captions(row: dict[str, Any], column: str, where: str) -> tuple[str, ...]:
@@ -185,47 +224,61 @@ def _text_of(file: Path) -> str:
         raise UserError(f"{file}: {error.strerror}") from None
 
 
-def _parse_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parse_jsonl(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
     # split("\n"), not splitlines(): a caption may hold U+2028, which is no end of a JSON line.
-    for number, line in enumerate(_text_of(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file} line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{file} line {number}: not a JSON object")
-        yield number, row
+    text = _attempt(fault, "", _text_of, file)
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            row = _attempt(fault, None, _json_row, line, f"{file} line {number}")
+            if row is not None:
+                yield number, row
 
 
-def _parse_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_row(line: str, where: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object")
+    return row
+
+
+def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
     # A file, not splitlines(): a cell may hold U+2028, which is no end of a CSV row.
-    reader = csv.DictReader(io.StringIO(_text_of(file), newline=""))
+    text = _attempt(fault, "", _text_of, file)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         for row in reader:
             extra = row.pop(None, None)
-            if extra is not None:
-                raise UserError(f"{file} line {reader.line_num}: more cells than the header names")
-            yield reader.line_num, row
+            if extra is None:
+                yield reader.line_num, row
+                continue
+            where = f"{file} line {reader.line_num}"
+            fault(UserError(f"{where}: more cells than the header names"))
     except csv.Error as error:
-        raise UserError(f"{file} line {reader.reader.line_num}: {error}") from None
+        fault(UserError(f"{file} line {reader.reader.line_num}: {error}"))
 
 
-def _bare_rows(root: Path, caption_column: str | None) -> list[tuple[Path, tuple[str, ...]]]:
+def _bare_rows(
+    root: Path, caption_column: str | None, fault: Fault
+) -> list[tuple[Path, tuple[str, ...]]]:
     found = sorted(
         p for p in root.rglob("*") if p.suffix.lower() in pictures.SUFFIXES and p.is_file()
     )
     if not caption_column:
         return [(path, ()) for path in found]
-    missing = [str(path) for path in found if not path.with_suffix(".txt").is_file()]
+    missing = [path for path in found if not path.with_suffix(".txt").is_file()]
     if missing:
-        raise UserError(
-            f"{root}: captions are missing: no metadata.jsonl or metadata.csv, and no .txt beside "
-            + listed(missing)
-        )
-    texts = [(path, path.with_suffix(".txt")) for path in found]
-    return [(path, checked_captions(_text_of(txt).strip(), str(txt))) for path, txt in texts]
+        why = "captions are missing: no metadata.jsonl or metadata.csv, and no .txt beside"
+        fault(UserError(f"{root}: {why} {listed([str(path) for path in missing])}"))
+    bare = set(missing)
+    return [(p, () if p in bare else _attempt(fault, (), _text_caption, p)) for p in found]
+
+
+def _text_caption(picture: Path) -> tuple[str, ...]:
+    file = picture.with_suffix(".txt")
+    return checked_captions(_text_of(file).strip(), str(file))
 
 
 def listed(names: list[str]) -> str:
@@ -237,6 +290,12 @@ def listed(names: list[str]) -> str:
 # ---------------------------------------------------------------- data sets
 
 
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder is for `read_dataset`: saved by `datasets`, or of parquet or tar files."""
+    saved = any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
+    return saved or any(any(folder.rglob(f"*{end}")) for end in (".parquet", ".tar"))
+
+
 def read_dataset(
     name: str,
     config_name: str | None,
@@ -245,7 +304,24 @@ def read_dataset(
     cache_dir: str | None,
 ) -> Pictures:
     """The train split of a hub data set, a saved `datasets` folder or a parquet folder."""
-    table = _load_table(name, config_name, cache_dir)
+    tables = _load_tables(name, config_name, cache_dir)
+    if "train" not in tables:
+        raise UserError(f"--dataset_name {name}: no 'train' split (it has: {', '.join(tables)})")
+    return _as_pictures(tables["train"], name, image_column, caption_column, stop)
+
+
+def read_splits(
+    name: str, image_column: str, caption_column: str | None, cache_dir: str | None, fault: Fault
+) -> dict[str, Pictures]:
+    """Every split of a data set by its name; a bad caption goes to `fault`. Raises UserError."""
+    columns = (image_column, caption_column, fault)
+    tables = _load_tables(name, None, cache_dir)
+    return {split: _as_pictures(table, name, *columns) for split, table in tables.items()}
+
+
+def _as_pictures(
+    table: datasets.Dataset, name: str, image_column: str, caption_column: str | None, fault: Fault
+) -> Pictures:
     for flag, column in (("image_column", image_column), ("caption_column", caption_column)):
         if column is not None and column not in table.column_names:
             hint = did_you_mean(column, table.column_names)
@@ -257,18 +333,19 @@ def read_dataset(
         # Bytes are decoded by us, so that a broken picture can be named.
         table = table.cast_column(image_column, datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise UserError(
-            f"--image_column {image_column}: not pictures ({str(error)[:80]})"
-        ) from None
-    if caption_column:
-        for index, value in enumerate(table[caption_column]):
-            checked_captions(value, f"{name}, row {index}, column {caption_column!r}")
+        reason = str(error)[:80]
+        raise UserError(f"--image_column {image_column}: not pictures ({reason})") from None
+    for index, value in enumerate(table[caption_column] if caption_column else ()):
+        where = f"{name}, row {index}, column {caption_column!r}"
+        _attempt(fault, None, checked_captions, value, where)
     if not len(table):
         raise UserError(f"--dataset_name {name}: it is empty")
     return Pictures(table, image_column, caption_column, name)
 
 
-def _load_table(name: str, config_name: str | None, cache_dir: str | None) -> datasets.Dataset:
+def _load_tables(
+    name: str, config_name: str | None, cache_dir: str | None
+) -> dict[str, datasets.Dataset]:
     path = Path(name)
     try:
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -278,13 +355,7 @@ def _load_table(name: str, config_name: str | None, cache_dir: str | None) -> da
     except Exception as error:  # the library raises many kinds, each a matter of the name given
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--dataset_name {name}: cannot be loaded: {reason[0]}") from error
-    if isinstance(loaded, datasets.DatasetDict):
-        if "train" not in loaded:
-            raise UserError(
-                f"--dataset_name {name}: no 'train' split (it has: {', '.join(loaded)})"
-            )
-        return loaded["train"]
-    return loaded
+    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
 # ---------------------------------------------------------------- checks
@@ -313,14 +384,13 @@ def opened(
 def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:
     """How many captions are longer than the tokenizer's limit, of how many."""
     cut = total = 0
-    batch: list[str] = []
+    for length in token_counts(source.all_captions(), tokenizer):
+        cut, total = cut + (length > tokenizer.model_max_length), total + 1
+    return cut, total
 
-    def flush() -> int:
-        ids = tokenizer(batch, truncation=False, verbose=False).input_ids if batch else []
-        return sum(len(i) > tokenizer.model_max_length for i in ids)
 
-    for caption in source.all_captions():
-        batch.append(caption)
-        if len(batch) >= 1000:
-            cut, total, batch = cut + flush(), total + len(batch), []
-    return cut + flush(), total + len(batch)
+def token_counts(captions: Iterable[str], tokenizer: Any) -> Iterator[int]:
+    """The length of each caption in tokens, both ends included, before anything is cut."""
+    left = iter(captions)
+    while batch := list(itertools.islice(left, 1000)):
+        yield from map(len, tokenizer(batch, truncation=False, verbose=False).input_ids)

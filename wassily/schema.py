@@ -60,6 +60,19 @@ def check_types(config: Any) -> None:
             raise UserError(f"--{field.name}: {value!r} is not {wanted}")
 
 
+def require(holds: bool, message: str) -> None:
+    """Raise UserError with a message unless what it says holds."""
+    if not holds:
+        raise UserError(message)
+
+
+def at_least(config: Any, least: float, *names: str) -> None:
+    """Raise UserError naming the first of these fields whose value is set and less than that."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value >= least, f"--{name}: {value} is less than {least}")
+
+
 def from_mapping(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
     """Check the names of a mapping (a TOML file) against a config class; lists become tuples.
 
