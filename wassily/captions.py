@@ -78,5 +78,6 @@ def spread(values: Any) -> dict[str, float]:
     if not len(values):
         return {}
     row = np.asarray(values, np.float64)
-    kinds = {"least": np.min, "median": np.median, "mean": np.mean, "most": np.max}
-    return {name: round(float(of(row)), 2) for name, of in kinds.items()}
+    found = (row.min(), np.median(row), row.mean(), row.max())
+    names = ("least", "median", "mean", "most")
+    return {name: round(float(value), 2) for name, value in zip(names, found, strict=True)}

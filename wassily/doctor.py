@@ -22,7 +22,10 @@ from wassily.runtime import progress, quiet_libraries
 
 READERS = 4  # threads
 CHUNK = 256  # pictures handed to them at once: what waits in memory does not grow with the folder
-BLURRED = 0.25  # sharpness below which a picture shows no more than one of half its size
+# Sharpness below which a picture shows no more than one of half its size. Of 103 photographs of 512
+# pixels the least has 0.29, and 97 % have over 0.5; enlarged to twice their size all have less than
+# 0.28, to three times less than 0.25, and blurred with a sigma of 2 pixels less than 0.14.
+BLURRED = 0.28
 REPEATED = 3  # pictures with one caption from which on it is told
 SPLITS = frozenset({"train", "training", "test", "val", "valid", "validation", "dev", "eval"})
 HOLDOUT = "holdout"
@@ -301,7 +304,8 @@ def of_captions(
     repeated = found.repeated(REPEATED)
     if repeated:
         share = sum(n for _, n in repeated) / max(1, sum(found.texts.values()))
-        message = f"{counted(len(repeated), 'caption')} stand at {REPEATED} pictures or more: {share:.0%} of all"
+        texts = counted(len(repeated), "caption")
+        message = f"{texts} used for {REPEATED} pictures or more, {share:.0%} of all"
         items = [f"{n} times: {text}" for text, n in repeated]
         findings.append(Finding("warning" if share > 0.5 else "note", "repeated", message, items))
     other = {s: n for s, n in found.scripts.items() if s not in ("latin", captions.NO_LETTERS)}

@@ -15,7 +15,7 @@ INDENT = "  "
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: its gravity, a name that stays the same, a sentence, and whom it concerns."""
+    """One thing found: its gravity, a fixed name, a sentence, and whom it concerns."""
 
     gravity: Gravity
     kind: str

@@ -12,7 +12,7 @@ import numpy as np
 # moved by more than 6 of its 128 bits; different photographs differ in 63 of them, and in 9 at
 # the least. Drawings of one shape in two colours share a hash: so colours have to be close, too.
 BITS = 12  # hashes that differ in so many bits are near
-COLOUR = 8.0  # thumbnails whose values differ by so much on average, of 255, are near
+COLOUR = 5.0  # thumbnails whose values differ by so much on average, of 255, are near
 WINDOW = 64  # places in the sorted hashes over which neighbours are compared
 GREY_SIDE, THUMB_SIDE = 9, 8  # pixels
 

@@ -122,11 +122,12 @@ def sharpness(picture: Image.Image, side: int) -> float:
     """How much the finest detail of a picture says, at the size that a training sees; about 0 to 1.
 
     The picture is shrunk so that its shorter edge is `side` (never enlarged). What a halving loses
-    of it is its finest octave; what a second and a third halving lose are the next two. The value
-    is the strength (root mean square) of the finest over that of the stronger of the other two, in
-    the tenth of the picture with most detail, so that a soft background does not count. A picture
-    that was enlarged or blurred has nothing in its finest octave. NaN if there is nothing to see:
-    an edge below 32 pixels, or one colour.
+    of it is its finest octave; what a second and a third halving lose are the next two. In cells of
+    32 x 32 pixels the strength (root mean square) of the finest is divided by that of the stronger
+    of the other two. The value is the 90th percentile over the quarter of the cells with most
+    detail, so that a soft background does not count. A picture that was enlarged or blurred has
+    next to nothing in its finest octave. NaN if there is nothing to see: an edge below 32 pixels,
+    or one colour.
     """
     scale = side / min(picture.size)
     if scale < 1:
@@ -142,10 +143,10 @@ def sharpness(picture: Image.Image, side: int) -> float:
     rows, columns = np.min([e.shape for e in energies], axis=0)
     fine, *coarse = (e[:rows, :columns] for e in energies)
     strongest = np.maximum(*coarse)
-    most = strongest >= np.quantile(strongest, 0.9)
-    below = float(strongest[most].sum())
     # Less than a hundredth of a grey level is rounding, not detail.
-    return float(np.sqrt(fine[most].sum() / below)) if below > 1e-4 * most.sum() else float("nan")
+    most = (strongest >= np.quantile(strongest, 0.75)) & (strongest > 1e-4)
+    ratios = np.sqrt(fine[most] / strongest[most])
+    return float(np.quantile(ratios, 0.9)) if ratios.size else float("nan")
 
 
 def _halved(grey: Image.Image) -> tuple[Image.Image, np.ndarray]:
