@@ -71,7 +71,13 @@ def test_the_overview_names_every_verb_and_is_true() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [("train", "prior"), ("train", "decoder"), ("generate",), ("cache", "prune")],
+    [
+        ("train", "prior"),
+        ("train", "decoder"),
+        ("generate",),
+        ("cache", "prune"),
+        ("data", "check"),
+    ],
     ids=" ".join,
 )
 def test_examples_in_help_parse(verb: tuple[str, ...], tmp_path: Path) -> None:

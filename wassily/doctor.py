@@ -320,6 +320,8 @@ def cut(
 ) -> dict[str, Any]:
     """Captions longer than the text encoder reads, if the prior's tokenizer can be had."""
     try:
+        # Where there are no files, transformers gives an empty tokenizer and no error.
+        models.files("tokenizer", prior, config.cache_dir)
         tokenizer = models.load("tokenizer", prior, cache_dir=config.cache_dir)
     except UserError as error:
         message = f"cut captions were not counted: {error}"
