@@ -94,7 +94,7 @@ def test_each_fault_of_a_picture_is_found(tmp_path: Path, prior: str) -> None:
         "tiny.png": _noise(4, 40, 31),
         "small.png": _noise(5, 80, 63),
         "blurred.png": _noise(6).filter(ImageFilter.GaussianBlur(2)),
-        "enlarged.png": _noise(7, 48, 40).resize((144, 120), Image.Resampling.BICUBIC),
+        "enlarged.png": _noise(7, 24, 20).resize((96, 80), Image.Resampling.BICUBIC),
         "wide.png": _noise(8, 300, 100),
         "again.png": sharp,
         "nearly.png": sharp.resize((120, 100), Image.Resampling.NEAREST),
