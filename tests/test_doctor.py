@@ -123,6 +123,19 @@ def test_each_fault_of_a_picture_is_found(tmp_path: Path, prior: str) -> None:
     assert done.out.index("errors\n") < done.out.index("warnings\n") < done.out.index("notes\n")
 
 
+def test_shapes_with_bucket(tmp_path: Path, prior: str) -> None:
+    """2 : 1 goes to 5 : 3 of 64 pixels each, which keeps 5/6 of it; squares stay whole."""
+    sizes = [(200, 100), (100, 200), (100, 100), (120, 120)]
+    root = _folder(tmp_path / "pics", {f"{n}.png": _noise(n, *s) for n, s in enumerate(sizes)})
+    _, report = _check(root, prior, "--resolution", 256)
+    shapes = {"192 x 320": 1, "256 x 256": 2, "320 x 192": 1}
+    assert report["summary"]["with_bucket"] == shapes
+    assert report["summary"]["cropped_away"] == "25.0%"
+    assert report["summary"]["cropped_away_then"] == f"{1 - (2 * 5 / 6 + 2) / 4:.1%}"
+    _, report = _check(root, prior, "--resolution", 72)
+    assert "with_bucket" not in report["summary"]
+
+
 def test_bad_lines_are_found_with_their_numbers_and_the_check_goes_on(
     tmp_path: Path, prior: str
 ) -> None:

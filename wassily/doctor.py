@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from wassily import __version__, captions, data, lookalikes, models, pictures
+from wassily import __version__, buckets, captions, data, lookalikes, models, pictures
 from wassily.commands import DataCheckConfig
 from wassily.errors import UserError
 from wassily.findings import Finding, as_json, as_text, counted
@@ -26,6 +26,7 @@ CHUNK = 256  # pictures handed to them at once: what waits in memory does not gr
 # pixels the least has 0.29, and 97 % have over 0.5; enlarged to twice their size all have less than
 # 0.28, to three times less than 0.25, and blurred with a sigma of 2 pixels less than 0.14.
 BLURRED = 0.28
+BUCKET_STEP = 64  # pixels: what the real MoVQ and decoder halve together
 REPEATED = 3  # pictures with one caption from which on it is told
 SPLITS = frozenset({"train", "training", "test", "val", "valid", "validation", "dev", "eval"})
 HOLDOUT = "holdout"
@@ -216,7 +217,18 @@ def of_pictures(
         "sharpness": captions.spread(looks["sharpness"][~np.isnan(looks["sharpness"])]),
         "global_batch": batch,
         "steps_per_epoch": round(len(looks) / batch, 2),
+        **in_buckets(looks["size"], side),
     }
+
+
+def in_buckets(sizes: np.ndarray, side: int) -> dict[str, Any]:
+    """Where `--bucket` would put pictures of sizes (N, 2); nothing if the side does not fit."""
+    if side % BUCKET_STEP or not len(sizes):
+        return {}
+    found = buckets.sorted_into(sizes, buckets.shapes(side, BUCKET_STEP))
+    counts = np.bincount(found.of, minlength=len(found.shapes)).tolist()
+    used = {f"{w} x {h}": n for (w, h), n in zip(found.shapes, counts, strict=True) if n}
+    return {"with_bucket": used, "cropped_away_then": f"{1 - found.keeps:.1%}"}
 
 
 def _named(parts: list[Part], which: np.ndarray, words: str) -> list[str]:
