@@ -11,7 +11,7 @@ import datasets
 import pytest
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import data, models
+from wassily import data, errors, models
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
@@ -392,5 +392,5 @@ def test_count_cut_over_more_than_a_batch(tiny: Tiny) -> None:
 
 def test_listed_counts_the_rest() -> None:
     """Ten by name."""
-    assert data.listed(["a", "b"]) == "a, b"
-    assert data.listed([str(n) for n in range(13)]).endswith("9 and 3 more")
+    assert errors.listed(["a", "b"]) == "a, b"
+    assert errors.listed([str(n) for n in range(13)]).endswith("9 and 3 more")

@@ -52,7 +52,7 @@ def test_every_flag_has_help(verb: tuple[str, ...]) -> None:
         text = strings[field.name]
         assert text.endswith("."), field.name
         assert _plain(text).replace("`", "") in shown.replace("`", ""), field.name
-        positional = (verb, field.name) == (("generate",), "prompts")
+        positional = (verb[0], field.name) in {("generate", "prompts"), ("data", "folder")}
         assert positional or f"--{field.name}" in shown.replace("-no-", "-"), field.name
 
 
@@ -71,7 +71,14 @@ def test_the_overview_names_every_verb_and_is_true() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [("train", "prior"), ("train", "decoder"), ("generate",), ("merge",), ("cache", "prune")],
+    [
+        ("train", "prior"),
+        ("train", "decoder"),
+        ("generate",),
+        ("merge",),
+        ("cache", "prune"),
+        ("data", "check"),
+    ],
     ids=" ".join,
 )
 def test_examples_in_help_parse(verb: tuple[str, ...], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "flags.md"
 HEAD = """# Flags
 
 Every flag of every command. This page is written by `python tools/flags.py` from
-`wassily/config.py`; do not edit it.
+`wassily/config.py` and `wassily/commands.py`; do not edit it.
 
 - A switch, which takes nothing, is on when it is named.
 - Hyphens do as well as underscores: `--max-train-steps` is `--max_train_steps`.
@@ -57,7 +57,7 @@ def aliases(kind: Any) -> list[str]:
 
 def names(field: dataclasses.Field[Any], kind: Any) -> list[str]:
     """The flag as it is typed and its aliases; a positional argument in capitals."""
-    positional = kind == tyro.conf.Positional[tuple[str, ...]]
+    positional = kind in (tyro.conf.Positional[str], tyro.conf.Positional[tuple[str, ...]])
     return [field.name.upper()] if positional else [f"--{field.name}", *aliases(kind)]
 
 

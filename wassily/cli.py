@@ -23,6 +23,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   plan decoder    and which flags fit a GPU
   generate        draw pictures from prompts
   merge           fold an adapter (LoRA) into a model, or mix a model with its fine-tune
+  data check      look through a folder of pictures for what would harm a training
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -46,6 +47,7 @@ VERBS = {
     ("plan", "decoder"): ("DecoderPlan", "wassily.plan:plan"),
     ("merge",): ("MergeConfig", "wassily.merge:merge"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
+    ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
@@ -66,15 +68,15 @@ def main(argv: list[str] | None = None) -> int:
         if words[0] in ("--version", "-V"):
             print(f"wassily {__version__}")
             return 0
-        if words[0] in ("train", "plan", "cache") and words[1:2] in (["-h"], ["--help"]):
+        if words[0] in ("train", "plan", "cache", "data") and words[1:2] in (["-h"], ["--help"]):
             print(HELP, end="")
             return 0
         verb, rest = _verb(words)
         class_name, target = VERBS[verb]
         config = parse(class_name, rest, " ".join(("wassily", *verb)))
         module, function = target.split(":")
-        getattr(importlib.import_module(module), function)(config)
-        return 0
+        # A verb that judges gives its own exit code; the others end well or raise.
+        return getattr(importlib.import_module(module), function)(config) or 0
     except UserError as error:
         if debug:
             raise
@@ -98,6 +100,8 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
             return verb, words[len(verb) :]
     if words[0] == "cache":
         raise UserError("cache needs what to do: `wassily cache build prior`, `cache info`, ...")
+    if words[0] == "data":
+        raise UserError("data needs what to do: `wassily data check FOLDER`")
     if words[0] in ("train", "plan"):
         got = f"not {words[1]!r}" if len(words) > 1 else "none was given"
         first = words[0]

@@ -1,5 +1,7 @@
 """The one exception that becomes one line and exit code 2 instead of a stack trace."""
 
+SHOWN = 10  # how many offenders a message lists before it counts the rest
+
 
 class UserError(Exception):
     """Something the user can mend; the message names the file or flag, and the remedy."""
@@ -11,3 +13,9 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; perhaps you meant {near[0]!r}" if near else ""
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

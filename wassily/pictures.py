@@ -69,6 +69,16 @@ def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
         ) from None
 
 
+def file_bytes(path: str) -> bytes:
+    """The bytes of a picture's file. Raises BadPicture."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise BadPicture("no such file") from None
+    except OSError as error:
+        raise BadPicture(error.strerror or type(error).__name__) from None
+
+
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in SIXTEEN_BIT:
         values = np.asarray(picture).astype(np.float32)
@@ -100,6 +110,58 @@ def centre_pixels(picture: Image.Image, width: int, height: int) -> Tensor:
     cropped = picture.crop(box).resize(size, Image.Resampling.BICUBIC, reducing_gap=1)
     values = np.asarray(cropped).astype(np.float32) / 127.5 - 1
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+def small_pixels(picture: Image.Image, side: int, mode: str = "RGB") -> np.ndarray:
+    """The whole picture averaged down to a square: (side, side, 3) uint8; "L": (side, side)."""
+    size = (side, side)
+    return np.asarray(picture.resize(size, Image.Resampling.BOX, reducing_gap=3).convert(mode))
+
+
+def sharpness(picture: Image.Image, side: int) -> float:
+    """How much the finest detail of a picture says, at the size that a training sees; about 0 to 1.
+
+    The picture is shrunk so that its shorter edge is `side` (never enlarged). What a halving loses
+    of it is its finest octave; what a second and a third halving lose are the next two. In cells of
+    32 x 32 pixels the strength (root mean square) of the finest is divided by that of the stronger
+    of the other two. The value is the 90th percentile over the quarter of the cells with most
+    detail, so that a soft background does not count. A picture that was enlarged or blurred has
+    next to nothing in its finest octave. NaN if there is nothing to see: an edge below 32 pixels,
+    or one colour.
+    """
+    scale = side / min(picture.size)
+    if scale < 1:
+        smaller = (round(picture.width * scale), round(picture.height * scale))
+        picture = picture.resize(smaller, Image.Resampling.BICUBIC, reducing_gap=2)
+    if min(picture.size) < 32:
+        return float("nan")
+    grey = picture.convert("F")
+    energies = []
+    for cell in (32, 16, 8):
+        grey, lost = _halved(grey)
+        energies.append(_in_cells(lost**2, cell))
+    rows, columns = np.min([e.shape for e in energies], axis=0)
+    fine, *coarse = (e[:rows, :columns] for e in energies)
+    strongest = np.maximum(*coarse)
+    # Less than a hundredth of a grey level is rounding, not detail.
+    most = (strongest >= np.quantile(strongest, 0.75)) & (strongest > 1e-4)
+    ratios = np.sqrt(fine[most] / strongest[most])
+    return float(np.quantile(ratios, 0.9)) if ratios.size else float("nan")
+
+
+def _halved(grey: Image.Image) -> tuple[Image.Image, np.ndarray]:
+    """A picture at half its size, and what is lost when that is enlarged again."""
+    half = (grey.width // 2, grey.height // 2)
+    even = grey.crop((0, 0, 2 * half[0], 2 * half[1]))
+    small = even.resize(half, Image.Resampling.BOX)
+    return small, np.asarray(even) - np.asarray(small.resize(even.size, Image.Resampling.BICUBIC))
+
+
+def _in_cells(values: np.ndarray, cell: int) -> np.ndarray:
+    """The mean over each whole square cell: (H, W) -> (H // cell, W // cell)."""
+    rows, columns = values.shape[0] // cell, values.shape[1] // cell
+    cut = values[: rows * cell, : columns * cell]
+    return cut.reshape(rows, cell, columns, cell).mean(axis=(1, 3))
 
 
 def save_png(picture: Image.Image, path: Path, notes: dict[str, Any]) -> None:

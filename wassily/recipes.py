@@ -31,7 +31,7 @@ from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.encodings import Encoding, Row
-from wassily.errors import UserError
+from wassily.errors import UserError, listed
 from wassily.runtime import Runtime
 from wassily.train import Batch
 
@@ -370,7 +370,7 @@ def readable(
     if not bad:
         return source, list(range(len(source)))
     if not config.skip_bad_images:
-        names = data.listed([bad[index] for index in sorted(bad)])
+        names = listed([bad[index] for index in sorted(bad)])
         raise UserError(
             f"{len(bad)} of {len(source)} pictures cannot be read: {names}; mend or remove them, "
             "or add --skip_bad_images"

@@ -1,0 +1,230 @@
+"""A folder as rows of pictures and captions: metadata.jsonl, metadata.csv, or .txt beside them.
+
+Messages name the file, the line or the column.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import itertools
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from wassily import pictures
+from wassily.errors import UserError, did_you_mean, listed
+
+Row = tuple[str, tuple[str, ...]]  # path, captions
+Fault = Callable[[UserError], None]  # is told what is wrong; where it returns, the reading goes on
+
+
+def stop(error: UserError) -> None:
+    """The fault handler of a training: the first fault ends it."""
+    raise error
+
+
+def attempt(fault: Fault, otherwise: Any, make: Callable[..., Any], *words: Any) -> Any:
+    """What `make` gives; `otherwise` where it raised a UserError and `fault` let that pass."""
+    try:
+        return make(*words)
+    except UserError as error:
+        fault(error)
+        return otherwise
+
+
+def rows_of(folder: str, caption_column: str | None, fault: Fault) -> Iterator[Row]:
+    """Each picture of a folder with its captions; none are read without a column.
+
+    A bad line goes to `fault`; after it, a bad caption counts as none and a line without its
+    picture is passed over. Raises UserError for a folder without pictures.
+    """
+    root = Path(folder)
+    metadata = sorted(
+        Path(inside, name)
+        for inside, _, names in os.walk(root)
+        for name in names
+        if name in ("metadata.jsonl", "metadata.csv")
+    )
+    folders = [file.parent for file in metadata]
+    if len(set(folders)) < len(folders):
+        both = next(f for f in folders if folders.count(f) > 1)
+        fault(UserError(f"{both}: metadata.jsonl and metadata.csv are both there: keep one"))
+    if metadata:
+        found = (_metadata_rows(file, root, caption_column, fault) for file in metadata)
+        rows: Iterator[Row] = itertools.chain.from_iterable(found)
+    else:
+        rows = _bare_rows(root, caption_column, fault)
+    first = next(rows, None)
+    if metadata and first is None:
+        raise UserError(f"{metadata[0]}: no line in it names a picture")
+    if first is None:
+        raise UserError(f"{folder}: no pictures in it ({', '.join(sorted(pictures.SUFFIXES))})")
+    yield first
+    yield from rows
+
+
+def _metadata_rows(
+    file: Path, root: Path, caption_column: str | None, fault: Fault
+) -> Iterator[Row]:
+    parse = _parse_jsonl if file.suffix == ".jsonl" else _parse_csv
+    inside, parent = root.resolve(), str(file.parent)
+    for number, row in parse(file, fault):
+        where = f"{file} line {number}"
+        path = attempt(fault, None, _named_picture, row, parent, inside, root, where)
+        if path is None:
+            continue
+        captions: tuple[str, ...] = ()
+        if caption_column:
+            captions = attempt(fault, (), _row_captions, row, caption_column, where)
+        yield path, captions
+
+
+def _named_picture(row: dict[str, Any], folder: str, inside: Path, root: Path, where: str) -> str:
+    name = row.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{where}: no 'file_name' (it has: {', '.join(map(str, row)) or 'nothing'})"
+        )
+    path = os.path.join(folder, name)
+    escapes, there = _escapes_and_there(path, inside)
+    if escapes:
+        raise UserError(f"{where}: file_name {name!r} leads out of {root}")
+    if not there:
+        raise UserError(
+            f"{where}: file_name {name!r:.200}: no such file; add it, or remove the line"
+        )
+    return path
+
+
+def _escapes_and_there(path: str, inside: Path) -> tuple[bool, bool]:
+    """Whether a path leads out of the folder `inside`, and whether it is a file."""
+    try:
+        # A plain file is where its folder is, and a folder is looked up once.
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            return not _is_below(os.path.dirname(path), inside), True
+        return not Path(path).resolve().is_relative_to(inside), os.path.isfile(path)
+    except FileNotFoundError:
+        return not Path(path).resolve().is_relative_to(inside), False
+    except (OSError, ValueError):  # too long, or no name at all (NUL)
+        return False, False
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_below(folder: str, inside: Path) -> bool:
+    return Path(folder).resolve().is_relative_to(inside)
+
+
+def _row_captions(row: dict[str, Any], column: str, where: str) -> tuple[str, ...]:
+    if column not in row:
+        names = [str(key) for key in row]
+        hint = did_you_mean(column, names)
+        raise UserError(
+            f"{where}: no column {column!r}{hint}; name it with --caption_column "
+            f"(there are: {', '.join(names)})"
+        )
+    return checked_captions(row[column], f"{where}, column {column!r}")
+
+
+def as_captions(value: Any) -> tuple[str, ...]:
+    """A cell of a caption column as a tuple; empty for what is no caption."""
+    several = value if isinstance(value, (list, tuple)) else ()
+    return (value,) if isinstance(value, str) else tuple(several)
+
+
+def checked_captions(value: Any, where: str) -> tuple[str, ...]:
+    """A caption or a list of captions, none empty; raises UserError naming `where`."""
+    captions = as_captions(value) if isinstance(value, (str, list, tuple)) else None
+    if captions is None or not all(isinstance(c, str) for c in captions):
+        raise UserError(f"{where}: a caption is a text or a list of texts, not {value!r:.60}")
+    if not captions or not all(c.strip() for c in captions):
+        raise UserError(f"{where}: the caption is empty; write one, or remove the picture")
+    try:
+        "".join(captions).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: half a character (a lone surrogate) in {value!r:.60}") from None
+    return captions
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+
+
+def _lines_of(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a text that is not read as a whole."""
+    begin = 0
+    try:
+        with open(file, "rb") as raw:
+            # Only b"\n" ends one: a caption may hold U+2028, which is no end of a JSON line.
+            for number, line in enumerate(raw, start=1):
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                begin += len(line)
+    except UnicodeDecodeError as error:
+        at = begin + error.start
+        fault(UserError(f"{file}: not UTF-8 text ({error.reason} at byte {at})"))
+    except OSError as error:
+        fault(UserError(f"{file}: {error.strerror}"))
+
+
+def _parse_jsonl(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines_of(file, fault):
+        if line.strip():
+            row = attempt(fault, None, _json_row, line, f"{file} line {number}")
+            if row is not None:
+                yield number, row
+
+
+def _json_row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object")
+    return row
+
+
+def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
+    # A file, not splitlines(): a cell may hold U+2028, which is no end of a CSV row.
+    text = attempt(fault, "", _text_of, file)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        for row in reader:
+            extra = row.pop(None, None)
+            if extra is None:
+                yield reader.line_num, row
+                continue
+            where = f"{file} line {reader.line_num}"
+            fault(UserError(f"{where}: more cells than the header names"))
+    except csv.Error as error:
+        fault(UserError(f"{file} line {reader.reader.line_num}: {error}"))
+
+
+def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator[Row]:
+    found = sorted(
+        p for p in root.rglob("*") if p.suffix.lower() in pictures.SUFFIXES and p.is_file()
+    )
+    if not caption_column:
+        yield from ((str(path), ()) for path in found)
+        return
+    missing = [path for path in found if not path.with_suffix(".txt").is_file()]
+    if missing:
+        why = "captions are missing: no metadata.jsonl or metadata.csv, and no .txt beside"
+        fault(UserError(f"{root}: {why} {listed([str(path) for path in missing])}"))
+    bare = set(missing)
+    for path in found:
+        yield str(path), () if path in bare else attempt(fault, (), _text_caption, path)
+
+
+def _text_caption(picture: Path) -> tuple[str, ...]:
+    file = picture.with_suffix(".txt")
+    return checked_captions(_text_of(file).strip(), str(file))
