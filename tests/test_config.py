@@ -72,6 +72,7 @@ NEW = {
     "weights_dtype": "fp32",
     "gradient_release": False,
     "compile": False,
+    "holdout": 0.0,
 }
 SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, configs.CacheConfig, configs.DemoConfig]
 
@@ -127,6 +128,7 @@ WRONG: dict[str, list[Any]] = {
     "adam_beta1": [1.0, -0.1],
     "adam_beta2": [1.0],
     "resolution": [0, 7, 500, -8],
+    "holdout": [-0.1, 1.0],
     "output_dir": ["", " "],
     "mixed_precision": ["fp32", ""],
     "lr_scheduler": ["cosin"],

@@ -45,7 +45,14 @@ def _slugs(page: Path) -> set[str]:
 
 def test_all_pages_are_there() -> None:
     names = {page.name for page in PAGES}
-    assert {"README.md", "guide.md", "data.md", "checkpoints.md", "flags.md"} <= names
+    assert {
+        "README.md",
+        "guide.md",
+        "data.md",
+        "checkpoints.md",
+        "evaluating.md",
+        "flags.md",
+    } <= names
 
 
 def test_the_page_of_flags_is_fresh() -> None:

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 from helpers import run_cli, run_command
 
-from wassily import cli
+from wassily import cli, commands
 from wassily import config as configs
 
-CLASSES = {verb: getattr(configs, name) for verb, (name, _) in cli.VERBS.items()}
+CLASSES = {verb: cli.config_class(name) for verb, (name, _) in cli.VERBS.items()}
 
 
 def _docstrings(cls: type) -> dict[str, str]:
     """Field -> the string below it, of a class and its bases, read from the source."""
-    tree = ast.parse(Path(configs.__file__).read_text("utf-8"))
+    files = [Path(module.__file__ or "") for module in (configs, commands)]
+    tree = ast.parse("\n".join(file.read_text("utf-8") for file in files))
     found: dict[str, str] = {}
     names = [base.__name__ for base in cls.__mro__]
     for node in tree.body:
@@ -70,7 +71,7 @@ def test_the_overview_names_every_verb_and_is_true() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [("train", "prior"), ("train", "decoder"), ("generate",), ("cache", "prune")],
+    [("train", "prior"), ("train", "decoder"), ("generate",), ("evaluate",), ("cache", "prune")],
     ids=" ".join,
 )
 def test_examples_in_help_parse(verb: tuple[str, ...], tmp_path: Path) -> None:

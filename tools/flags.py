@@ -19,7 +19,7 @@ import tyro
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wassily import cli, config, schema  # noqa: E402
+from wassily import cli, schema  # noqa: E402
 
 PAGE = ROOT / "docs" / "flags.md"
 HEAD = """# Flags
@@ -97,7 +97,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for verb, (name, _) in cli.VERBS.items():
-        cls = getattr(config, name)
+        cls = cli.config_class(name)
         about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
         parts.append(f"## wassily {' '.join(verb)}\n\n{about}\n\n{table(cls)}\n")
     return "\n".join(parts)
@@ -107,7 +107,7 @@ def known() -> set[str]:
     """Every flag of every command, with its hyphens."""
     found = {"--config", "--debug", "--help", "--version"}
     for name, _ in cli.VERBS.values():
-        cls = getattr(config, name)
+        cls = cli.config_class(name)
         hints = typing.get_type_hints(cls, include_extras=True)
         for field in dataclasses.fields(cls):
             found.update(names(field, hints[field.name]))

@@ -22,6 +22,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   plan prior      tell what a training would take: memory, disk, steps, time;
   plan decoder    and which flags fit a GPU
   generate        draw pictures from prompts
+  evaluate        measure what was learnt and what was kept
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -37,13 +38,14 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
 On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
 """
 
-# words of a command -> (config class in wassily.config, "module:function" that carries it out)
+# words of a command -> (its config class, "module:function" that carries it out)
 VERBS = {
     ("train", "prior"): ("PriorConfig", "wassily.run:train"),
     ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
     ("plan", "prior"): ("PriorPlan", "wassily.plan:plan"),
     ("plan", "decoder"): ("DecoderPlan", "wassily.plan:plan"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
+    ("evaluate",): ("EvaluateConfig", "wassily.evaluate:evaluate"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
@@ -105,6 +107,13 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
     raise UserError(f"no command {words[0]!r}{hint} (there are: {', '.join(names)})")
 
 
+def config_class(name: str) -> type:
+    """A config class by its name: the trainings' are in `config`, the others in `commands`."""
+    from wassily import commands, config
+
+    return getattr(config, name, None) or getattr(commands, name)
+
+
 def parse(class_name: str, words: list[str], prog: str) -> Any:
     """The config of a command: defaults, then the preset, the file of `--config`, the flags.
 
@@ -113,9 +122,7 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     """
     import tyro
 
-    from wassily import config
-
-    cls = getattr(config, class_name)
+    cls = config_class(class_name)
     words, file = _take_config_file(words)
     _check_words(words)
     default = _from_file(cls, file) if file is not None else {}

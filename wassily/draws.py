@@ -63,3 +63,20 @@ def choice(seed: int, step: int, slot: int, count: int) -> int:
 def module_seed(seed: int, step: int, slot: int) -> int:
     """A seed for torch's own generator, for modules that draw inside `forward` (dropout)."""
     return int(_generator(seed, MODULES, step, slot).integers(2**31))
+
+
+# ---------------------------------------------------------------- the measuring of held-out losses
+
+PROBE_NOISE, PROBE_TIMESTEP = 64, 65  # apart from the streams of the training
+
+
+def probe_noise(seed: int, number: int, band: int, shape: tuple[int, ...]) -> Tensor:
+    """The noise with which held-out example `number` is measured in a band, the same each time."""
+    values = _generator(seed, PROBE_NOISE, number, band).standard_normal(shape, dtype=np.float32)
+    return torch.from_numpy(values)
+
+
+def probe_timestep(seed: int, number: int, band: int, bands: int, count: int) -> int:
+    """Its timestep: uniform in the band'th of `bands` equal stretches of [0, count)."""
+    low, high = band * count // bands, (band + 1) * count // bands
+    return int(_generator(seed, PROBE_TIMESTEP, number, band).integers(low, high))

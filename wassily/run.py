@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -17,6 +18,7 @@ from wassily import (
     compiled,
     data,
     draws,
+    heldout,
     hub,
     models,
     optim,
@@ -168,6 +170,10 @@ class Run:
         source = recipes.chosen_pictures(config, self.seed, runtime)
         # The encoders come and go before the network in training takes its memory.
         wanted = recipes.make_encodings(frozen)
+        source, held = heldout.split(source, config.holdout, root, runtime, not config.no_cache)
+        still = dataclasses.replace(frozen, config=dataclasses.replace(config, random_flip=False))
+        reading_of = functools.partial(recipes.make_reading, wanted, seed=self.seed, frozen=still)
+        probe = heldout.small_probe(held, reading_of, self.seed, config.train_batch_size)
         self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
         self.source = self.reading.source
         before = self.saved["fused"] if self.saved else None
@@ -175,6 +181,8 @@ class Run:
         self.split = stream.Split(*plan.cut(config, self.fused), runtime.world, runtime.rank)
         runtime.accumulate_over(self.split.accumulation)
         self.kit = recipes.make_kit(config, self.repositories)
+        losses = functools.partial(probe.losses, self.kit.objective, runtime) if probe else None
+        self.held_out_losses = losses
         self.role = models.TRAINED[config.role]
         self.signature = self._signature()
         if self.start_from and self.saved:
@@ -207,6 +215,7 @@ class Run:
             "base model": models.fingerprint(self.kit.net),
             "data set": self.source.fingerprint(),
             "pictures": len(self.source),
+            "holdout": config.holdout or None,
             "trained list": adapt.described(adapt.trained_parameters(self.kit.net)),
             "global batch": self.split.global_batch,
             "precision": self.runtime.precision,
@@ -294,8 +303,9 @@ class Run:
             self.role,
             self.kit.net,
             self.ema,
+            self.held_out_losses,
         )
-        self.results.rewind(self.start)
+        self.results.begin(self.start)
         fit(
             self.objective,
             list(self.trained.values()),
