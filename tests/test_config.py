@@ -84,6 +84,7 @@ NEW = {
     "use_dora": False,
     "condition_dropout": 0.0,
     "ema_sigma_rel": None,
+    "holdout": 0.0,
 }
 SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, commands.CacheConfig, commands.DemoConfig]
 SETTINGS.append(commands.MergeConfig)
@@ -144,6 +145,7 @@ WRONG: dict[str, list[Any]] = {
     "adam_beta1": [1.0, -0.1],
     "adam_beta2": [1.0],
     "resolution": [0, 7, 500, -8],
+    "holdout": [-0.1, 1.0],
     "output_dir": ["", " "],
     "mixed_precision": ["fp32", ""],
     "lr_scheduler": ["cosin"],

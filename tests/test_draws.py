@@ -142,3 +142,19 @@ def test_the_streams_stay_as_they_are() -> None:
     assert [draws.flip(3, step, 2) for step in range(6)] == [False, True, True, True, False, True]
     assert draws.choice(3, 10, 2, 1000) == 974
     assert draws.module_seed(3, 10, 2) == 1433581251
+
+
+def test_the_draws_of_the_held_out_loss_are_streams_of_their_own() -> None:
+    """Not those of the training at any step; a timestep for every band, over all of it."""
+    n = 4000
+    fields = [
+        draws.probe_noise(seed, number, band, (n,))
+        for seed, number, band in itertools.product((0, 1), repeat=3)
+    ]
+    fields += [draws.noise(seed, 0, slot, (n,)) for seed, slot in ((0, 0), (0, 1), (1, 0))]
+    for a, b in itertools.combinations(fields, 2):
+        assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 5 / n**0.5
+    for band in (0, 4, 9):
+        found = [draws.probe_timestep(0, number, band, 10, 1000) for number in range(2000)]
+        assert set(found) == set(range(100 * band, 100 * band + 100))
+    assert [draws.probe_timestep(0, 0, band, 3, 7) in range(7) for band in range(3)] == [True] * 3

@@ -75,6 +75,7 @@ def test_the_overview_names_every_verb_and_is_true() -> None:
         ("train", "prior"),
         ("train", "decoder"),
         ("generate",),
+        ("evaluate",),
         ("merge",),
         ("cache", "prune"),
         ("data", "check"),

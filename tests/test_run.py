@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
-from wassily import data, models, run, runtime, stream
+from wassily import data, models, run, runtime, start, stream
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
@@ -140,22 +140,24 @@ def _config(cls: type, tiny: Tiny, **values: Any) -> Any:
 
 def test_surroundings(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repositories resolved; a missing tracker, 8-bit Adam without its package."""
-    found = run.check_surroundings(_config(PriorConfig, tiny))
+    found = start.check_surroundings(_config(PriorConfig, tiny))
     assert found == {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install wandb"):
-        run.check_surroundings(_config(PriorConfig, tiny, report_to="wandb"))
+        start.check_surroundings(_config(PriorConfig, tiny, report_to="wandb"))
     with pytest.raises(UserError, match="bitsandbytes"):
-        run.check_surroundings(_config(PriorConfig, tiny, use_8bit_adam=True))
+        start.check_surroundings(_config(PriorConfig, tiny, use_8bit_adam=True))
 
 
 def test_a_pushed_decoder_needs_a_prior_that_others_have(tiny: Tiny) -> None:
     """A local prior is named by --hub_prior_id; a hub's is its own name; a prior needs none."""
     with pytest.raises(UserError, match="--hub_prior_id"):
-        run.check_surroundings(_config(DecoderConfig, tiny, push_to_hub=True))
-    run.check_surroundings(_config(DecoderConfig, tiny, push_to_hub=True, hub_prior_id="me/prior"))
-    run.check_surroundings(_config(PriorConfig, tiny, push_to_hub=True))
-    run.check_surroundings(
+        start.check_surroundings(_config(DecoderConfig, tiny, push_to_hub=True))
+    start.check_surroundings(
+        _config(DecoderConfig, tiny, push_to_hub=True, hub_prior_id="me/prior")
+    )
+    start.check_surroundings(_config(PriorConfig, tiny, push_to_hub=True))
+    start.check_surroundings(
         _config(
             DecoderConfig,
             tiny,
@@ -178,15 +180,15 @@ def test_a_variance_loss_needs_a_learned_variance(
     """Told from the two configurations, in one line; without the flag such a decoder is trained."""
     folder = tmp_path / "fixed"
     shutil.copytree(tiny.decoder, folder)
-    run.check_surroundings(_config(DecoderConfig, tiny, variance_loss=0.001))
+    start.check_surroundings(_config(DecoderConfig, tiny, variance_loss=0.001))
     file = folder / f"{part}.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change), "utf-8")
     values = {"pretrained_decoder_model_name_or_path": str(folder)}
-    run.check_surroundings(_config(DecoderConfig, tiny, **values))
+    start.check_surroundings(_config(DecoderConfig, tiny, **values))
     with pytest.raises(
         UserError, match=r"--variance_loss: .*fixed has no learned variance"
     ) as caught:
-        run.check_surroundings(_config(DecoderConfig, tiny, **values, variance_loss=0.001))
+        start.check_surroundings(_config(DecoderConfig, tiny, **values, variance_loss=0.001))
     assert "\n" not in str(caught.value)
 
 

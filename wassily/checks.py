@@ -51,6 +51,7 @@ def training(config: Any) -> None:
     )
     _check_optimizer(config)
     _check_gradient_release(config)
+    require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
     _check_source(config)
     _check_hub(config)
     _check_lora(config)

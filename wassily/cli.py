@@ -24,6 +24,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   generate        draw pictures from prompts
   merge           fold an adapter (LoRA) into a model, or mix a model with its fine-tune
   data check      look through a folder of pictures for what would harm a training
+  evaluate        measure what was learnt and what was kept
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -48,6 +49,7 @@ VERBS = {
     ("merge",): ("MergeConfig", "wassily.merge:merge"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
     ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
+    ("evaluate",): ("EvaluateConfig", "wassily.evaluate:evaluate"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),

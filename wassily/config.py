@@ -48,6 +48,8 @@ class TrainConfig:
     """Column that holds the pictures."""
     max_train_samples: int | None = None
     """Use only so many examples, drawn by the seed (to try things out)."""
+    holdout: float = 0.0
+    """Share of the pictures that is never trained on; the loss on it is told at validation."""
     skip_bad_images: bool = False
     """Leave unreadable pictures out, and say how many, instead of stopping before step 0."""
     random_flip: bool = False

@@ -73,3 +73,20 @@ def adapter_seed(seed: int) -> int:
 def drops(seed: int, step: int, slot: int, probability: float) -> bool:
     """Whether this example is learnt without its condition: true with `probability` in [0, 1)."""
     return bool(_generator(seed, CONDITION, step, slot).random() < probability)
+
+
+# ---------------------------------------------------------------- the measuring of held-out losses
+
+PROBE_NOISE, PROBE_TIMESTEP = 64, 65  # apart from the streams of the training
+
+
+def probe_noise(seed: int, number: int, band: int, shape: tuple[int, ...]) -> Tensor:
+    """The noise with which held-out example `number` is measured in a band, the same each time."""
+    values = _generator(seed, PROBE_NOISE, number, band).standard_normal(shape, dtype=np.float32)
+    return torch.from_numpy(values)
+
+
+def probe_timestep(seed: int, number: int, band: int, bands: int, count: int) -> int:
+    """Its timestep: uniform in the band'th of `bands` equal stretches of [0, count)."""
+    low, high = band * count // bands, (band + 1) * count // bands
+    return int(_generator(seed, PROBE_TIMESTEP, number, band).integers(low, high))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
 from wassily.drift import Drift, NoDrift
 from wassily.ema import Ema, NoEma
+from wassily.heldout import Losses
 from wassily.runtime import Progress, Runtime
 
 LOG = "log.jsonl"
@@ -23,11 +25,11 @@ VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the 
 
 
 def _step_of(line: str) -> int:
-    """The step of a line of the log; 0 if it is none, as when a kill cut it."""
+    """The step of a line of the log; -1 if it is none, as when a kill cut it."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return 0
+        return -1
 
 
 class Results:
@@ -45,27 +47,60 @@ class Results:
         ema: Ema | NoEma,
         adaptation: Whole | Lora,
         drift: Drift | NoDrift,
+        held_out_losses: Callable[[], Losses] | None = None,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
         self.runtime, self.seed, self.role, self.net = runtime, seed, role, net
         self.ema, self.adaptation, self.drift = ema, adaptation, drift
+        self.held_out_losses = held_out_losses
 
     # -- numbers
+
+    def begin(self, step: int) -> None:
+        """The log as it was at `step`; a new run's begins with the held-out loss of its base."""
+        self.rewind(step)
+        if step == 0:
+            self.measure(0)
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after `step`: a run that was killed goes on from its checkpoint."""
         path = self.output_dir / LOG
         if self.runtime.main and path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if 0 < _step_of(line) <= step]
+            kept = [line for line in lines if step > 0 <= _step_of(line) <= step]
             checkpoint.write_text(path, "".join(f"{line}\n" for line in kept))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line into log.jsonl, and the same numbers to the trackers."""
         self.runtime.log(values, step)
+        self._write({"step": step, **values})
+
+    def _write(self, line: dict[str, Any]) -> None:
         if self.runtime.main:
             with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(json.dumps(line) + "\n")
+
+    def measure(self, step: int) -> None:
+        """The loss on the held-out pictures, if there are any, into the log and the trackers.
+
+        Not if it is there: the end of a finished run may come again.
+        """
+        if self.held_out_losses is None or self.runtime.shared(lambda: self._has_measured(step)):
+            return
+        self.net.eval()
+        with compiled.paused(self.config.compile), self.ema.applied():
+            found = self.held_out_losses().summary()
+        self.net.train()
+        self.runtime.log({f"held_out/{name}": value for name, value in found.items()}, step)
+        self._write({"step": step, "event": "held_out", **found})
+        self.runtime.say(
+            f"step {step}: held-out loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
+        )
+
+    def _has_measured(self, step: int) -> bool:
+        path = self.output_dir / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return any("event" in json.loads(line) for line in lines if _step_of(line) == step)
 
     def _measure_drift(self, step: int) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
@@ -82,9 +117,10 @@ class Results:
     # -- samples
 
     def validate(self, step: int) -> None:
-        """Measure the drift, and draw the validation prompts, with the weights in training
-        (averaged, if so configured).
+        """Measure the held-out loss and the drift, and draw the validation prompts, with the
+        weights in training (averaged, if so configured).
         """
+        self.measure(step)
         if self.runtime.main:
             self._measure_drift(step)
         if self.config.validation_prompts and self.runtime.main:

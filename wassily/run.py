@@ -1,7 +1,8 @@
-"""One training from its checks to its export: `train(config)`."""
+"""One training from its parts to its export: `train(config)`."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -16,14 +17,15 @@ from wassily import (
     checkpoint,
     compiled,
     data,
-    draws,
     drift,
+    heldout,
     hub,
     models,
     optim,
     plan,
     recipes,
     schema,
+    start,
     stream,
 )
 from wassily import config as configs
@@ -37,32 +39,9 @@ from wassily.runtime import Runtime
 from wassily.train import Events, Pending, Span, fit
 
 
-def check_surroundings(config: TrainConfig) -> dict[str, str]:
-    """The resolved repositories by home; raises UserError for what can fail before loading."""
-    missing = runtimes.tracker_missing(config.report_to, configs.TRACKER_PACKAGES)
-    if missing:
-        raise UserError(
-            f"--report_to {missing}: the package is not installed; pip install {missing}, "
-            "or --report_to none"
-        )
-    optim.check(config)
-    repositories = models.repositories(
-        config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
-    )
-    drift.check_variance(config, repositories["decoder"])
-    local = Path(repositories["prior"]).is_absolute()
-    if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:
-        raise UserError(
-            "--push_to_hub: the prior is a local folder, which others do not have: "
-            "name its repository with --hub_prior_id"
-        )
-    adapt.check_chosen(config, repositories)
-    return repositories
-
-
 def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
-    repositories = check_surroundings(config)
+    repositories = start.check_surroundings(config)
     output_dir = Path(config.output_dir)
     runtime = Runtime(
         config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
@@ -71,10 +50,10 @@ def train(config: TrainConfig) -> None:
         optim.check_launch(config, runtime.precision, runtime.world)
         if config.compile:
             compiled.check(runtime.device)
-        start_from = runtime.shared(lambda: _begin(config, output_dir))
+        start_from = runtime.shared(lambda: start.begin(config, output_dir))
         saved = runtime.shared(lambda: checkpoint.saved_state(start_from))
-        seed = _seed(config, saved, runtime)
-        repository = runtime.shared(lambda: _hub_repository(config, output_dir))
+        seed = start.seed_of(config, saved, runtime)
+        repository = runtime.shared(lambda: start.hub_repository(config, output_dir))
         run = Run(config, repositories, output_dir, runtime, seed, start_from, saved, repository)
         try:
             run.go()
@@ -89,10 +68,10 @@ def build_cache(config: TrainConfig) -> None:
     """Encode what a training with this config would encode, and stop there."""
     if config.no_cache:
         raise UserError("cache build with --no_cache: nothing to do")
-    repositories = check_surroundings(config)
+    repositories = start.check_surroundings(config)
     runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
     try:
-        seed = _seed(config, None, runtime)
+        seed = start.seed_of(config, None, runtime)
         frozen = recipes.Frozen(
             config, repositories, runtime, cache.default_folder(config.cache_dir)
         )
@@ -101,34 +80,6 @@ def build_cache(config: TrainConfig) -> None:
         runtime.say(f"the encodings of {len(reading.source)} pictures are in {frozen.root}")
     finally:
         runtime.end()
-
-
-def _begin(config: TrainConfig, output_dir: Path) -> Path | None:
-    """Make room for the output; the checkpoint to go on from."""
-    chosen = checkpoint.chosen(config.resume_from_checkpoint, output_dir)
-    parts = {part.folder for part in models.PARTS.values()} | {models.ADAPTER}
-    checkpoint.check_free(output_dir, parts)
-    checkpoint.check_no(output_dir, "model_index.json" if config.lora else models.ADAPTER)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.sweep(output_dir)
-    except OSError as error:
-        raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
-    return chosen
-
-
-def _seed(config: TrainConfig, saved: dict[str, Any] | None, runtime: Runtime) -> int:
-    if config.seed is not None:
-        return config.seed
-    if saved:
-        return int(saved["signature"]["seed"])
-    return int(runtime.shared(draws.fresh_seed))
-
-
-def _hub_repository(config: TrainConfig, output_dir: Path) -> str | None:
-    if not config.push_to_hub:
-        return None
-    return hub.create(config.hub_model_id or output_dir.resolve().name, config.hub_token)
 
 
 class Run:
@@ -160,13 +111,7 @@ class Run:
     def load(self) -> None:
         """Data, network, optimizer; and the state of a checkpoint, if there is one."""
         config, runtime = self.config, self.runtime
-        root = cache.default_folder(config.cache_dir)
-        frozen = recipes.Frozen(config, self.repositories, runtime, root)
-        source = recipes.chosen_pictures(config, self.seed, runtime)
-        # The encoders come and go before the network in training takes its memory.
-        wanted = recipes.make_encodings(frozen)
-        self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
-        self.source = self.reading.source
+        frozen = self._read()
         before = self.saved["fused"] if self.saved else None
         self.fused = plan.fused(config, self.repositories, runtime, before)
         self.split = stream.Split(*plan.cut(config, self.fused), runtime.world, runtime.rank)
@@ -201,6 +146,24 @@ class Run:
         if self.start_from and self.saved:
             self._restore(self.start_from, self.saved)
 
+    def _read(self) -> recipes.Frozen:
+        """Look up or make the encodings of what is trained on, and of what is held out."""
+        config, runtime = self.config, self.runtime
+        root = cache.default_folder(config.cache_dir)
+        frozen = recipes.Frozen(config, self.repositories, runtime, root)
+        source = recipes.chosen_pictures(config, self.seed, runtime)
+        # The encoders come and go before the network in training takes its memory.
+        wanted = recipes.make_encodings(frozen)
+        source, held = heldout.split(source, config.holdout, root, runtime, not config.no_cache)
+        # Held-out pictures are measured as they are: nothing is mirrored or dropped.
+        plain = dataclasses.replace(config, random_flip=False, condition_dropout=0.0)
+        still = dataclasses.replace(frozen, config=plain)
+        reading_of = functools.partial(recipes.make_reading, wanted, seed=self.seed, frozen=still)
+        self.probe = heldout.small_probe(held, reading_of, self.seed, config.train_batch_size)
+        self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
+        self.source = self.reading.source
+        return frozen
+
     def _signature(self, base: str) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on with."""
         config = self.config
@@ -210,6 +173,7 @@ class Run:
             "data set": self.source.fingerprint(),
             "pictures": len(self.source),
             **self.adaptation.signature(),
+            "holdout": config.holdout or None,
             "trained list": adapt.described(adapt.trained_parameters(self.kit.net)),
             "global batch": self.split.global_batch,
             "precision": self.runtime.precision,
@@ -290,6 +254,7 @@ class Run:
         pin = runtime.device.type == "cuda"
         workers, collate = config.dataloader_num_workers, self.reading.collate
         loader = stream.loader(examples, keys, collate, workers, pin)
+        probe = self.probe
         self.results = Results(
             config,
             self.repositories,
@@ -301,8 +266,9 @@ class Run:
             self.ema,
             self.adaptation,
             self.drift,
+            functools.partial(probe.losses, self.kit.objective, runtime) if probe else None,
         )
-        self.results.rewind(self.start)
+        self.results.begin(self.start)
         fit(
             self.objective,
             list(self.trained.values()),

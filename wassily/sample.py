@@ -114,6 +114,53 @@ def embed(
     )
 
 
+def embed_all(
+    prior: KandinskyV22PriorPipeline,
+    prompts: list[str],
+    generators: list[torch.Generator],
+    drawing: Drawing,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """`embed` for any number of prompts, N, batch by batch: (N, D), (N, D)."""
+    with on(prior, device):
+        found = [
+            embed(prior, prompts[part], generators[part], drawing)
+            for part in _batches(len(prompts), drawing)
+        ]
+    return torch.cat([positive for positive, _ in found]), torch.cat([n for _, n in found])
+
+
+def paint(
+    decoder: KandinskyV22Pipeline,
+    embeds: tuple[Tensor, Tensor],
+    generators: list[torch.Generator],
+    drawing: Drawing,
+    device: torch.device,
+    on_done: Callable[[int], Any] = lambda count: None,
+) -> list[Any]:
+    """Image embeddings and their negatives, each (N, D) -> N PIL pictures, batch by batch."""
+    size = native_size(decoder)
+    pictures: list[Any] = []
+    with on(decoder, device):
+        for part in _batches(len(generators), drawing):
+            drawn = decoder(
+                image_embeds=embeds[0][part],
+                negative_image_embeds=embeds[1][part],
+                height=drawing.height or size,
+                width=drawing.width or size,
+                num_inference_steps=drawing.steps,
+                guidance_scale=drawing.guidance_scale,
+                generator=generators[part],
+            ).images
+            pictures += drawn
+            on_done(len(drawn))
+    return pictures
+
+
+def _batches(count: int, drawing: Drawing) -> list[slice]:
+    return [slice(i, i + drawing.batch_size) for i in range(0, count, drawing.batch_size)]
+
+
 def draw(
     prior: KandinskyV22PriorPipeline,
     decoder: KandinskyV22Pipeline,
@@ -129,27 +176,5 @@ def draw(
     `on_done` is called with the number of pictures finished.
     """
     generators = [torch.Generator().manual_seed(seed) for _, seed in jobs]
-    size = native_size(decoder)
-    chunks = [
-        range(i, min(i + drawing.batch_size, len(jobs)))
-        for i in range(0, len(jobs), drawing.batch_size)
-    ]
-    with on(prior, device):
-        embeds = [
-            embed(prior, [jobs[i][0] for i in chunk], [generators[i] for i in chunk], drawing)
-            for chunk in chunks
-        ]
-    pictures: list[Any] = []
-    with on(decoder, device):
-        for chunk, (positive, negative) in zip(chunks, embeds, strict=True):
-            pictures += decoder(
-                image_embeds=positive,
-                negative_image_embeds=negative,
-                height=drawing.height or size,
-                width=drawing.width or size,
-                num_inference_steps=drawing.steps,
-                guidance_scale=drawing.guidance_scale,
-                generator=[generators[i] for i in chunk],
-            ).images
-            on_done(len(chunk))
-    return pictures
+    embeds = embed_all(prior, [prompt for prompt, _ in jobs], generators, drawing, device)
+    return paint(decoder, embeds, generators, drawing, device, on_done)

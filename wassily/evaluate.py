@@ -1,0 +1,366 @@
+"""`wassily evaluate`: what two networks have learnt, and what they kept, in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wassily import (
+    __version__,
+    cache,
+    checkpoint,
+    encode,
+    encodings,
+    generate,
+    heldout,
+    measures,
+    models,
+    objectives,
+    pictures,
+    recipes,
+    sample,
+    scores,
+)
+from wassily import config as configs
+from wassily.commands import EvaluateConfig, GenerateConfig
+from wassily.errors import UserError
+from wassily.runtime import Progress, Runtime, quiet_libraries
+from wassily.scores import Drawn, Score, Side, Truth
+
+LISTS = ("english", "arabic")
+GENERIC = Path(__file__).parent / "prompts"
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Draw with the networks and with their base, score both, print the table, write the JSON."""
+    names = located(config)
+    lists = prompt_lists(config)
+    _check_out(config)
+    quiet_libraries()
+    prior, decoder, device = generate.load_pipelines(
+        _as_generate(config, config.prior, config.decoder)
+    )
+    bench = Bench(config, prior, decoder, device, lists)
+    bench.hold_out(names)
+    tuned = bench.side("tuned")
+    base = None
+    if config.base_prior or config.base_decoder:
+        _exchange(config, prior, decoder)
+        base = bench.side("base")
+    bench.bar.close()
+    texts = {name: bench.texts(prompts) for name, prompts in lists.items()}
+    found = scores.all_scores(tuned, base, bench.truth, texts, config.seed)
+    print("\n".join(table(found)))
+    if config.out:
+        checkpoint.write_text(Path(config.out), as_json(config, names, found))
+        print(f"\n{config.out}")
+
+
+def located(config: EvaluateConfig) -> dict[str, models.Trained]:
+    """Where the frozen parts are, by home; all names are looked at before anything is loaded."""
+    for name, home in ((config.base_prior, "prior"), (config.base_decoder, "decoder")):
+        if name is not None:
+            models.locate(name, home)
+    return {
+        "prior": models.locate(config.prior, "prior"),
+        "decoder": models.locate(config.decoder, "decoder"),
+    }
+
+
+def _check_out(config: EvaluateConfig) -> None:
+    """Raise UserError if what is to be written cannot be: known before anything is drawn."""
+    for flag, folder in (
+        ("out", Path(config.out).parent if config.out else None),
+        ("save_pictures", Path(config.save_pictures) if config.save_pictures else None),
+    ):
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--{flag} {folder}: {error.strerror or error}") from None
+
+
+def _as_generate(config: EvaluateConfig, prior: str, decoder: str) -> GenerateConfig:
+    return GenerateConfig(
+        prompts=("-",), prior=prior, decoder=decoder, dtype=config.dtype, cache_dir=config.cache_dir
+    )
+
+
+def _exchange(config: EvaluateConfig, prior: Any, decoder: Any) -> None:
+    """Put the base's trained networks into the pipelines; the frozen parts stay."""
+    names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
+    theirs = generate.load_pipelines(_as_generate(config, *names))
+    prior.register_modules(prior=theirs[0].prior)
+    decoder.register_modules(unet=theirs[1].unet)
+
+
+# ---------------------------------------------------------------- prompts
+
+
+def prompt_lists(config: EvaluateConfig) -> dict[str, list[str]]:
+    """The generic prompts by list, of each at least 2. Raises UserError."""
+    if config.prompts in ("builtin", "mini"):
+        names = (config.prior, config.base_prior, config.prompts)
+        folder = models.MINI / "prompts" if "mini" in names else GENERIC
+        lists = {name: _lines(folder / f"{name}.txt") for name in LISTS}
+    else:
+        lists = {Path(config.prompts).stem: _lines(Path(config.prompts))}
+    most = config.max_prompts
+    each = None if most is None else max(2, most // len(lists))
+    short = {name: prompts[:each] for name, prompts in lists.items()}
+    for prompts in short.values():
+        if len(prompts) < 2:
+            raise UserError(f"--prompts {config.prompts}: at least 2 prompts are needed")
+    return short
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts {path}: {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+# ---------------------------------------------------------------- drawing
+
+
+@dataclass
+class Bench:
+    """Two pipelines, and all that is drawn with whichever trained networks are in them."""
+
+    config: EvaluateConfig
+    prior: Any
+    decoder: Any
+    device: torch.device
+    lists: dict[str, list[str]]
+    truth: Truth | None = None
+
+    def __post_init__(self) -> None:
+        config = self.config
+        side = config.resolution or sample.native_size(self.decoder)
+        self.drawing = sample.Drawing(
+            config.steps,
+            config.prior_steps,
+            config.guidance_scale,
+            config.prior_guidance_scale,
+            None,
+            side,
+            side,
+            config.batch_size,
+        )
+        precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
+        self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
+        self.captions: list[str] = []
+        self.probes: dict[str, heldout.Probe] = {}
+        self.bar: Any = None
+
+    def hold_out(self, names: dict[str, models.Trained]) -> None:
+        """Encode the held-out pictures and captions, if pictures were named."""
+        config, sides = self.config, 1 + bool(self.config.base_prior or self.config.base_decoder)
+        if config.train_data_dir or config.dataset_name:
+            self._encode(names)
+        drawings = 2 * len(self.captions) + sum(map(len, self.lists.values()))
+        self.bar = Progress("drawing", sides * drawings, unit="picture")
+
+    def _encode(self, names: dict[str, models.Trained]) -> None:
+        config, root = self.config, cache.default_folder(self.config.cache_dir)
+        repositories = {home: found.repository for home, found in names.items()}
+        source: Any = None
+        for make in (configs.PriorConfig, configs.DecoderConfig):
+            training = _as_training(make, config, self.drawing.height)
+            frozen = recipes.Frozen(training, repositories, self.runtime, root)
+            source = source or chosen(frozen, config)
+            wanted = recipes.make_encodings(frozen)
+            reading = recipes.make_reading(wanted, source, config.seed, frozen)
+            source = reading.source  # without those that cannot be read
+            if len(source) < 2:
+                raise UserError("at least 2 pictures that can be read are needed")
+            self.probes[training.role] = heldout.probe(reading, config.seed, config.batch_size)
+        choice = encodings.Choice(config.seed, False)
+        self.captions = [choice.caption(source[n], 0, n) for n in range(len(source))]
+        batches = self.probes["prior"].batches
+        self.truth = Truth(
+            _array(torch.cat([batch["image_embeds"] for batch in batches])),
+            _array(torch.cat([batch["text_embeds"] for batch in batches])),
+            scores.other_texts(self.captions),
+        )
+
+    def side(self, label: str) -> Side:
+        """Everything that is asked, with the networks that are in the pipelines now."""
+        lists = {n: self._drawn(p, f"{label}/{n}") for n, p in self.lists.items()}
+        if self.truth is None:
+            return Side(lists=lists)
+        return Side(
+            self._drawn(self.captions, f"{label}/held_out"),
+            self._redrawn(f"{label}/redrawn"),
+            self._losses(),
+            lists,
+        )
+
+    def _drawn(self, prompts: list[str], name: str) -> Drawn:
+        """Prompts through both networks, each with a seed of its own, the same on both sides."""
+        generators = self._generators(len(prompts))
+        drawing, device = self.drawing, self.device
+        embeds = sample.embed_all(self.prior, prompts, generators, drawing, device)
+        return Drawn(_array(embeds[0]), self._painted(embeds, generators, prompts, name))
+
+    def _redrawn(self, name: str) -> np.ndarray:
+        """The held-out pictures painted from their own embeddings: (N, D)."""
+        assert self.truth is not None
+        own = torch.from_numpy(self.truth.pictures).to(self.device, self.prior.prior.dtype)
+        with sample.on(self.prior, self.device):
+            nothing = encode.zero_image(self.prior.image_encoder).to(own).expand_as(own)
+        generators = self._generators(len(own))
+        return self._painted((own, nothing), generators, self.captions, name)
+
+    def _painted(
+        self,
+        embeds: tuple[Tensor, Tensor],
+        generators: list[torch.Generator],
+        prompts: list[str],
+        name: str,
+    ) -> np.ndarray:
+        drawn = sample.paint(
+            self.decoder, embeds, generators, self.drawing, self.device, self.bar.advance
+        )
+        if self.config.save_pictures:
+            for number, (picture, prompt) in enumerate(zip(drawn, prompts, strict=True)):
+                path = Path(self.config.save_pictures) / f"{name}-{number:03d}.png"
+                seed = self.config.seed + number
+                pictures.save_png(picture, path, {"prompt": prompt, "seed": seed})
+        return self._seen(drawn)
+
+    def _seen(self, drawn: list[Any]) -> np.ndarray:
+        """Pictures in the space of the image encoder: (N, D)."""
+        processor, encoder = self.prior.image_processor, self.prior.image_encoder
+        return self._encoded(
+            [encode.clip_pixels(picture, processor=processor) for picture in drawn],
+            lambda pixels: encode.image(encoder, pixels),
+        )
+
+    def texts(self, prompts: list[str]) -> np.ndarray:
+        """Prompts in the same space: (N, D)."""
+        tokenizer, encoder = self.prior.tokenizer, self.prior.text_encoder
+        return self._encoded(
+            [encode.tokens(prompt, tokenizer=tokenizer) for prompt in prompts],
+            lambda both: encode.text(encoder, both[:, 0], 1)[0],
+        )
+
+    def _encoded(self, inputs: list[Tensor], run: Callable[[Tensor], Tensor]) -> np.ndarray:
+        size = self.config.batch_size
+        with sample.on(self.prior, self.device):
+            parts = [torch.stack(inputs[i : i + size]) for i in range(0, len(inputs), size)]
+            return _array(torch.cat([run(part) for part in parts]))
+
+    def _losses(self) -> dict[str, np.ndarray]:
+        """The loss of each network on each held-out picture in each band of timesteps."""
+        schedule = self.decoder.scheduler
+        asked = {
+            "prior": (self.prior, objectives.Prior(self.prior.prior, models.prior_alpha_bars())),
+            "decoder": (
+                self.decoder,
+                objectives.Decoder(
+                    self.decoder.unet, schedule.alphas_cumprod, schedule.config.prediction_type
+                ),
+            ),
+        }
+        found = {}
+        for role, (pipeline, objective) in asked.items():
+            with sample.on(pipeline, self.device):
+                objective.to(self.device)
+                found[role] = self.probes[role].losses(objective, self.runtime).values
+        return found
+
+    def _generators(self, count: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(self.config.seed + n) for n in range(count)]
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
+
+
+def _as_training(make: Any, config: EvaluateConfig, side: int | None) -> configs.TrainConfig:
+    """The training whose readings are wanted."""
+    given: dict[str, Any] = {"resolution": side, "cache_dir": config.cache_dir}
+    if make is configs.PriorConfig:
+        given["caption_column"] = config.caption_column
+    return make(
+        train_data_dir=config.train_data_dir,
+        dataset_name=config.dataset_name,
+        dataset_config_name=config.dataset_config_name,
+        image_column=config.image_column,
+        skip_bad_images=True,
+        **given,
+    )
+
+
+def chosen(frozen: recipes.Frozen, config: EvaluateConfig) -> Any:
+    """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
+    source = recipes.chosen_pictures(frozen.config, config.seed, frozen.runtime)
+    # All pictures are "held out" with a share of 1: their order is that of their contents, too.
+    contents, _ = encodings.picture_contents(source, frozen.root, frozen.runtime)
+    kept = heldout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
+    if len(kept) < 2:
+        raise UserError(f"at least 2 pictures are needed, not {len(kept)}")
+    return source.select(kept)
+
+
+# ---------------------------------------------------------------- telling
+
+
+TITLES = {
+    "prior": "prior, on held-out captions (cosines)",
+    "decoder": "decoder, on held-out pictures",
+    "both": "both, on held-out captions",
+    "prior loss": "prior, loss on held-out pictures",
+    "decoder loss": "decoder, loss on held-out pictures",
+}
+
+
+def table(found: list[Score]) -> list[str]:
+    """The report as lines for a terminal."""
+    compared = any(score.change for score in found)
+    lines: list[str] = []
+    group = ""
+    for score in found:
+        if score.group != group:
+            group = score.group
+            title = f"{TITLES.get(group, f'prompts, {group}')}, n = {score.tuned.n}"
+            lines += ["", _line(title, ["tuned", "base", "change"] if compared else [])]
+        estimates = [(score.tuned, ""), (score.base, ""), (score.change, "+")]
+        lines.append(_line(f"  {score.what}", [_cell(e, sign) for e, sign in estimates]))
+    return [*lines, "", f"in brackets: {measures.LEVEL:.0%} bootstrap intervals over the examples"]
+
+
+def _line(what: str, cells: list[str]) -> str:
+    return (f"{what:46s}" + "".join(f"{cell:28s}" for cell in cells)).rstrip()
+
+
+def _cell(estimate: measures.Estimate | None, sign: str) -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (f"{v:{sign}.4f}" for v in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
+
+
+def as_json(config: EvaluateConfig, names: dict[str, models.Trained], found: list[Score]) -> str:
+    """The report as JSON, with what it takes to get it again."""
+    value = {
+        "format": 1,
+        "wassily": __version__,
+        "config": dataclasses.asdict(config),
+        "space": f"the CLIP image encoder of {names['prior'].repository}",
+        "level": measures.LEVEL,
+        "resamples": measures.RESAMPLES,
+        "scores": [score.plain() for score in found],
+    }
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

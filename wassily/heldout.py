@@ -1,0 +1,155 @@
+"""Pictures that are never trained on: which they are, and the loss on them.
+
+Membership follows from a picture's bytes alone, so equal pictures are on one side, and neither the
+order nor the names of the others matter. The noise and the timesteps of the loss are the same each
+time, so that two networks, or one network at two steps, differ by their weights only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wassily import cache, draws, encodings
+from wassily.data import Pictures
+from wassily.errors import UserError
+from wassily.runtime import Runtime
+
+BANDS = 10  # equal stretches of the noise schedule
+MOST = 64  # pictures that the loss is measured on during a training
+
+
+def split(
+    source: Pictures, share: float, root: Path, runtime: Runtime, cached: bool
+) -> tuple[Pictures, Pictures | None]:
+    """The source without its held-out pictures, and these, in the order of their contents.
+
+    `share` of 0 holds nothing out. Raises UserError if nothing is left to train on.
+    """
+    if not share:
+        return source, None
+    if cached:
+        contents, _ = encodings.picture_contents(source, root, runtime)
+    else:
+        contents = runtime.shared(lambda: contents_of(source))
+    out = held_out(contents, share)
+    kept = sorted(set(range(len(source))) - set(out))
+    if not kept:
+        raise UserError(f"--holdout {share:g}: none of {len(source)} pictures is left to train on")
+    return source.select(kept), source.select(out)
+
+
+def contents_of(source: Pictures) -> np.ndarray:
+    """The digest of every picture's bytes, (N, 16) uint8, without a cache; zeros if unreadable."""
+    found = np.zeros((len(source), 16), np.uint8)
+    for index in range(len(source)):
+        image = source[index].image
+        with contextlib.suppress(OSError):  # it is named when the pictures are checked
+            key = cache.file_digest(image) if isinstance(image, str) else cache.digest(image)
+            found[index] = np.frombuffer(key, np.uint8)
+    return found
+
+
+def held_out(contents: np.ndarray, share: float) -> list[int]:
+    """Indices of the held-out pictures by their digests (N, 16), in the order of these.
+
+    A picture is held out if its digest, read as a fraction of all digests, is below `share`; the
+    two lowest always are, because a spread needs two. A picture stays on its side when others come
+    or go, but for these, and a larger share only adds to a smaller one.
+    """
+    keys = [row.tobytes() for row in contents]
+    known = sorted(index for index, key in enumerate(keys) if any(key))
+    if not known:
+        return []
+    bound = int(share * 2**64)
+    lowest = sorted({keys[index] for index in known})[:2]
+    out = [
+        index
+        for index in known
+        if int.from_bytes(keys[index][:8], "big") < bound or keys[index] in lowest
+    ]
+    return sorted(out, key=lambda index: (keys[index], index))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Loss of each held-out picture in each band of timesteps, (N, BANDS); lowest noise first."""
+
+    values: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """Mean over all, its standard error over the pictures, and the mean of each band."""
+        each = self.values.mean(1)
+        spread = float(each.std(ddof=1) / len(each) ** 0.5) if len(each) > 1 else 0.0
+        bands = {f"band_{n}": float(v) for n, v in enumerate(self.values.mean(0))}
+        return {"loss": float(each.mean()), "standard_error": spread, **bands}
+
+
+def plain(objective: Any) -> nn.Module:
+    """The same network under its plain loss: no weights of timesteps, nothing added or dropped.
+
+    So runs with other settings of the training loss can be compared.
+    """
+    return type(objective)(objective.net, objective.alpha_bars, objective.prediction)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Held-out examples to measure losses on, each a batch of one, on the CPU.
+
+    `chunk` bands of one example are computed at once.
+    """
+
+    batches: list[dict[str, Tensor]]
+    seed: int
+    chunk: int = BANDS
+
+    def losses(self, objective: Any, runtime: Runtime) -> Losses:
+        """The plain loss of an objective's network, each process doing its share."""
+        measured = plain(objective).eval()
+        mine = range(runtime.rank, len(self.batches), runtime.world)
+        with torch.no_grad(), runtime.accelerator.autocast():
+            own: dict[int, Any] = {number: self._one(measured, number, runtime) for number in mine}
+        found = runtime.gathered(own)
+        return Losses(np.array([found[number] for number in sorted(found)]))
+
+    def _one(self, objective: nn.Module, number: int, runtime: Runtime) -> list[float]:
+        """The losses of one example in all bands."""
+        batch = self.batches[number]
+        shape = tuple(batch.get("latents", batch["image_embeds"]).shape[1:])
+        steps = len(objective.alpha_bars)  # type: ignore[arg-type]
+        losses: list[float] = []
+        for start in range(0, BANDS, self.chunk):
+            bands = range(start, min(start + self.chunk, BANDS))
+            noise = [draws.probe_noise(self.seed, number, b, shape) for b in bands]
+            t = [draws.probe_timestep(self.seed, number, b, BANDS, steps) for b in bands]
+            inputs = {k: v.expand(len(bands), *v.shape[1:]) for k, v in batch.items()}
+            inputs |= {"noise": torch.stack(noise), "t": torch.tensor(t)}
+            inputs = runtime.to_device(inputs)
+            noises, ts = inputs.pop("noise"), inputs.pop("t")
+            losses += objective(inputs, noises, ts).float().tolist()
+        return losses
+
+
+def probe(reading: Any, seed: int, chunk: int = BANDS) -> Probe:
+    """The probe over all examples of a held-out reading; they are encoded here, once."""
+    numbers = range(len(reading.source))
+    rows = (reading.fetch(number, 0, number) for number in numbers)
+    return Probe([reading.finish(reading.collate([row])) for row in rows], seed, chunk)
+
+
+def small_probe(
+    held: Pictures | None, make_reading: Callable[[Pictures], Any], seed: int, chunk: int
+) -> Probe | None:
+    """The probe of a training: over at most MOST held-out pictures; none if none are held out."""
+    if held is None:
+        return None
+    few = held.select(list(range(min(MOST, len(held)))))
+    return probe(make_reading(few), seed, min(BANDS, chunk))
