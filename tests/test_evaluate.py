@@ -17,7 +17,7 @@ from e2e import refused, train, wassily
 from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import cli, evaluate, heldout, models, pictures, recipes, sample
+from wassily import cli, encode, evaluate, heldout, models, pictures, recipes, sample
 from wassily.commands import EvaluateConfig
 from wassily.errors import UserError
 from wassily.mini import world
@@ -118,7 +118,7 @@ def test_prompts_alone(tiny: Tiny, tmp_path: Path) -> None:
             *(torch.tensor(list(p.tobytes())).float() for p in (drawn, expected)), atol=1
         )
         with torch.no_grad():
-            pixels = recipes.clip_pixels(drawn, processor=processor)[None]
+            pixels = encode.clip_pixels(drawn, processor=processor)[None]
             image = stock.prior_image_encoder(pixels).image_embeds
             ids = stock.prior_tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
             text = stock.prior_text_encoder(ids).text_embeds

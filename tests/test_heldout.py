@@ -264,6 +264,6 @@ def test_the_loader_never_yields_one(tiny: Tiny, pics: Path, tmp_path: Path) -> 
     kept, out = heldout.split(source, 0.3, tmp_path / "cache", runtime, True)
     assert out is not None
     names = {record.name for record in out}
-    keys = stream.keys(0, len(kept), stream.Split(2, 1, 1, 0), 0)
+    keys = stream.keys(0, [range(len(kept))], stream.Split(2, 1, 1, 0), 0)
     seen = {kept[index].name for _ in range(10) for _, _, index in next(keys)}
     assert not seen & names

@@ -149,7 +149,7 @@ def _preset(cls: type, words: list[str], file: dict[str, Any]) -> dict[str, Any]
     from wassily import presets
 
     named = file.get("preset")
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words, None][1:], strict=True):
         if _flag(word) == "preset":
             named = word.partition("=")[2] if "=" in word else following
     network = next((n for n in presets.PRESETS if cls.__name__.lower().startswith(n)), None)
