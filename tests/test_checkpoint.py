@@ -345,6 +345,33 @@ def test_plain_values_come_back(tmp_path: Path) -> None:
     assert other.state[p]["state1"].tolist() == [1, 2]
 
 
+def test_fields_may_differ_and_tables_be_shared(tmp_path: Path) -> None:
+    """As in 8-bit Adam: small tensors have other fields, and large ones one table between them."""
+    names = {name: nn.Parameter(torch.zeros(2)) for name in ("a", "b", "small")}
+    saved, table = _Recorder(*names.values()), torch.arange(4.0)
+    for name in ("a", "b"):
+        saved.state[names[name]] = {"state1": torch.ones(2, dtype=torch.uint8), "qmap1": table}
+    saved.state[names["small"]] = {"state1": torch.ones(2)}
+    checkpoint.save_optimizer(tmp_path, saved, names)
+    other = _Recorder(*names.values())
+    checkpoint.load_optimizer(tmp_path, other, names)
+    for name in ("a", "b"):
+        assert torch.equal(other.state[names[name]]["qmap1"], table)
+    assert set(other.state[names["small"]]) == {"state1"}
+
+
+def test_a_step_count_of_the_whole_group_comes_back(tmp_path: Path) -> None:
+    """As torch-optimi counts."""
+    p = nn.Parameter(torch.zeros(2))
+    saved, other = _Recorder(p), _Recorder(p)
+    saved.state[p] = {"exp_avg": torch.ones(2), "kahan_comp": None}
+    saved.param_groups[0]["step"] = torch.tensor(7, dtype=torch.int32)
+    checkpoint.save_optimizer(tmp_path, saved, {"p": p})
+    checkpoint.load_optimizer(tmp_path, other, {"p": p})
+    assert int(other.param_groups[0]["step"]) == 7
+    assert other.state[p]["kahan_comp"] is None
+
+
 def test_a_wrong_or_torn_optimizer_file_is_one_line(tmp_path: Path) -> None:
     """An unknown parameter, a cut file, none at all."""
     net, names, optimizer = _trained(0)

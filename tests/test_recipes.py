@@ -304,7 +304,7 @@ def test_the_decoder_lies_in_memory_as_its_convolutions_read(tiny: Tiny, tmp_pat
     usual.net.to(memory_format=torch.contiguous_format)
     kernel = kit.net.conv_in.weight
     assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
-    latents = torch.randn(2, *kit.noise_shape)
+    latents = torch.randn(2, *kit.noise_shape((SIDE, SIDE)))
     batch = {"latents": latents, "image_embeds": torch.randn(2, kit.net.config.encoder_hid_dim)}
     given = (batch, torch.randn_like(latents), torch.tensor([10, 900]))
     losses = []

@@ -228,10 +228,15 @@ def save_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
     """
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {}
+    seen: set[int] = set()
     for name, parameter in names.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             if torch.is_tensor(value):
-                tensors[f"{name}::{key}"] = value.detach().cpu().contiguous()
+                kept = value.detach().cpu().contiguous()
+                # One table may serve all parameters; a file wants each tensor to be its own.
+                shared = kept.data_ptr() in seen
+                seen.add(kept.data_ptr())
+                tensors[f"{name}::{key}"] = kept.clone() if shared else kept
             elif key != "group":  # gradient release: the settings, which are no state
                 plain[f"{name}::{key}"] = value
     layout = sorted([*tensors, *plain])

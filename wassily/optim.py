@@ -77,10 +77,8 @@ def check_launch(config: TrainConfig, precision: str, processes: int) -> None:
 def optimizer(config: TrainConfig, parameters: list[nn.Parameter], device: torch.device) -> Any:
     """The optimizer of a config over the trained list, in one group."""
     rate: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.adam_weight_decay}
-    adam: dict[str, Any] = {
-        "betas": (config.adam_beta1, config.adam_beta2),
-        "eps": config.adam_epsilon,
-    }
+    betas = (config.adam_beta1, config.adam_beta2)
+    adam: dict[str, Any] = {"betas": betas, "eps": config.adam_epsilon}
     check(config)
     if library(config) == "optimi":
         own = {} if name(config) == "lion" else adam

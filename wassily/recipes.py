@@ -24,6 +24,7 @@ from wassily import (
     encodings,
     models,
     objectives,
+    optim,
     pictures,
     stream,
 )
@@ -65,8 +66,9 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     """The decoder and its objective, on the noise schedule of its repository."""
     repository = repositories["decoder"]
     net = load("unet", repository, cache_dir=config.cache_dir)
-    _channels_last(net)
     scheduler = load("scheduler", repository, cache_dir=config.cache_dir)
+    if optim.name(config) != "adamw8bit":  # turns them back: a resume would begin otherwise
+        _channels_last(net)
     factor = latent_factor(config, repository)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()

@@ -64,7 +64,7 @@ def train_prior(work, steps=6000):
     return train(work, "prior", net, objective, example, "image_embeds", plan)
 
 
-def train_decoder(work, steps=20_000):
+def train_decoder(work, steps=7000):
     """Trains, or goes on; the average of the weights goes to work/parts/unet."""
     data = bank.load(work, BANK, PICTURES)
     embeds = encoded.embeddings(work, "train", data.pictures)
