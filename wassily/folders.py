@@ -166,7 +166,8 @@ def _lines_of(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
         with open(file, "rb") as raw:
             # Only b"\n" ends one: a caption may hold U+2028, which is no end of a JSON line.
             for number, line in enumerate(raw, start=1):
-                yield number, line.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.removesuffix(b"\n")
+                yield number, text.decode("utf-8-sig" if number == 1 else "utf-8")
                 begin += len(line)
     except UnicodeDecodeError as error:
         at = begin + error.start
