@@ -294,7 +294,7 @@ def _run_lines(config: PriorPlan | DecoderPlan, found: Estimate) -> list[str]:
         )
         twice = 2 if config.random_flip else 1
         lines.append(f"disk: encodings {twice * count * found.example / GB:.2f} GB")
-    lines[-1] += f", {_kept(config, steps)}{found.checkpoint / GB:.1f} GB a checkpoint"
+    lines[-1] += f", {_kept(config, steps)}{found.checkpoint / GB:.2f} GB a checkpoint"
     if steps and config.pictures_per_second:
         hours = steps * batch / config.pictures_per_second / 3600
         lines.append(
