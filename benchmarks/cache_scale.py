@@ -25,7 +25,7 @@ from wassily.config import PriorConfig
 from wassily.data import Pictures
 from wassily.encodings import Encoding
 from wassily.recipes import Frozen
-from wassily.run import check_surroundings
+from wassily.start import check_surroundings
 from wassily.runtime import Runtime
 
 PER_SHARD = 7000  # of the real model's captions: 14 tokens of 1280 values in bf16 make 36 kB

@@ -12,7 +12,7 @@ from helpers import run_cli
 from PIL import Image
 
 from wassily import demo, models
-from wassily.config import DemoConfig
+from wassily.commands import DemoConfig
 from wassily.mini import judge, world
 
 PROMPTS = 32  # held-out ones; the card has the figures for 256
