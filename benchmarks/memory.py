@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job
-from wassily import cli, run
+from wassily import cli, run, start
 from wassily.config import TrainConfig
 
 HEAD = ("", "measured, MB", "estimated, MB", "estimated / measured")
@@ -63,7 +63,7 @@ def estimated(config: TrainConfig) -> int | None:
     except ImportError:
         return None
     precision = config.mixed_precision or "no"
-    found = plan.estimate(config, run.check_surroundings(config), precision)
+    found = plan.estimate(config, start.check_surroundings(config), precision)
     return max(kinds.total() for name, kinds in found.moments.items() if name != "encoding")
 
 
