@@ -25,8 +25,8 @@ from wassily.config import PriorConfig
 from wassily.data import Pictures
 from wassily.encodings import Encoding
 from wassily.recipes import Frozen
-from wassily.run import check_surroundings
 from wassily.runtime import Runtime
+from wassily.start import check_surroundings
 
 PER_SHARD = 7000  # of the real model's captions: 14 tokens of 1280 values in bf16 make 36 kB
 TOKENS, READS, STEPS = 14, 5000, 2

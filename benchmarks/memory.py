@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job
-from wassily import cli, run
+from wassily import cli, plan, run, start
 from wassily.config import TrainConfig
 
 HEAD = ("", "measured, MB", "estimated, MB", "estimated / measured")
@@ -56,14 +56,10 @@ def child(words: list[str]) -> None:
     Path(file).write_text(str(peak))
 
 
-def estimated(config: TrainConfig) -> int | None:
-    """Bytes of the tensors at the fullest moment after the encoding; None without an estimator."""
-    try:
-        from wassily import plan
-    except ImportError:
-        return None
+def estimated(config: TrainConfig) -> int:
+    """Bytes of the tensors at the fullest moment after the encoding."""
     precision = config.mixed_precision or "no"
-    found = plan.estimate(config, run.check_surroundings(config), precision)
+    found = plan.estimate(config, start.check_surroundings(config), precision)
     return max(kinds.total() for name, kinds in found.moments.items() if name != "encoding")
 
 

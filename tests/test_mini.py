@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import diffusers
@@ -12,11 +14,13 @@ from helpers import run_cli
 from PIL import Image
 
 from wassily import demo, models
-from wassily.config import DemoConfig
+from wassily.commands import DemoConfig
 from wassily.mini import judge, world
 
+README = Path(__file__).resolve().parents[1] / "README.md"
+PARTS = models.PARTS
+FP32 = torch.float32  # transformers alone would take its parts as they are stored, in fp16
 PROMPTS = 32  # held-out ones; the card has the figures for 256
-DRAWING = ("--steps", demo.STEPS, "--guidance_scale", demo.GUIDANCE)
 
 
 def test_it_is_small_and_whole() -> None:
@@ -29,9 +33,6 @@ def test_it_is_small_and_whole() -> None:
     for home in ("prior", "decoder"):
         index = json.loads((models.MINI / home / "model_index.json").read_text("utf-8"))
         assert index["_class_name"] in ("KandinskyV22PriorPipeline", "KandinskyV22Pipeline")
-
-
-PARTS = models.PARTS
 
 
 @pytest.mark.parametrize(
@@ -53,10 +54,10 @@ def test_the_first_picture(prompt: str, tmp_path: Path) -> None:
 
 def test_plain_diffusers_draws_with_it() -> None:
     """The guide's way of joining a prior with a decoder, without a line of ours."""
-    prior = diffusers.DiffusionPipeline.from_pretrained(models.MINI / "prior")
+    prior = diffusers.DiffusionPipeline.from_pretrained(models.MINI / "prior", torch_dtype=FP32)
     components = {f"prior_{name}": part for name, part in prior.components.items()}
     pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-        models.MINI / "decoder", **components
+        models.MINI / "decoder", torch_dtype=FP32, **components
     )
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline(
@@ -82,3 +83,24 @@ def test_it_draws_what_it_is_told(language: str) -> None:
     assert scores["background"] >= 0.9
     assert scores["count"] >= 0.85
     assert scores["shape"] >= 0.7
+
+
+def test_the_first_minutes_as_the_readme_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of the quick start that needs no released weights, with fewer steps."""
+    start = README.read_text("utf-8").partition("## Quick start")[2].partition("### With")[0]
+    blocks = re.findall(r"^```bash\n(.*?)^```$", start, re.M | re.S)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("wassily")]
+    verbs = [command[0] for command in commands]
+    assert verbs == ["generate", "generate", "demo", "train", "train", "generate"]
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        fewer = [re.sub(r"^\d{3,}$", "2", word) for word in command]
+        more = ["--steps", "2"] if command[0] == "generate" else []
+        done = run_cli(*fewer, *more)
+        assert done.code == 0, done.text
+    assert (tmp_path / "first.png").exists()
+    assert (tmp_path / "runs" / "decoder" / "unet").is_dir()
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 1
