@@ -16,8 +16,8 @@ import torch
 from diffusers import AutoPipelineForText2Image
 
 from benchmarks import models, report
-from wassily import config as configs
 from wassily import generate, sample
+from wassily.commands import GenerateConfig
 
 HEAD = ("", "pictures/s", "of the stock pipeline's", "by processor time")
 
@@ -52,7 +52,7 @@ def timed(draw: Callable[[], object]) -> tuple[float, float]:
 def ways(args: argparse.Namespace, folders: models.Folders) -> dict[str, Callable[[], object]]:
     """The stock pipeline, one picture after another as the guide does it, and ours by batches."""
     jobs = [(f"a photo of a thing {number}", number) for number in range(args.pictures)]
-    settings = configs.GenerateConfig(
+    settings = GenerateConfig(
         prompts=tuple(prompt for prompt, _ in jobs),
         prior=str(folders.prior),
         decoder=str(folders.decoder),
