@@ -31,7 +31,7 @@ demo: $(STAMP)
 	@$(BIN)/wassily demo $(ARGS)
 
 test: lint
-	@$(BIN)/pytest -q $(ARGS)
+	@$(BIN)/pytest -q -n auto $(ARGS)
 
 BESIDE := $(if $(REFERENCE),--reference $(REFERENCE))
 bench: $(STAMP)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from wassily.mini.untrained import Tiny
 
 PHOTOS = 7  # odd, so that no batch size divides it
-_drawn = pytest.StashKey[bool]()
 _home = pytest.StashKey[str]()
 
 
@@ -46,10 +45,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 7 real photographs with metadata.jsonl; drawn ones where those are absent."""
     folder = tmp_path_factory.mktemp("photos") / "pics"
-    pytestconfig.stash[_drawn] = not helpers.copy_photos(folder, PHOTOS)
+    helpers.copy_photos(folder, PHOTOS)
     return folder
 
 
@@ -70,11 +69,9 @@ def _as_it_was() -> Iterator[None]:
         GradientState._reset_state()
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Say it where the photographs were not there."""
-    if config.stash.get(_drawn, False):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it where the photographs are not there; the workers of a parallel run cannot."""
+    if not (helpers.REAL_PHOTOS / "metadata.jsonl").is_file():
         terminalreporter.write_line(
             f"warning: no photographs in {helpers.REAL_PHOTOS} (WASSILY_SHARED names their "
             "folder): the tests drew pictures themselves",
