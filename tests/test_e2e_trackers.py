@@ -138,11 +138,19 @@ def test_samples_in_the_folder(run: Path) -> None:
     assert (run / "samples.png").read_bytes() == sheet_file.read_bytes()
 
 
+def apart(one: Path, other: Path) -> int:
+    """The largest difference of two pictures, of 255."""
+    return int(np.abs(pixels(one).astype(int) - pixels(other).astype(int)).max())
+
+
 def test_samples_are_of_the_exported_weights(
     run: Path, role: str, tiny: Tiny, tmp_path: Path
 ) -> None:
     """The last samples are what `wassily generate` draws with the output folder: the averaged
     weights, the validation's seed, 20 decoder and 25 prior steps.
+
+    For the decoder to one level of 255: the network in training lies channels_last in memory, so
+    its convolutions add in another order. The samples at step 7 are further off.
     """
     models = {"prior": tiny.prior, "decoder": tiny.decoder, role: run}
     words = [f"--{name}={folder}" for name, folder in models.items()]
@@ -151,9 +159,8 @@ def test_samples_are_of_the_exported_weights(
     assert outcome.code == 0, outcome.text
     last = max((run / "validation").iterdir(), key=lambda p: int(p.name.split("-")[1]))
     for number, file in enumerate(sorted(tmp_path.glob("0*.png"))):
-        assert np.array_equal(pixels(file), pixels(last / f"{number:02d}.png"))
-    first = run / "validation" / "step-7" / "00.png"
-    assert not np.array_equal(pixels(first), pixels(last / "00.png"))
+        assert apart(file, last / f"{number:02d}.png") <= (1 if role == "decoder" else 0)
+    assert apart(run / "validation" / "step-7" / "00.png", last / "00.png") > 2
 
 
 # ---------------------------------------------------------------- tokens
