@@ -103,4 +103,34 @@ def test_the_first_minutes_as_the_readme_has_them(
         assert done.code == 0, done.text
     assert (tmp_path / "first.png").exists()
     assert (tmp_path / "runs" / "decoder" / "unet").is_dir()
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 1
+    assert (tmp_path / "zorb.png").exists()
+
+
+def test_the_demo_replaces_only_what_a_demo_wrote(tmp_path: Path) -> None:
+    """Someone's runs and captions stay; a path that cannot be made is one line."""
+    mine = tmp_path / "runs" / "prior" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    for flag, folder in (
+        ("--output_dir", mine.parents[1]),
+        ("--write_data", mine.parent),
+        ("--output_dir", mine),
+        ("--write_data", mine),
+    ):
+        done = run_cli("demo", flag, folder, "--pictures", 2)
+        assert done.code == 2
+        assert done.err.startswith(f"wassily: error: {flag} {folder}: ")
+        assert done.err.count("\n") == 1
+    assert mine.read_text() == "precious"
+    assert demo.made_room("output_dir", tmp_path / "new", demo.MARK).is_dir()
+    (tmp_path / "new" / demo.MARK).touch()
+    assert demo.made_room("output_dir", tmp_path / "new", demo.MARK).is_dir()
+
+
+def test_the_vocabulary_stands_in_both_forms() -> None:
+    """Older transformers read vocab.json and merges.txt, newer ones tokenizer.json."""
+    folder = models.MINI / "prior" / "tokenizer"
+    whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
+    assert json.loads((folder / "vocab.json").read_text("utf-8")) == whole["vocab"]
+    merges = (folder / "merges.txt").read_text("utf-8").splitlines()[1:]
+    assert [tuple(line.split(" ")) for line in merges] == [tuple(m) for m in whole["merges"]]

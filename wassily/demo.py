@@ -12,6 +12,7 @@ import torch
 from wassily import models, pictures, run, sample
 from wassily.commands import DemoConfig
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
+from wassily.errors import UserError
 from wassily.mini import judge, world
 from wassily.runtime import Progress, quiet_libraries
 
@@ -20,6 +21,7 @@ GUIDANCE, PRIOR_GUIDANCE = 2.5, 2.0  # what the bundled model draws best with, s
 TRAINING = {"prior": 200, "decoder": 300}  # optimizer steps
 SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12
+MARK = ".wassily-demo"  # in a folder whose contents a demo may replace
 
 Job = tuple[str, Any]  # a prompt and the scene it asks for
 
@@ -27,11 +29,14 @@ Job = tuple[str, Any]  # a prompt and the scene it asks for
 def demo(config: DemoConfig) -> None:
     """Write pictures, fine-tune prior and decoder on them, draw before and after, score both."""
     if config.write_data:
-        folder = world.write(Path(config.write_data), config.thing, config.pictures, config.seed)
+        folder = made_room("write_data", Path(config.write_data))
+        world.write(folder, config.thing, config.pictures, config.seed)
         print(f"{config.pictures} captioned pictures are in {folder}")
         return
     quiet_libraries()
-    root = Path(config.output_dir)
+    root = made_room("output_dir", Path(config.output_dir), MARK)
+    (root / MARK).touch()
+    shutil.rmtree(root / "pictures", ignore_errors=True)
     folder = world.write(root / "pictures", config.thing, config.pictures, config.seed)
     print(f"{config.pictures} captioned pictures of something new, {config.thing!r}: {folder}")
     jobs = {
@@ -46,6 +51,18 @@ def demo(config: DemoConfig) -> None:
         run.train(command)
     after = drawn_with("after", commands[0].output_dir, commands[1].output_dir, jobs, config)
     report(config, root, jobs, before, after)
+
+
+def made_room(flag: str, folder: Path, mark: str | None = None) -> Path:
+    """The folder, made; UserError if it cannot be, or holds what is not of a demo (its `mark`)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise UserError(f"--{flag} {folder}: {error.strerror or error}") from None
+    if held and mark not in held:
+        raise UserError(f"--{flag} {folder}: holds {held[0]} already; name a new or empty folder")
+    return folder
 
 
 def train_config(config: DemoConfig, kind: str, folder: Path, root: Path) -> TrainConfig:
@@ -136,8 +153,8 @@ def report(
     print(f"\nbefore and after: {sheet}")
     prompt = jobs["new"][0][0]
     print("next, for example:")
-    print(
-        f'  wassily generate "{prompt}" --prior {root}/prior --decoder {root}/decoder '
-        f"--guidance_scale {GUIDANCE} --prior_guidance_scale {PRIOR_GUIDANCE} --steps {STEPS}"
-    )
+    line = ["wassily", "generate", prompt]
+    line += ["--prior", f"{root}/prior", "--decoder", f"{root}/decoder", "--steps", f"{STEPS}"]
+    line += ["--guidance_scale", f"{GUIDANCE}", "--prior_guidance_scale", f"{PRIOR_GUIDANCE}"]
+    print(f"  {shlex.join(line)}")
     print("  wassily train prior --help")

@@ -1,6 +1,6 @@
 """Kandinsky 2.2 in miniature, untrained: the stock classes and folders, 0.4 M random weights.
 
-It draws noise. The tests run on it, and the demo as long as there are no trained weights.
+It draws noise. The tests run on it.
 """
 
 from __future__ import annotations
