@@ -221,3 +221,12 @@ def test_files_are_as_many_as_pictures_and_different(tmp_path: Path) -> None:
         generate.output_files(
             GenerateConfig(prompts=("a", "b"), out=str(tmp_path / "x.png")), ["a", "b"]
         )
+
+
+def test_a_prior_and_a_decoder_of_other_models(tiny: Tiny, tmp_path: Path) -> None:
+    """Embeddings of two widths: one line, in both directions."""
+    for prior, decoder in (("mini", tiny.decoder), (tiny.prior, "mini")):
+        done = run_cli("generate", "a", "--prior", prior, "--decoder", decoder, "--out", tmp_path)
+        assert done.code == 2
+        assert done.err.startswith(f"wassily: error: --prior {prior} makes embeddings of ")
+        assert done.err.count("\n") == 1

@@ -180,4 +180,15 @@ def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
             pipeline.enable_model_cpu_offload()
     elif config.offload:
         print("--offload: there is no accelerator to take the networks off")
+    check_widths(config, *pipelines)
     return pipelines[0], pipelines[1], device
+
+
+def check_widths(config: GenerateConfig, prior: Any, decoder: Any) -> None:
+    """Raise UserError if the decoder does not read embeddings as wide as the prior makes them."""
+    made, read = prior.prior.config.embedding_dim, decoder.unet.config.encoder_hid_dim
+    if read not in (None, made):
+        raise UserError(
+            f"--prior {config.prior} makes embeddings of {made} values, --decoder {config.decoder} "
+            f"reads {read}: they are not of one model; name a pair that is"
+        )
