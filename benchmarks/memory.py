@@ -1,25 +1,34 @@
-"""Peak memory of a training, measured, beside the estimate of `wassily plan` where there is one.
+"""Peak memory of the steps of a training, measured, beside the estimate of `wassily plan`.
 
 python -m benchmarks.memory --size small
 
-On a GPU it is the peak of PyTorch's allocator; on a CPU that of the resident memory, less what the
-process had before it loaded anything.
+What is compared is the peak of PyTorch's allocator, which a GPU counts by itself and a CPU under
+the profiler. Resident memory of a CPU has the libraries and their scratch memory in it: it is
+shown, and compared with nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import dataclasses
+import json
+import shutil
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job
 from wassily import cli, plan, run, start
 from wassily.config import TrainConfig
 
-HEAD = ("", "measured, MB", "estimated, MB", "estimated / measured")
+HEAD = ("", "measured, MB", "estimated, MB", "estimated / measured", "resident, MB more")
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
 
 
@@ -44,16 +53,52 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
+def watched(fit: Callable[..., None], found: dict[str, int]) -> Callable[..., None]:
+    """The loop, with the peak of its tensors and of the growth of resident memory noted."""
+
+    def steps(objective: Any, trained: Any, *given: Any, **more: Any) -> None:
+        standing = tensor_bytes([*objective.parameters(), *objective.buffers()])
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left must not serve the steps
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = resident("VmRSS")
+        events = dataclasses.replace(more.pop("events"), on_save=lambda done, pending: None)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            fit(objective, trained, *given, events=events, **more)
+            found["tensors"] = torch.cuda.max_memory_allocated()
+        else:
+            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+                fit(objective, trained, *given, events=events, **more)
+            found["tensors"] = standing + allocated(seen)
+        found["resident"] = resident("VmHWM") - before
+
+    return steps
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """What storages take, shared ones once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def allocated(seen: Any) -> int:
+    """The most bytes that were allocated at once during a profile, over those at its start."""
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
 def child(words: list[str]) -> None:
-    """Train in this process, and write the peak in bytes into the file named last."""
+    """Train in this process, and write the peaks in bytes into the file named last."""
     *flags, file = words
     config = cli.parse(flags.pop(0), flags, "wassily train")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = resident("VmRSS")
-    run.train(config)
-    gpu = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() if gpu else resident("VmHWM") - before
-    Path(file).write_text(str(peak))
+    found: dict[str, int] = {}
+    with mock.patch.object(run, "fit", watched(run.fit, found)):
+        run.train(config)
+    Path(file).write_text(json.dumps(found))
 
 
 def estimated(config: TrainConfig) -> int:
@@ -72,11 +117,12 @@ def row(name: str, job: Job, work: Path) -> list[str]:
     begin = "from benchmarks.memory import child; import sys; child(sys.argv[1:])"
     runs.encode(job, work)
     runs.launch(["-c", begin, CLASSES[job.role], *words, file], work)
-    measured = int(file.read_text())
+    shutil.rmtree(out)  # the next row is a run of its own
+    found = json.loads(file.read_text())
+    measured = found["tensors"]
     guess = estimated(cli.parse(CLASSES[job.role], words, "wassily train"))
-    if guess is None:
-        return [name, f"{measured / 1e6:.0f}", "", ""]
-    return [name, f"{measured / 1e6:.0f}", f"{guess / 1e6:.0f}", f"{guess / measured:.2f}"]
+    sizes = [f"{size / 1e6:.0f}" for size in (measured, guess)]
+    return [name, *sizes, f"{guess / measured:.2f}", f"{found['resident'] / 1e6:.0f}"]
 
 
 def main(words: list[str] | None = None) -> Path:
@@ -105,8 +151,9 @@ def main(words: list[str] | None = None) -> Path:
                 rows.append(row(name, job, work))
     about = (
         f"Size `{args.size}`, batch {args.batch}, {args.resolution} px, precision "
-        f"{args.precision}, 3 steps. Measured: the allocator's peak on a GPU; on a CPU the growth "
-        "of resident memory. Estimated: the tensors at the fullest moment."
+        f"{args.precision}, {args.more or 'no further flags'}, 3 steps. Measured: the peak of "
+        "PyTorch's allocator in the steps, weights included. Estimated: the tensors at the fullest "
+        "moment. Resident: what the process grew by in the steps, the weights not included."
     )
     parts = [about, report.table(HEAD, rows)]
     path = report.write("memory", "Memory of a training", parts, args.results)

@@ -79,8 +79,10 @@ def test_startup_and_memory(tmp_path: Path) -> None:
     words = f"--networks prior --work {tmp_path} --results {tmp_path}".split()
     row = _rows(startup.main([*words, "--repeats", "1"]))[-1]
     assert row[0] == "prior" and _number(row[1]) > 0
-    row = _rows(memory.main([*words, "--size", "tiny", "--resolution", "32"]))[-1]
-    assert row[0] == "prior" and _number(row[1]) > 0
+    words = f"--work {tmp_path} --results {tmp_path} --size tiny --resolution 32".split()
+    rows = _rows(memory.main(words))[1:]
+    assert [row[0] for row in rows] == ["prior", "decoder", "decoder, gradient checkpointing"]
+    assert all(_number(row[1]) > 0 for row in rows)
 
 
 @pytest.mark.usefixtures("forked")
