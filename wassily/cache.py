@@ -19,7 +19,6 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,10 +83,38 @@ def _shards(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith(ASIDE))
 
 
+class _Shard:
+    """An open shard; what its fields are and where their rows lie is looked up once."""
+
+    def __init__(self, path: Path):
+        self.file = open_tensors(path)
+        names = list(self.file.keys())
+        marks = {
+            n: self.file.get_tensor(n).numpy() for n in names if n.startswith((OFFSETS, SHAPES))
+        }
+        self.fields = [
+            (name, self.file.get_slice(name), marks.get(OFFSETS + name), marks.get(SHAPES + name))
+            for name in names
+            if name != KEYS and name not in marks
+        ]
+
+    def row(self, number: int) -> dict[str, Tensor]:
+        """The tensors of one entry."""
+        found = {}
+        for name, rows, offsets, shapes in self.fields:
+            if offsets is None:
+                found[name] = rows[number]
+                continue
+            found[name] = rows[int(offsets[number]) : int(offsets[number + 1])]
+            if shapes is not None:
+                found[name] = found[name].reshape(shapes[number].tolist())
+        return found
+
+
 @functools.lru_cache(maxsize=64)
-def _shard(path: str) -> Any:
+def _shard(path: str) -> _Shard:
     """An open shard. Few stay open: a large cache has more shards than a process may have files."""
-    return open_tensors(Path(path))
+    return _Shard(Path(path))
 
 
 class Store:
@@ -139,7 +166,7 @@ class Store:
         numbers, starts = np.unique(self._shards[at[there]], return_index=True)
         found: np.ndarray | None = None
         for number, here in zip(numbers, np.split(there, starts[1:]), strict=True):
-            values = _shard(self.paths[number]).get_tensor(name).numpy()
+            values = _shard(self.paths[number]).file.get_tensor(name).numpy()
             if found is None:
                 found = np.zeros((len(keys), *values.shape[1:]), values.dtype)
             found[here] = values[self._rows[at[here]]]
@@ -159,23 +186,11 @@ class Store:
 
     def __getitem__(self, key: bytes) -> dict[str, Tensor]:
         """The tensors of an entry; KeyError if there is none."""
-        at = int(self.positions(np.frombuffer(key, np.uint8)[None])[0])
-        if at < 0:
+        first, second = np.frombuffer(key, np.uint64)  # as `positions`, in a tenth of its time
+        at = int(np.searchsorted(self._first, first))
+        if at == len(self) or self._first[at] != first or self._second[at] != second:
             raise KeyError(key.hex())
-        file, row = _shard(self.paths[self._shards[at]]), int(self._rows[at])
-        found = {}
-        for name in file.keys():  # noqa: SIM118  (a file, not a mapping)
-            if name == KEYS or name.startswith((OFFSETS, SHAPES)):
-                continue
-            if OFFSETS + name in file.keys():  # noqa: SIM118
-                begin, end = file.get_slice(OFFSETS + name)[row : row + 2].tolist()
-                found[name] = file.get_slice(name)[begin:end]
-                if SHAPES + name in file.keys():  # noqa: SIM118
-                    shape = file.get_slice(SHAPES + name)[row].tolist()
-                    found[name] = found[name].reshape(shape)
-            else:
-                found[name] = file.get_slice(name)[row]
-        return found
+        return _shard(self.paths[self._shards[at]]).row(int(self._rows[at]))
 
     def bytes(self) -> int:
         """What the shards take on the disk."""
