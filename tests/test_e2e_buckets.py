@@ -103,6 +103,16 @@ def test_a_run_says_its_buckets_and_goes_through(whole: tuple[Path, str]) -> Non
     assert (out / "model_index.json").is_file()
 
 
+def test_cache_build_says_the_same_buckets(
+    whole: tuple[Path, str], tmp_path: Path, tiny: Tiny, pics: Path
+) -> None:
+    """The lines of the run, before there is one."""
+    words = command("decoder", tmp_path / "out", tiny, pics, bucket=True, train_batch_size=2)
+    said = wassily("cache", "build", *words[1:]).out
+    table = re.search(r"^\d+ of \d+ buckets hold pictures:\n(.*\n)+?buckets of less.*", said, re.M)
+    assert table and table[0] in whole[1]
+
+
 def test_the_same_bits_after_a_resume(
     whole: tuple[Path, str], tmp_path: Path, tiny: Tiny, pics: Path
 ) -> None:

@@ -321,6 +321,22 @@ def test_the_other_networks_folder(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_prior_and_a_decoder_of_other_widths(
+    role: str, photos: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, before any weight is loaded; a prior that draws nothing needs no decoder."""
+    flags: dict[str, Any] = {"max_train_steps": 1, "pretrained_prior_model_name_or_path": "mini"}
+    if role == "prior":
+        flags["validation_prompts"] = "a cat"
+    with monkeypatch.context() as context:
+        context.setattr("wassily.models.load", None)
+        line = refused(*command(role, tmp_path / "run", tiny, photos, **flags))
+    assert "--pretrained_prior_model_name_or_path mini makes embeddings of" in line
+    assert not (tmp_path / "run").exists()
+    if role == "prior":
+        train(role, tmp_path / "run", tiny, photos, **flags | {"validation_prompts": None})
+
+
 @pytest.mark.parametrize(
     ("part", "way"),
     [("trained", "cut"), ("image_encoder", "cut"), ("image_encoder", "gone"), ("trained", "json")],

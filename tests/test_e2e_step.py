@@ -19,7 +19,7 @@ from wassily.mini.untrained import Tiny
 
 STEPS = 6
 SAME: dict[str, Any] = {"max_train_steps": STEPS, "checkpointing_steps": 3, "logging_steps": 1}
-BF16 = {"mixed_precision": "bf16", "adam_beta2": 0.99}
+BF16 = {"mixed_precision": "bf16"}
 LION = {"optimizer": "lion", "learning_rate": 1e-4}
 RELEASE = {"gradient_release": True, "max_grad_norm": 0}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {

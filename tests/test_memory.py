@@ -133,6 +133,20 @@ def test_a_whole_step_of_fake_tensors_is_a_real_one(make: Callable[[], Any]) -> 
     assert all(p.grad is None for p in real[0].parameters())
 
 
+@cases
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_bound_without_the_passes(make: Callable[[], Any], reduced: bool) -> None:
+    """Above the count of a whole step with an average beside it, and within ten times that."""
+    with torch.device("meta"):
+        objective, inputs = _case(make, 8)
+        most = memory.bound(objective, *inputs) - memory.overhead(0)
+    with memory.fake():
+        objective, inputs = _case(make, 8)
+        passed = memory.step(objective, *inputs, held=True, reduced=reduced).total()
+    standing = 4 * memory.bytes_of(p for p in objective.parameters())
+    assert passed + standing < most < 10 * (passed + standing)
+
+
 def test_recomputing_and_releasing_need_less() -> None:
     """Gradient checkpointing keeps less of the forward pass, release no gradients."""
     with memory.fake():

@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
+from wassily import adapt, optim
 from wassily import config as configs
-from wassily import optim
 from wassily.errors import UserError
 
 
@@ -147,6 +147,19 @@ def test_kahan_keeps_what_bf16_loses(tmp_path: Path) -> None:
     torch.testing.assert_close(ends["bf16"], ends["fp32"], rtol=0, atol=2**-8)
     # What plain rounding would do: one update is below half of the last digit.
     assert torch.equal(start.bfloat16() - 1e-5, start.bfloat16())
+
+
+def test_the_second_decay_is_one_that_moves(tmp_path: Path) -> None:
+    """The guide's 0.999; 0.99 for weights in bf16, which is told; the one that was named wins."""
+    half = {"weights_dtype": "bf16"}
+    cases = [({}, 0.999), (half, 0.99), (half | {"adam_beta2": 0.995}, 0.995)]
+    for values, beta in cases:
+        given = _config(tmp_path, **values)
+        weight = torch.nn.Parameter(torch.zeros(2, dtype=adapt.DTYPES[given.weights_dtype]))
+        made = optim.optimizer(given, [weight], torch.device("cpu"))
+        assert (made.defaults.get("beta2") or made.defaults["betas"][1]) == beta
+        assert bool(optim.told(given)) == (values == half)
+    assert not optim.told(_config(tmp_path, weights_dtype="bf16", optimizer="lion"))
 
 
 @pytest.mark.parametrize(("beta", "falls"), [(0.99, True), (0.995, True), (0.999, False)])

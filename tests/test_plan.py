@@ -63,6 +63,16 @@ def test_steps_disk_and_time(tiny: Tiny, photos: Path) -> None:
     assert "4 checkpoint(s)" in text
 
 
+def test_held_out_pictures_are_not_trained_on(tiny: Tiny, photos: Path) -> None:
+    """About their share of the pictures, and two at least, as the training does it."""
+    text = _plan("prior", tiny, train_data_dir=photos, holdout=0.01, num_train_epochs=4)
+    assert "pictures: 7, about 2 of them held out, global batch 1 on one process: 20 steps" in text
+    text = _plan("decoder", tiny, pictures=1000, holdout=0.1, max_train_steps=1800)
+    assert "1800 steps = 2.0 epochs" in text
+    line = refused("plan", "decoder", "--pictures", "2", "--holdout", "0.5")
+    assert line.endswith("--holdout 0.5: none of 2 pictures is left to train on")
+
+
 def test_a_training_by_hand(tiny: Tiny) -> None:
     """Weights, two moments, an average and gradients in fp32; halves with what rounding lost."""
     repositories = models.repositories(str(tiny.prior), str(tiny.decoder))

@@ -32,7 +32,9 @@ def training(config: Any) -> None:
         value = getattr(config, name)
         require(value is None or value > 0, f"--{name}: {value} is not above 0")
     for name in ("adam_beta1", "adam_beta2", "condition_dropout"):
-        require(0 <= getattr(config, name) < 1, f"--{name} must be at least 0 and below 1")
+        value = getattr(config, name)
+        fits = value is None or 0 <= value < 1
+        require(fits, f"--{name} must be at least 0 and below 1")
     width = config.ema_sigma_rel
     if width is not None:
         require(0.01 <= width <= 0.28, f"--ema_sigma_rel: {width} is not in 0.01 to 0.28")
@@ -103,7 +105,7 @@ def _check_optimizer(config: Any) -> None:
         f"--use_8bit_adam and --optimizer {name} exclude one another",
     )
     if name in ("adafactor", "lion"):
-        usual = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+        usual = {"adam_beta1": 0.9, "adam_beta2": None, "adam_epsilon": 1e-8}
         for flag, value in usual.items():
             require(getattr(config, flag) == value, f"--{flag}: --optimizer {name} has none")
     if config.weights_dtype == "bf16":
@@ -123,10 +125,11 @@ def _check_bf16_weights(config: Any) -> None:
     )
     # The second moment is in bf16 too. v <- beta v rounds back to v unless 1 - beta is more than
     # half of bf16's last digit, 2^-8 = 0.0039 at worst: with 0.999 it could only ever grow.
+    beta = config.adam_beta2
     require(
-        config.optimizer == "lion" or config.adam_beta2 <= 0.995,
-        f"--weights_dtype bf16 and --adam_beta2 {config.adam_beta2:g}: so slow an average does not "
-        "move in bf16; add --adam_beta2 0.99",
+        beta is None or beta <= 0.995,
+        f"--weights_dtype bf16 and --adam_beta2 {beta}: so slow an average does not move in bf16; "
+        "take 0.99, or leave it out",
     )
 
 

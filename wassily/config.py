@@ -109,8 +109,8 @@ class TrainConfig:
     """Share of examples learnt without text or embedding, for guidance's sake; 0.1 is usual."""
     adam_beta1: float = 0.9
     """Decay of the first moment."""
-    adam_beta2: float = 0.999
-    """Decay of the second moment."""
+    adam_beta2: float | None = None
+    """Decay of the second moment; 0.999 if unset, 0.99 with --weights_dtype bf16."""
     adam_weight_decay: float = 0.0
     """Decoupled weight decay."""
     adam_epsilon: float = 1e-8
@@ -123,7 +123,7 @@ class TrainConfig:
     """The same as --optimizer adamw8bit: AdamW with 8-bit states (pip install bitsandbytes)."""
     weights_dtype: Literal["fp32", "bf16"] = "fp32"
     """bf16 halves the trained weights, their gradients and the optimizer's state, and keeps beside
-    them what rounding loses (Kahan summation, by torch-optimi); adamw wants --adam_beta2 0.99."""
+    them what rounding loses (Kahan summation, by torch-optimi)."""
     gradient_release: bool = False
     """Update each weight as soon as its gradient is there, and free that: 2 or 4 bytes less per
     weight. With accumulation 1, --max_grad_norm 0, one process and torch-optimi only."""

@@ -78,6 +78,17 @@ def held_out(contents: np.ndarray, share: float) -> list[int]:
     return sorted(out, key=lambda index: (keys[index], index))
 
 
+def about(count: int, share: float) -> int:
+    """How many of so many pictures `held_out` is likely to take: which ones is not known yet.
+
+    Raises UserError if that leaves none.
+    """
+    held = max(2, round(share * count)) if share else 0
+    if held >= count:
+        raise UserError(f"--holdout {share:g}: none of {count} pictures is left to train on")
+    return held
+
+
 @dataclass(frozen=True)
 class Losses:
     """Loss of each held-out picture in each band of timesteps, (N, BANDS); lowest noise first."""

@@ -207,6 +207,28 @@ def _state_bytes(optimizer: str, p: Tensor) -> int:
     return moments * p.numel() * p.element_size() + lost
 
 
+@torch.no_grad()
+def bound(objective: nn.Module, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> int:
+    """Bytes that a training step stays below, all told; on tensors of the device "meta".
+
+    A layer keeps no more than its input and its output, and its gradients are no more than those:
+    twice the sum over all layers. A weight has a gradient, two moments, an average, and a copy.
+    """
+    maps = 0
+
+    def seen(layer: nn.Module, given: Any, made: Any) -> None:
+        nonlocal maps
+        maps += sum(x.numel() for x in tree_leaves((given, made)) if isinstance(x, Tensor))
+
+    layers = [module for module in objective.modules() if not list(module.children())]
+    hooks = [layer.register_forward_hook(seen) for layer in layers]
+    objective(batch, noise, t)
+    for hook in hooks:
+        hook.remove()
+    tensors = 4 * (6 * sum(p.numel() for p in objective.parameters()) + 2 * maps)
+    return tensors + overhead(tensors)
+
+
 def overhead(tensors: int) -> int:
     """What a GPU takes besides the tensors of this many bytes: an assumption, not a measurement."""
     return int(CONTEXT + FRAGMENTS * tensors)

@@ -39,6 +39,20 @@ def described(config: TrainConfig) -> str:
     return f"{name(config)} ({library(config)}{released})"
 
 
+def beta2(config: TrainConfig) -> float:
+    """AdamW's second decay: the one that was named, or the usual one of the weights' dtype."""
+    usual = 0.99 if config.weights_dtype == "bf16" else 0.999  # why: `checks`
+    return usual if config.adam_beta2 is None else config.adam_beta2
+
+
+def told(config: TrainConfig) -> list[str]:
+    """A line where a default is not the usual one."""
+    changed = config.weights_dtype == "bf16" and name(config) == "adamw"
+    if not changed or config.adam_beta2 is not None:
+        return []
+    return [f"--adam_beta2 {beta2(config)}, for weights in bf16: 0.999 does not move there"]
+
+
 def check(config: TrainConfig) -> None:
     """Raise UserError if the optimizer's package is not there."""
     module = library(config)
@@ -77,7 +91,7 @@ def check_launch(config: TrainConfig, precision: str, processes: int) -> None:
 def optimizer(config: TrainConfig, parameters: list[nn.Parameter], device: torch.device) -> Any:
     """The optimizer of a config over the trained list, in one group."""
     rate: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.adam_weight_decay}
-    betas = (config.adam_beta1, config.adam_beta2)
+    betas = (config.adam_beta1, beta2(config))
     adam: dict[str, Any] = {"betas": betas, "eps": config.adam_epsilon}
     check(config)
     if library(config) == "optimi":

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 _BF16 = {"mixed_precision": "bf16", "weights_dtype": "bf16"}
-_HALF = _BF16 | {"adam_beta2": 0.99}
 _RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
 _RECOMPUTE = {"gradient_checkpointing": True}
 
@@ -17,15 +16,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "prior": {
         "80gb": {"mixed_precision": "bf16"},
         "24gb": {"mixed_precision": "bf16"},
-        "16gb": _HALF,
-        "12gb": _HALF,
+        "16gb": _BF16,
+        "12gb": _BF16,
         "8gb": _BF16 | _RELEASE | {"optimizer": "lion"},
     },
     "decoder": {
         "80gb": {"mixed_precision": "bf16"},
-        "24gb": _HALF,
-        "16gb": _HALF | _RECOMPUTE,
-        "12gb": _HALF | _RECOMPUTE | _RELEASE,
+        "24gb": _BF16,
+        "16gb": _BF16 | _RECOMPUTE,
+        "12gb": _BF16 | _RECOMPUTE | _RELEASE,
     },
 }
 # An adapter is small: the frozen network in 16 bits is what takes memory, the same in every size.

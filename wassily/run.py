@@ -78,6 +78,9 @@ def build_cache(config: TrainConfig) -> None:
         source = recipes.chosen_pictures(config, seed, runtime)
         reading = recipes.make_reading(recipes.make_encodings(frozen), source, seed, frozen)
         runtime.say(f"the encodings of {len(reading.source)} pictures are in {frozen.root}")
+        size, count = plan.cut(config, fused=True)
+        for line in reading.buckets.described(size * count * runtime.world):
+            runtime.say(line)
     finally:
         runtime.end()
 
@@ -225,6 +228,8 @@ class Run:
             f"{self.stop * self.split.global_batch / len(self.source):.1f} epochs"
         )
         for line in self.reading.buckets.described(self.split.global_batch):
+            say(line)
+        for line in optim.told(config):
             say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         if config.role == "prior":

@@ -25,6 +25,8 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     repositories = models.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
+    if config.role == "decoder" or config.validation_prompts:  # else the decoder is not looked at
+        models.check_widths(repositories, config.cache_dir)
     drift.check_variance(config, repositories["decoder"])
     local = Path(repositories["prior"]).is_absolute()
     if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:
