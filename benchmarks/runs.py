@@ -40,6 +40,7 @@ class Job:
     steps: int = 8
     precision: str = "no"
     recompute: bool = False
+    rate: float = 1e-5
     more: tuple[str, ...] = ()  # flags for wassily alone
 
     def words(self, out: Path) -> list[str]:
@@ -53,7 +54,7 @@ class Job:
             "train_batch_size": self.batch,
             "gradient_accumulation_steps": self.accumulation,
             "max_train_steps": self.steps,
-            "learning_rate": 1e-5,
+            "learning_rate": self.rate,
             "mixed_precision": self.precision,
             "report_to": "tensorboard",
             "seed": 0,

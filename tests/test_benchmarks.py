@@ -17,7 +17,16 @@ import pytest
 import torch
 from helpers import ROOT
 
-from benchmarks import cache_scale, flops, generate_speed, memory, models, runs, startup
+from benchmarks import (
+    cache_scale,
+    flops,
+    generate_speed,
+    loss_curves,
+    memory,
+    models,
+    runs,
+    startup,
+)
 from benchmarks import train_speed as speed
 from benchmarks.runs import Timed, Usage
 
@@ -79,9 +88,9 @@ def test_startup_and_memory(tmp_path: Path) -> None:
     words = f"--networks prior --work {tmp_path} --results {tmp_path}".split()
     row = _rows(startup.main([*words, "--repeats", "1"]))[-1]
     assert row[0] == "prior" and _number(row[1]) > 0
-    words = f"--work {tmp_path} --results {tmp_path} --size tiny --resolution 32".split()
-    rows = _rows(memory.main(words))[1:]
-    assert [row[0] for row in rows] == ["prior", "decoder", "decoder, gradient checkpointing"]
+    words[1] = "decoder"
+    rows = _rows(memory.main([*words, "--size", "tiny", "--resolution", "32"]))[1:]
+    assert [row[0] for row in rows] == ["decoder", "decoder, gradient checkpointing"]
     assert all(_number(row[1]) > 0 for row in rows)
 
 
@@ -142,3 +151,15 @@ def test_a_program_is_watched(tmp_path: Path) -> None:
     assert 0.4 < usage.processor_at(time.time()) < 5
     with pytest.raises(SystemExit, match="no such luck"):
         runs.launch(["-c", "raise ValueError('no such luck')"], tmp_path)
+
+
+@pytest.mark.usefixtures("forked")
+def test_loss_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain run is no different from itself; a run that is has its difference told."""
+    ways = {name: loss_curves.WAYS[name] for name in ("plain", "bf16 weights")}
+    monkeypatch.setattr(loss_curves, "ways", lambda role: ways)
+    words = f"--networks prior --steps 4 --last 3 --work {tmp_path} --results {tmp_path}"
+    _, plain, half = _rows(loss_curves.main(words.split()))
+    assert plain[3:] == ["+0.0000", "0"]
+    assert half[1] == "`--mixed_precision bf16 --weights_dtype bf16`"
+    assert _number(half[2]) > 0 and half[4] != "0"

@@ -162,3 +162,24 @@ def test_the_losses_are_those_of_the_plain_run(
     start = [v.double().flatten() for k, v in sorted(base.items()) if not k.startswith("clip_")]
     moved = wanted - torch.cat(start)
     assert (weights - wanted).norm() < 0.2 * moved.norm()
+
+
+@pytest.mark.parametrize("way", ["channels_last", "fused AdamW"])
+def test_what_is_always_on_keeps_the_losses(
+    way: str, tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step those of the decoder in the usual order, or of AdamW one weight at a time."""
+    curve, _ = _curve(tmp_path / "on", "decoder", tiny, photos)
+    if way == "channels_last":
+        monkeypatch.setattr("wassily.recipes._channels_last", lambda net: None)
+    else:
+        adamw = torch.optim.AdamW
+
+        def single(*given: Any, **more: Any) -> torch.optim.Optimizer:
+            assert more["fused"]
+            return adamw(*given, **more | {"fused": None, "foreach": False})
+
+        monkeypatch.setattr(torch.optim, "AdamW", single)
+    plain, _ = _curve(tmp_path / "off", "decoder", tiny, photos)
+    assert not torch.equal(curve, plain)
+    torch.testing.assert_close(curve, plain, rtol=1e-3, atol=0)
