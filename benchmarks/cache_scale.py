@@ -20,11 +20,11 @@ import torch
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job, Timed
-from wassily import cache, encodings, recipes
+from wassily import cache, encoders, encodings, recipes
 from wassily.config import PriorConfig
 from wassily.data import Pictures
+from wassily.encoders import Frozen
 from wassily.encodings import Encoding
-from wassily.recipes import Frozen
 from wassily.runtime import Runtime
 from wassily.start import check_surroundings
 
@@ -118,7 +118,7 @@ def measure(count: int, work: Path) -> tuple[Timed, float, float]:
     paths = invent(folder / "pictures", count)
     job = Job("prior", models.make(work / "tiny", "tiny"), folder / "pictures", steps=STEPS)
     frozen = frozen_parts(job, folder)
-    wanted = recipes.make_encodings(frozen)
+    wanted = encoders.make_encodings(frozen)
     if not wanted[1].folder(frozen.root).is_dir():
         fill(paths, wanted, frozen.root, models.SIZES["tiny"].embedding)
     del paths

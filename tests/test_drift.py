@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from e2e import command, train, wassily
 from helpers import read_jsonl
 
-from wassily import drift, recipes
+from wassily import drift, encoders, recipes
 from wassily.config import DecoderConfig
 from wassily.drift import Drift, NoDrift
 from wassily.mini.untrained import SIDE, Tiny
@@ -69,9 +69,9 @@ def test_the_variance_half_against_the_base(
     )
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    frozen = recipes.Frozen(config, repositories, runtime, tmp_path / "cache")
+    frozen = encoders.Frozen(config, repositories, runtime, tmp_path / "cache")
     source = recipes.chosen_pictures(config, 7, runtime)
-    reading = recipes.make_reading(recipes.make_encodings(frozen), source, 7, frozen)
+    reading = recipes.make_reading(encoders.make_encodings(frozen), source, 7, frozen)
     examples = recipes.make_examples(reading, recipes.make_kit(config, repositories), 7)
     scheduler = DDPMScheduler.from_pretrained(tiny.decoder, subfolder="scheduler")
     base, trained = (

@@ -18,7 +18,7 @@ from e2e import assert_same_bits, command, losses, network, ranks, refused, trai
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import buckets, encodings, recipes, stream
+from wassily import buckets, encoders, encodings, recipes, stream
 from wassily.config import DecoderConfig
 from wassily.mini.untrained import FACTOR, Tiny
 from wassily.runtime import Runtime
@@ -67,9 +67,9 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
         )
         runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
         repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-        frozen = recipes.Frozen(config, repositories, runtime, tmp_path / "cache")
+        frozen = encoders.Frozen(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
-        wanted = [_counted(e, calls) for e in recipes.make_encodings(frozen)]
+        wanted = [_counted(e, calls) for e in encoders.make_encodings(frozen)]
         source = recipes.chosen_pictures(config, 5, runtime)
         reading = recipes.make_reading(wanted, source, 5, frozen)
         prepared = dict(calls)
@@ -238,8 +238,8 @@ def test_sides_are_what_the_networks_can_halve(tiny: Tiny, pics: Path, tmp_path:
     """Four levels each, as in the released decoder: multiples of 64; the tiny one: of 8."""
     config = DecoderConfig(train_data_dir=str(pics), resolution=768, bucket=True)
     real = _levels(tiny.decoder, tmp_path / "real", 4, 4)
-    assert recipes.crop_shapes(config, str(real)) == buckets.shapes(768, 64)
-    assert recipes.crop_shapes(config, str(tiny.decoder)) == buckets.shapes(768, 8)
+    assert encoders.crop_shapes(config, str(real)) == buckets.shapes(768, 64)
+    assert encoders.crop_shapes(config, str(tiny.decoder)) == buckets.shapes(768, 8)
     flags = FLAGS | {"resolution": 96, "pretrained_decoder_model_name_or_path": real}
     line = refused(*command("decoder", tmp_path / "run", tiny, pics, **flags))
     assert line.endswith("--bucket: --resolution 96 is not a multiple of 64")

@@ -13,7 +13,7 @@ import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import cache, data, draws, encodings, recipes, sample
+from wassily import cache, data, draws, encoders, encodings, recipes, sample
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
@@ -39,9 +39,9 @@ def work(tmp_path: Path, tiny: Tiny) -> Callable[..., Any]:
         )
         runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
         repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-        frozen = recipes.Frozen(config, repositories, runtime, tmp_path / "cache")
+        frozen = encoders.Frozen(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
-        wanted = [counted(e, calls) for e in recipes.make_encodings(frozen)]
+        wanted = [counted(e, calls) for e in encoders.make_encodings(frozen)]
         source = recipes.chosen_pictures(config, 0, runtime)
         return recipes.make_reading(wanted, source, 0, frozen), calls
 
@@ -188,8 +188,8 @@ def test_an_encoder_of_other_weights_has_a_space_of_its_own(
     shutil.copytree(tiny.prior, other)
     spaces = []
     for _ in range(2):
-        frozen = recipes.Frozen(config, {"prior": str(other)}, runtime, tmp_path / "c")
-        spaces.append(recipes.image_encoding(frozen).space)
+        frozen = encoders.Frozen(config, {"prior": str(other)}, runtime, tmp_path / "c")
+        spaces.append(encoders.image_encoding(frozen).space)
         file = other / "image_encoder" / "model.safetensors"
         tensors = load_file(file)
         first = sorted(tensors)[0]

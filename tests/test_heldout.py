@@ -14,7 +14,7 @@ import torch
 from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write_rows
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import data, diffusion, draws, heldout, models, objectives, recipes, stream
+from wassily import data, diffusion, draws, encoders, heldout, models, objectives, recipes, stream
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
@@ -100,9 +100,9 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
     )
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     runtime = Runtime(None, 1, str(tmp), "logs", "none")
-    frozen = recipes.Frozen(config, repositories, runtime, tmp / "cache")
+    frozen = encoders.Frozen(config, repositories, runtime, tmp / "cache")
     source = recipes.chosen_pictures(config, 3, runtime)
-    wanted = recipes.make_encodings(frozen)
+    wanted = encoders.make_encodings(frozen)
     probe = heldout.small_probe(
         source,
         lambda few: recipes.make_reading(wanted, few, 3, frozen),

@@ -23,6 +23,7 @@ ROWS = [
     {"results"},
     {"drift"},
     {"recipes"},
+    {"encoders"},
     {"heldout"},
     {"train", "objectives", "sample", "card", "encodings", "adapt"},
     {"cache", "models"},

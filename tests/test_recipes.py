@@ -14,7 +14,7 @@ import transformers
 from helpers import draw_picture, guide_pixels, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import data, draws, models, recipes, stream
+from wassily import data, draws, encoders, models, recipes, stream
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
@@ -40,9 +40,9 @@ def _kit(config: TrainConfig, tiny: Tiny) -> recipes.Kit:
 def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recipes.Reading:
     runtime = Runtime(None, 1, str(out), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    frozen = recipes.Frozen(config, repositories, runtime, out / "cache")
+    frozen = encoders.Frozen(config, repositories, runtime, out / "cache")
     source = recipes.chosen_pictures(config, seed, runtime)
-    return recipes.make_reading(recipes.make_encodings(frozen), source, seed, frozen)
+    return recipes.make_reading(encoders.make_encodings(frozen), source, seed, frozen)
 
 
 def _batch(kit: recipes.Kit, reading: recipes.Reading, seed: int = 3) -> dict[str, torch.Tensor]:

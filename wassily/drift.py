@@ -9,8 +9,9 @@ from torch import Tensor
 
 from wassily import models, recipes
 from wassily.config import DecoderConfig, TrainConfig
+from wassily.encoders import Frozen
 from wassily.errors import UserError
-from wassily.recipes import Frozen, Kit, Reading
+from wassily.recipes import Kit, Reading
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
 

@@ -18,6 +18,7 @@ from wassily import (
     cache,
     checkpoint,
     encode,
+    encoders,
     encodings,
     generate,
     heldout,
@@ -177,9 +178,9 @@ class Bench:
         source: Any = None
         for make in (configs.PriorConfig, configs.DecoderConfig):
             training = _as_training(make, config, self.drawing.height)
-            frozen = recipes.Frozen(training, repositories, self.runtime, root)
+            frozen = encoders.Frozen(training, repositories, self.runtime, root)
             source = source or chosen(frozen, config)
-            wanted = recipes.make_encodings(frozen)
+            wanted = encoders.make_encodings(frozen)
             reading = recipes.make_reading(wanted, source, config.seed, frozen)
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
@@ -303,7 +304,7 @@ def _as_training(make: Any, config: EvaluateConfig, side: int | None) -> configs
     )
 
 
-def chosen(frozen: recipes.Frozen, config: EvaluateConfig) -> Any:
+def chosen(frozen: encoders.Frozen, config: EvaluateConfig) -> Any:
     """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
     source = recipes.chosen_pictures(frozen.config, config.seed, frozen.runtime)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.

@@ -18,6 +18,7 @@ from wassily import (
     compiled,
     data,
     drift,
+    encoders,
     heldout,
     hub,
     models,
@@ -72,11 +73,11 @@ def build_cache(config: TrainConfig) -> None:
     runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
     try:
         seed = start.seed_of(config, None, runtime)
-        frozen = recipes.Frozen(
+        frozen = encoders.Frozen(
             config, repositories, runtime, cache.default_folder(config.cache_dir)
         )
         source = recipes.chosen_pictures(config, seed, runtime)
-        reading = recipes.make_reading(recipes.make_encodings(frozen), source, seed, frozen)
+        reading = recipes.make_reading(encoders.make_encodings(frozen), source, seed, frozen)
         runtime.say(f"the encodings of {len(reading.source)} pictures are in {frozen.root}")
         size, count = plan.cut(config, fused=True)
         for line in reading.buckets.described(size * count * runtime.world):
@@ -149,14 +150,14 @@ class Run:
         if self.start_from and self.saved:
             self._restore(self.start_from, self.saved)
 
-    def _read(self) -> recipes.Frozen:
+    def _read(self) -> encoders.Frozen:
         """Look up or make the encodings of what is trained on, and of what is held out."""
         config, runtime = self.config, self.runtime
         root = cache.default_folder(config.cache_dir)
-        frozen = recipes.Frozen(config, self.repositories, runtime, root)
+        frozen = encoders.Frozen(config, self.repositories, runtime, root)
         source = recipes.chosen_pictures(config, self.seed, runtime)
         # The encoders come and go before the network in training takes its memory.
-        wanted = recipes.make_encodings(frozen)
+        wanted = encoders.make_encodings(frozen)
         source, held = heldout.split(source, config.holdout, root, runtime, not config.no_cache)
         # Held-out pictures are measured as they are: nothing is mirrored or dropped.
         plain = dataclasses.replace(config, random_flip=False, condition_dropout=0.0)
@@ -182,7 +183,7 @@ class Run:
             "precision": self.runtime.precision,
             "seed": self.seed,
             "resolution": config.resolution if config.role == "decoder" else None,
-            "bucket": recipes.bucketed(config) or None,
+            "bucket": encoders.bucketed(config) or None,
             "random_flip": config.random_flip,
             "condition_dropout": config.condition_dropout or None,
             "use_ema": config.use_ema,

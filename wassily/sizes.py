@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from wassily import config as configs
 from wassily import encode, memory, optim
 from wassily.config import TrainConfig
-from wassily.recipes import CAPTION_BATCH, PICTURE_BATCH, Kit, Load
+from wassily.encoders import CAPTION_BATCH, PICTURE_BATCH
+from wassily.recipes import Kit, Load
 from wassily.train import Batch
 
 
