@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job, Timed
-from wassily import cache, encoders, encodings, recipes
+from wassily import cache, encoders, encodings, recipes, turns
 from wassily.config import PriorConfig
 from wassily.data import Pictures
 from wassily.encoders import Frozen
@@ -102,8 +102,8 @@ def reading(wanted: list[Encoding], source: Pictures, frozen: Frozen) -> tuple[f
     """Seconds to open the stores, and examples read per second in random order."""
     began = time.perf_counter()
     contents, _ = encodings.picture_contents(source, frozen.root, frozen.runtime)
-    choice = encodings.Choice(0, False)
-    cached = encodings.Cached(wanted, source, contents, frozen.root, choice)
+    choice = turns.Choice(0, False)
+    cached = turns.Cached(wanted, source, contents, frozen.root, choice)
     opened = time.perf_counter() - began
     order = np.random.default_rng(0).integers(0, len(source), READS).tolist()
     began = time.perf_counter()

@@ -25,6 +25,7 @@ ROWS = [
     {"recipes"},
     {"encoders"},
     {"heldout"},
+    {"turns"},
     {"train", "objectives", "sample", "card", "encodings", "adapt"},
     {"cache", "models"},
     {

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from wassily import data, stream
-from wassily.encodings import collate
 from wassily.stream import Split
+from wassily.turns import collate
 
 
 def _take(keys: object, count: int) -> list:

@@ -29,6 +29,7 @@ from wassily import (
     recipes,
     sample,
     scores,
+    turns,
 )
 from wassily import config as configs
 from wassily.commands import EvaluateConfig, GenerateConfig
@@ -186,7 +187,7 @@ class Bench:
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
             self.probes[training.role] = heldout.probe(reading, config.seed, config.batch_size)
-        choice = encodings.Choice(config.seed, False)
+        choice = turns.Choice(config.seed, False)
         self.captions = [choice.caption(source[n], 0, n) for n in range(len(source))]
         batches = self.probes["prior"].batches
         self.truth = Truth(

@@ -23,6 +23,7 @@ from wassily import (
     objectives,
     optim,
     stream,
+    turns,
 )
 from wassily import config as configs
 from wassily import runtime as runtimes
@@ -152,7 +153,7 @@ def make_reading(
 ) -> Reading:
     """Encodings from the cache, filled first; or made as they are needed. Raises UserError."""
     config, runtime = frozen.config, frozen.runtime
-    choice = encodings.Choice(seed, config.random_flip, config.condition_dropout)
+    choice = turns.Choice(seed, config.random_flip, config.condition_dropout)
     if config.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with runtimes.progress("checking pictures", len(mine), runtime.main, "picture") as bar:
@@ -160,11 +161,9 @@ def make_reading(
         bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
         source, kept = readable(source, bad, config, runtime)
         shaped = in_buckets(frozen, len(source), lambda: np.array([found[i] for i in kept]))
-        live = encodings.Live(wanted, source, choice)
+        live = turns.Live(wanted, source, choice)
         # Rows travel as they are: the encoders are in this process, not in a reader's.
-        return Reading(
-            source, shaped, live, list, lambda rows: encodings.collate(live.encode(rows))
-        )
+        return Reading(source, shaped, live, list, lambda rows: turns.collate(live.encode(rows)))
     noted = [encodings.size_encoding()] if encoders.bucketed(config) else []
     filled = encodings.fill(
         [*noted, *wanted], source, frozen.root, runtime, flips=config.random_flip
@@ -172,8 +171,8 @@ def make_reading(
     source, kept = readable(source, filled.bad, config, runtime)
     contents = filled.contents[kept]
     shaped = in_buckets(frozen, len(source), lambda: encodings.known_sizes(contents, frozen.root))
-    cached = encodings.Cached(wanted, source, contents, frozen.root, choice)
-    return Reading(source, shaped, cached, encodings.collate, lambda batch: batch)
+    cached = turns.Cached(wanted, source, contents, frozen.root, choice)
+    return Reading(source, shaped, cached, turns.collate, lambda batch: batch)
 
 
 def in_buckets(frozen: Frozen, count: int, sizes: Callable[[], np.ndarray]) -> buckets.Buckets:

@@ -1,0 +1,130 @@
+"""One example at its turn: its encodings looked up in the cache (`Cached`), or made (`Live`).
+
+Both give the same rows, on a CPU to the bit. `collate` makes a batch of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from wassily import cache, draws, pictures
+from wassily.cache import UNCONDITIONAL, caption_key, mirrored
+from wassily.data import Pictures, Record
+from wassily.encodings import Encode, Encoding, Row, encode_fixed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is drawn for one example: which of its captions, whether it is mirrored, and whether
+    it is learnt without its condition.
+    """
+
+    seed: int
+    random_flip: bool
+    condition_dropout: float = 0.0
+
+    def flip(self, step: int, slot: int) -> bool:
+        """Whether the picture is mirrored."""
+        return self.random_flip and draws.flip(self.seed, step, slot)
+
+    def caption(self, record: Record, step: int, slot: int) -> str:
+        """One of the record's captions."""
+        return record.captions[draws.choice(self.seed, step, slot, len(record.captions))]
+
+    def instead(self, encoding: Encoding, step: int, slot: int) -> Tensor | None:
+        """The unconditional, where it takes the place of this encoding; None: it stays."""
+        item = encoding.unconditional
+        drops = item is not None and draws.drops(self.seed, step, slot, self.condition_dropout)
+        return item if drops else None
+
+
+class Cached:
+    """index -> the encodings of that example, read from the cache."""
+
+    def __init__(
+        self,
+        encodings: Sequence[Encoding],
+        source: Pictures,
+        contents: np.ndarray,
+        root: Path,
+        choice: Choice,
+    ):
+        self.encodings = encodings
+        self.source, self.contents, self.choice = source, contents, choice
+        self.stores = {e.name: cache.Store(e.folder(root)) for e in encodings}
+        for encoding in encodings:
+            cache.mark_used(encoding.folder(root))
+
+    def __call__(self, index: int, step: int, slot: int) -> Row:
+        """All fields of all encodings, each (...) or (L, ...)."""
+        row: Row = {}
+        for encoding in self.encodings:
+            if self.choice.instead(encoding, step, slot) is not None:
+                key = UNCONDITIONAL
+            elif encoding.reads == "caption":
+                key = caption_key(self.choice.caption(self.source[index], step, slot))
+            else:
+                content = self.contents[index : index + 1]
+                flip = self.choice.flip(step, slot)
+                key = (mirrored(content) if flip else content).tobytes()
+            row |= self.stores[encoding.name][key]
+        return row
+
+
+class Live:
+    """index -> what the encoders would be given; `encode` then does the work, batch by batch."""
+
+    def __init__(self, encodings: Sequence[Encoding], source: Pictures, choice: Choice):
+        self.encodings, self.source, self.choice = encodings, source, choice
+        self._encode: dict[str, Encode] = {}
+
+    def __call__(self, index: int, step: int, slot: int) -> Row:
+        """The prepared item of each encoding under its name."""
+        row: Row = {}
+        for encoding in self.encodings:
+            item = self.choice.instead(encoding, step, slot)
+            if item is None:
+                item = self._prepared(encoding, index, step, slot)
+            row[encoding.name] = item
+        return row
+
+    def _prepared(self, encoding: Encoding, index: int, step: int, slot: int) -> Tensor:
+        record = self.source[index]
+        if encoding.reads == "caption":
+            return encoding.prepare(self.choice.caption(record, step, slot))
+        item = pictures.open_rgb(record.image)
+        return encoding.prepare(pictures.mirror(item) if self.choice.flip(step, slot) else item)
+
+    def encode(self, rows: list[Row]) -> list[Row]:
+        """Prepared items -> encodings, with `noise` and `t` kept."""
+        names = {encoding.name for encoding in self.encodings}
+        done = [{k: v for k, v in row.items() if k not in names} for row in rows]
+        for encoding in self.encodings:
+            if encoding.name not in self._encode:
+                self._encode[encoding.name] = encoding.load()
+            found = encode_fixed(
+                self._encode[encoding.name], [row[encoding.name] for row in rows], encoding.batch
+            )
+            done = [a | b for a, b in zip(done, found, strict=True)]
+        return done
+
+
+def collate(rows: list[Row]) -> Row:
+    """Rows -> a batch; `text_states` (L, D) are padded to the longest, with `text_mask` (B, L)."""
+    batch: Row = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if name == "text_states":
+            batch[name] = pad_sequence(values, batch_first=True)
+            lengths = torch.tensor([len(value) for value in values])
+            batch["text_mask"] = torch.arange(batch[name].shape[1])[None] < lengths[:, None]
+        else:
+            batch[name] = torch.stack(values)
+    return batch
