@@ -21,7 +21,7 @@ ROWS = [
     {"plan", "start"},
     {"sizes"},
     {"results"},
-    {"drift"},
+    {"drift", "sides"},
     {"recipes"},
     {"encoders"},
     {"heldout"},

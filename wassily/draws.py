@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION = range(8)
+SIDE = 32
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -73,6 +74,15 @@ def adapter_seed(seed: int) -> int:
 def drops(seed: int, step: int, slot: int, probability: float) -> bool:
     """Whether this example is learnt without its condition: true with `probability` in [0, 1)."""
     return bool(_generator(seed, CONDITION, step, slot).random() < probability)
+
+
+def side_seed(seed: int, number: int) -> int:
+    """The seed of the `number`th source of examples beside the own ones.
+
+    All of its draws and its order come from it, as the own ones come from `seed`: whether there is
+    such a source changes nothing for the others.
+    """
+    return int(_generator(seed, SIDE, number).integers(2**63))
 
 
 # ---------------------------------------------------------------- the measuring of held-out losses

@@ -33,6 +33,11 @@ class _Weighted(nn.Module):
         return loss * diffusion.min_snr_weight(self.prediction, ratio, self.snr_gamma)
 
 
+def weighted(loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """(B,) -> (B,): times the `weight` (B,) of each example, where the batch has one."""
+    return loss * batch["weight"] if "weight" in batch else loss
+
+
 class Prior(_Weighted):
     """Denoise a whitened CLIP image embedding given a text; the network predicts x_0.
 
@@ -69,7 +74,8 @@ class Prior(_Weighted):
             recompute=self.recompute,
         )
         wanted = diffusion.target(self.prediction, x0, noise, alpha_bar)
-        return self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+        return weighted(loss, batch)
 
 
 class Decoder(_Weighted):
@@ -100,11 +106,11 @@ class Decoder(_Weighted):
         predicted = output[:, : latents.shape[1]]
         wanted = diffusion.target(self.prediction, latents, noise, alpha_bar)
         loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
-        if not self.variance_weight:
-            return loss
-        return loss + self.variance_weight * diffusion.variance_loss(
-            self.prediction, output, latents, noisy, self.alpha_bars, t
-        )
+        if self.variance_weight:
+            loss = loss + self.variance_weight * diffusion.variance_loss(
+                self.prediction, output, latents, noisy, self.alpha_bars, t
+            )
+        return weighted(loss, batch)
 
     def output(
         self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor

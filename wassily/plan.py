@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import adapt, heldout, memory, models, presets, recipes, sizes
+from wassily import adapt, heldout, memory, models, presets, recipes, sides, sizes
 from wassily.config import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
@@ -72,7 +72,8 @@ def estimate(
         standing = Kinds({"weights": memory.bytes_of(kit.net.parameters())})
         standing["optimizer state"] = sizes.state_bytes(config, trained)
         standing["EMA"] = 4 * sum(p.numel() for p in trained) if config.use_ema else 0
-        batch = config.train_batch_size * (config.gradient_accumulation_steps if fused else 1)
+        batch, _ = cut(config, fused)
+        batch += sum(sides.counted(ratio, batch) for ratio in sides.ratios(config))
         kit.objective.train()
         passed = memory.step(
             kit.objective,

@@ -26,6 +26,7 @@ from wassily import (
     plan,
     recipes,
     schema,
+    sides,
     start,
     stream,
 )
@@ -121,6 +122,7 @@ class Run:
         self.split = stream.Split(*plan.cut(config, self.fused), runtime.world, runtime.rank)
         runtime.accumulate_over(self.split.accumulation)
         self.kit = recipes.make_kit(config, self.repositories)
+        self.sides = sides.streams(self.beside, self.kit, self.split.global_batch)
         self.role = models.TRAINED[config.role]
         base = models.fingerprint(self.kit.net)
         self.adaptation = adapt.chosen(config, adapt.notes(config, self.repositories, base))
@@ -166,6 +168,7 @@ class Run:
         self.probe = heldout.small_probe(held, reading_of, self.seed, config.train_batch_size)
         self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
         self.source = self.reading.source
+        self.beside = sides.sources(wanted, self.seed, frozen)
         return frozen
 
     def _signature(self, base: str) -> dict[str, Any]:
@@ -190,6 +193,7 @@ class Run:
             "ema_sigma_rel": config.ema_sigma_rel,
             "optimizer": optim.described(config),
             "weights_dtype": config.weights_dtype,
+            "beside": [side.described() for side in self.sides] or None,
         }
 
     def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
@@ -232,6 +236,8 @@ class Run:
             say(line)
         for line in optim.told(config):
             say(line)
+        for side in self.sides:
+            say(f"beside them {side.described()}")
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         if config.role == "prior":
             tokenizer = models.load(
@@ -257,9 +263,10 @@ class Run:
         examples = recipes.make_examples(self.reading, self.kit, self.seed)
         members = self.reading.buckets.members()
         keys = stream.keys(self.seed, members, self.split, self.start)
+        mixed, order = stream.beside(examples, keys, self.sides, self.split, self.start)
         pin = runtime.device.type == "cuda"
         workers, collate = config.dataloader_num_workers, self.reading.collate
-        loader = stream.loader(examples, keys, collate, workers, pin)
+        loader = stream.loader(mixed, order, collate, workers, pin)
         probe = self.probe
         self.results = Results(
             config,

@@ -1,7 +1,11 @@
-"""The seeded stream of training examples: which, in what order, cut into whose micro-batches."""
+"""The seeded stream of training examples: which, in what order, cut into whose micro-batches.
+
+A run has one stream of its own, and may have others beside it, each with a weight.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +97,8 @@ def _line(seed: int, number: int, bucket: Bucket) -> Callable[[int], int]:
 class Examples(Dataset):
     """Key -> tensors of one example: what `fetch` gives, its `noise` and its timestep `t`.
 
-    `noise_shape` maps the index of an example to the shape of its noise.
+    `noise_shape` maps the index of an example to the shape of its noise. Where `fetch` brings a
+    `noise` or a `t`, that is taken.
     """
 
     def __init__(
@@ -108,15 +113,96 @@ class Examples(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, torch.Tensor]:
         step, slot, index = key
-        example = self.fetch(index, step, slot)
-        example["noise"] = draws.noise(self.seed, step, slot, self.noise_shape(index))
-        example["t"] = torch.tensor(draws.timestep(self.seed, step, slot, self.timesteps))
-        return example
+        noise = draws.noise(self.seed, step, slot, self.noise_shape(index))
+        t = torch.tensor(draws.timestep(self.seed, step, slot, self.timesteps))
+        return {"noise": noise, "t": t, **self.fetch(index, step, slot)}
+
+
+# ---------------------------------------------------------------- other sources beside the own
+
+
+@dataclass(frozen=True)
+class Side:
+    """A source of `total` examples besides the own: `count` of them come with each global batch.
+
+    `weight` is what the mean of their losses counts, that of the own examples counting 1. The seed
+    of `examples` is the source's own (`draws.side_seed`). `name` says what they are.
+    """
+
+    name: str
+    examples: Examples
+    total: int
+    count: int
+    weight: float
+
+    def described(self) -> str:
+        """What a checkpoint remembers of it, and the user is told."""
+        return f"{self.count} of {self.total} {self.name} a step, weight {self.weight:g}"
+
+
+def side_keys(seed: int, total: int, count: int, split: Split, start: int) -> Iterator[list[Key]]:
+    """This rank's part of a side's examples for each micro-batch from step `start` on, endless.
+
+    Its global batches of `count` are one line of permutations, as those of `keys` are; the slots
+    of a step are dealt to the micro-batches of all processes as evenly as they can be.
+    """
+    index = _line(seed, 0, range(total))
+    pieces = split.accumulation * split.world
+    for step in itertools.count(start):
+        for micro in range(split.accumulation):
+            piece = micro * split.world + split.rank
+            slots = range(piece * count // pieces, (piece + 1) * count // pieces)
+            yield [(step, slot, index(step * count + slot)) for slot in slots]
+
+
+Weighted = tuple[int, float, Key]  # 0 for the own source or the number of a side, weight, key
+
+
+def mixed(
+    own: Iterator[list[Key]], sides: Sequence[Side], split: Split, start: int
+) -> Iterator[list[Weighted]]:
+    """The own micro-batches, each with its part of every side's examples behind it.
+
+    A loop takes the mean over a micro-batch and the mean of these over the P micro-batches of a
+    step. With B own and K other examples in one, of C of a side of weight w in the whole step, the
+    weights (B + K) / B and w (B + K) P / C make that
+        mean over the own examples + sum over the sides of w times the mean over its examples.
+    """
+    pieces = split.accumulation * split.world
+    lines = [side_keys(s.examples.seed, s.total, s.count, split, start) for s in sides]
+    for keys in own:
+        parts = [next(line) for line in lines]
+        size = len(keys) + sum(map(len, parts))
+        batch: list[Weighted] = [(0, size / len(keys), key) for key in keys]
+        for number, (side, part) in enumerate(zip(sides, parts, strict=True), start=1):
+            weight = side.weight * size * pieces / side.count
+            batch += [(number, weight, key) for key in part]
+        yield batch
+
+
+class Mixed(Dataset):
+    """Weighted key -> the example of its source, with its `weight`."""
+
+    def __init__(self, own: Examples, sides: Sequence[Side]):
+        self.sources = [own, *(side.examples for side in sides)]
+
+    def __getitem__(self, key: Weighted) -> dict[str, torch.Tensor]:
+        number, weight, plain = key
+        return {**self.sources[number][plain], "weight": torch.tensor(weight)}
+
+
+def beside(
+    own: Examples, keys: Iterator[list[Key]], sides: Sequence[Side], split: Split, start: int
+) -> tuple[Dataset, Iterator[Any]]:
+    """Examples and their order with those of the sides; what was given if there are none."""
+    if not sides:
+        return own, keys
+    return Mixed(own, sides), mixed(keys, sides, split, start)
 
 
 def loader(
-    examples: Examples,
-    stream: Iterator[list[Key]],
+    examples: Dataset,
+    stream: Iterator[Any],
     collate: Callable[[list[dict[str, torch.Tensor]]], Any],
     workers: int,
     pin: bool,

@@ -103,24 +103,28 @@ class Live:
         return encoding.prepare(pictures.mirror(item) if self.choice.flip(step, slot) else item)
 
     def encode(self, rows: list[Row]) -> list[Row]:
-        """Prepared items -> encodings, with `noise` and `t` kept."""
-        names = {encoding.name for encoding in self.encodings}
-        done = [{k: v for k, v in row.items() if k not in names} for row in rows]
+        """Prepared items -> encodings; the rest of a row is kept, and a row may have no items."""
+        done = [dict(row) for row in rows]
         for encoding in self.encodings:
             if encoding.name not in self._encode:
                 self._encode[encoding.name] = encoding.load()
-            found = encode_fixed(
-                self._encode[encoding.name], [row[encoding.name] for row in rows], encoding.batch
-            )
-            done = [a | b for a, b in zip(done, found, strict=True)]
+            mine = [row for row in done if encoding.name in row]
+            items = [row.pop(encoding.name) for row in mine]
+            found = encode_fixed(self._encode[encoding.name], items, encoding.batch)
+            for row, made in zip(mine, found, strict=True):
+                row |= made
         return done
 
 
 def collate(rows: list[Row]) -> Row:
-    """Rows -> a batch; `text_states` (L, D) are padded to the longest, with `text_mask` (B, L)."""
+    """Rows -> a batch; `text_states` (L, D) are padded to the longest, with `text_mask` (B, L).
+
+    A field that only rows of one source have is zero in the others.
+    """
     batch: Row = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
+    for name in dict.fromkeys(name for row in rows for name in row):
+        there = next(row[name] for row in rows if name in row)
+        values = [row[name] if name in row else torch.zeros_like(there) for row in rows]
         if name == "text_states":
             batch[name] = pad_sequence(values, batch_first=True)
             lengths = torch.tensor([len(value) for value in values])
