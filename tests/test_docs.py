@@ -48,6 +48,7 @@ def _slugs(page: Path) -> set[str]:
 def test_all_pages_are_there() -> None:
     names = {page.name for page in PAGES}
     guides = {"guide.md", "data.md", "lora.md", "learning.md", "evaluating.md", "performance.md"}
+    guides |= {"dreambooth.md"}
     assert guides | {"README.md", "checkpoints.md", "flags.md", "memory.md"} <= names
 
 
@@ -220,7 +221,7 @@ def test_the_messages_on_bad_input_are_the_real_ones(
     }
 
 
-# ---------------------------------------------------------------- the commands of docs/lora.md
+# ---------------------------------------------------------------- the commands of two pages
 
 HUB = "kandinsky-community/kandinsky-2-2-"
 SMALL = {
@@ -240,19 +241,37 @@ def _on_tiny_models(words: list[str], tiny: Tiny) -> list[str]:
     return words + SMALL.get(words[0], "").split()
 
 
-def test_the_page_on_lora_works(
-    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its commands one after the other, then its Python, in a folder with pictures."""
-    (tmp_path / "pics").symlink_to(photos)
-    monkeypatch.chdir(tmp_path)
-    blocks = FENCE.findall((ROOT / "docs" / "lora.md").read_text("utf-8"))
+def _commands_work(page: str, tiny: Tiny) -> list[tuple[str, str]]:
+    """Run a page's commands one after the other; all blocks of the page, language and code."""
+    blocks = FENCE.findall((ROOT / "docs" / page).read_text("utf-8"))
     lines = [code.replace("\\\n", " ") for language, code in blocks if language == "bash"]
     commands = [shlex.split(line) for code in lines for line in code.splitlines()]
     for program, *words in commands:
         assert program == "wassily"
         done = wassily(*_on_tiny_models(words, tiny))
         assert done.code == 0, f"{words}: {done.text}"
+    return blocks
+
+
+def test_the_page_on_dreambooth_works(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands, in a folder with pictures of one thing."""
+    _pictures(tmp_path / "sks")
+    monkeypatch.chdir(tmp_path)
+    _commands_work("dreambooth.md", tiny)
+    made = {path.name for path in Path("runs").iterdir()}
+    assert made == {"sks-prior", "sks-decoder", "sks-prior-lora"}
+    assert len(list(Path("dogs").iterdir())) == 8
+
+
+def test_the_page_on_lora_works(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands one after the other, then its Python, in a folder with pictures."""
+    (tmp_path / "pics").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    blocks = _commands_work("lora.md", tiny)
     made = {path.name for path in Path("runs").iterdir()}
     assert made == {"prior-lora", "decoder-lora", "decoder-merged", "decoder", "decoder-mixed"}
     (code,) = (code for language, code in blocks if language == "python")

@@ -24,7 +24,7 @@ ROWS = [
     {"drift", "sides"},
     {"recipes"},
     {"encoders"},
-    {"heldout"},
+    {"heldout", "dreambooth"},
     {"turns"},
     {"train", "objectives", "sample", "card", "encodings", "adapt"},
     {"cache", "models"},

@@ -136,6 +136,7 @@ image.save("picture.png")
 def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     """The whole card as Markdown."""
     prompts = list(config.validation_prompts)
+    example = (*prompts, config.instance_prompt or "a photo of a cat")[0]
     data = facts.data if facts.data_is_public else "a folder of the author's own"
     what = "An adapter (LoRA) of the" if config.lora else "The"
     origin = (
@@ -148,7 +149,7 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
         parts += ["## Samples", "![samples](./samples.png)"]
         parts += ["\n".join(f"- {escaped(prompt)}" for prompt in prompts)]
     usage = _adapter_usage if config.lora else _usage
-    parts += ["## Use", usage(facts, prompts[0] if prompts else "a photo of a cat")]
+    parts += ["## Use", usage(facts, example)]
     parts += ["## Training"]
     rows: dict[str, object] = {
         "optimizer steps": facts.steps,
@@ -161,6 +162,13 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
         "moving average": config.use_ema,
         "seed": facts.seed,
     }
+    if config.instance_prompt:
+        rows["caption of all pictures"] = escaped(config.instance_prompt)
+    if config.with_prior_preservation:
+        rows["class pictures beside them"] = (
+            f"{config.num_class_images}, {escaped(str(config.class_prompt))}, "
+            f"weight {config.prior_loss_weight:g}"
+        )
     if config.lora:
         rows = {"adapter": escaped(facts.trained)} | rows
     parts += [

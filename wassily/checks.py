@@ -55,6 +55,8 @@ def training(config: Any) -> None:
     _check_gradient_release(config)
     require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
     _check_source(config)
+    _check_instance(config)
+    _check_class(config)
     _check_hub(config)
     _check_lora(config)
     require(
@@ -68,25 +70,91 @@ def _check_source(config: Any) -> None:
         not (config.no_cache and config.verify_cache),
         "--no_cache and --verify_cache exclude one another: there is no cache to verify",
     )
-    named, folder = config.dataset_name, config.train_data_dir
+    sources = ("dataset_name", "train_data_dir", "instance_data_dir")
+    named = [name for name in sources if getattr(config, name)]
     require(
-        bool(named or folder) or not config.needs_pictures,
+        bool(named) or not config.needs_pictures,
         "no pictures named: give --train_data_dir FOLDER or --dataset_name NAME",
     )
     require(
-        not (named and folder),
-        "--dataset_name and --train_data_dir were both given: name one source of pictures",
+        len(named) < 2,
+        f"--{' and --'.join(named[:2])} were both given: name one source of pictures",
     )
     require(
-        not (config.dataset_config_name and folder),
-        "--dataset_config_name belongs to --dataset_name, not to --train_data_dir",
+        not config.dataset_config_name or named in ([], ["dataset_name"]),
+        f"--dataset_config_name belongs to --dataset_name, not to --{''.join(named)}",
     )
-    if folder:
-        require(Path(folder).exists(), f"--train_data_dir {folder}: no such folder")
-        require(Path(folder).is_dir(), f"--train_data_dir {folder}: not a folder")
+    for name in named:
+        folder = getattr(config, name)
+        if name != "dataset_name":
+            require(Path(folder).exists(), f"--{name} {folder}: no such folder")
+            require(Path(folder).is_dir(), f"--{name} {folder}: not a folder")
     resume = config.resume_from_checkpoint
     if resume and resume != "latest":
         require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
+
+
+def _check_instance(config: Any) -> None:
+    prompt, folder = config.instance_prompt, config.instance_data_dir
+    require(
+        prompt is None or bool(folder) or not config.needs_pictures,
+        "--instance_prompt does nothing without --instance_data_dir: add it",
+    )
+    require(prompt is None or bool(prompt.strip()), "--instance_prompt is empty")
+    require(
+        not folder or prompt is not None or config.role != "prior",
+        "--instance_data_dir: the prior reads a caption; add --instance_prompt "
+        '"a photo of sks dog"',
+    )
+    for name, usual in (("image_column", "image"), ("caption_column", "text")):
+        require(
+            not folder or getattr(config, name, usual) == usual,
+            f"--{name} does nothing with --instance_data_dir: its pictures have no columns",
+        )
+
+
+def _check_class(config: Any) -> None:
+    at_least(config, 1, "num_class_images", "sample_batch_size")
+    at_least(config, 0, "prior_loss_weight")
+    folder, prompt = config.class_data_dir, config.class_prompt
+    if not config.with_prior_preservation:
+        unset = {
+            "class_data_dir": None,
+            "class_prompt": None,
+            "num_class_images": 100,
+            "prior_loss_weight": 1.0,
+            "sample_batch_size": 4,
+        }
+        for name, value in unset.items():
+            require(
+                getattr(config, name) == value,
+                f"--{name} does nothing without --with_prior_preservation: add it",
+            )
+        return
+    require(
+        bool(folder) or not config.needs_pictures,
+        "--with_prior_preservation needs --class_data_dir FOLDER, which is filled if need be",
+    )
+    require(
+        (prompt is not None and bool(prompt.strip())) or not config.needs_pictures,
+        '--with_prior_preservation needs --class_prompt, such as "a photo of a dog"',
+    )
+    if folder:
+        _check_class_folder(folder, config)
+
+
+def _check_class_folder(folder: str, config: Any) -> None:
+    place = Path(folder)
+    require(place.is_dir() or not place.exists(), f"--class_data_dir {folder}: not a folder")
+    for name in ("instance_data_dir", "train_data_dir"):
+        other = getattr(config, name)
+        if other:
+            one, two = place.resolve(), Path(other).resolve()
+            require(
+                not (one.is_relative_to(two) or two.is_relative_to(one)),
+                f"--class_data_dir {folder} and --{name} {other}: one holds the other; name two "
+                "folders apart",
+            )
 
 
 def _check_hub(config: Any) -> None:

@@ -44,6 +44,23 @@ class TrainConfig:
     """Data set on the hub, or a local folder with a saved data set or parquet files."""
     dataset_config_name: str | None = None
     """Configuration of that data set, if it has several."""
+    instance_data_dir: str | None = None
+    """DreamBooth: folder of a few pictures of one thing, without captions."""
+    instance_prompt: str | None = None
+    """The caption of all of them, such as "a photo of sks dog"; the decoder needs none."""
+    with_prior_preservation: bool = False
+    """Train on pictures of the thing's class beside the own ones, so that the class is kept."""
+    class_data_dir: str | None = None
+    """Folder of those; what is missing in it is drawn by the model that the training starts from,
+    before the first step."""
+    class_prompt: str | None = None
+    """Their caption, such as "a photo of a dog"; they are drawn from it."""
+    num_class_images: int = 100
+    """How many of them there are to be."""
+    prior_loss_weight: float = 1.0
+    """What the mean loss on them counts, against 1 for that on the own pictures."""
+    sample_batch_size: int = 4
+    """How many of them are drawn at once."""
     image_column: str = "image"
     """Column that holds the pictures."""
     max_train_samples: int | None = None
@@ -52,6 +69,8 @@ class TrainConfig:
     """Share of the pictures that is never trained on; the loss on it is told at validation."""
     skip_bad_images: bool = False
     """Leave unreadable pictures out, and say how many, instead of stopping before step 0."""
+    center_crop: bool = False
+    """Accepted as diffusers' flag, and changes nothing: the crop is always that of the centre."""
     random_flip: bool = False
     """Mirror each picture with probability 1/2."""
     dataloader_num_workers: int = 0
@@ -224,6 +243,10 @@ class DecoderConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "variance_loss")
+        require(
+            not (self.bucket and self.with_prior_preservation),
+            "--bucket and --with_prior_preservation: class pictures are squares; leave one out",
+        )
 
     @property
     def role(self) -> str:

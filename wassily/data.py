@@ -20,7 +20,16 @@ import datasets
 
 from wassily import pictures
 from wassily.errors import UserError, did_you_mean
-from wassily.folders import Fault, as_captions, attempt, checked_captions, rows_of, stop
+from wassily.folders import (
+    Fault,
+    as_captions,
+    attempt,
+    checked_captions,
+    no_pictures,
+    pictures_in,
+    rows_of,
+    stop,
+)
 
 CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
 
@@ -131,6 +140,21 @@ def read_folder(
             columns[caption_column] = [list(captions) for _, captions in some]
         parts.append(datasets.Dataset.from_dict(columns))
     return Pictures(datasets.concatenate_datasets(parts), "image", caption_column, folder)
+
+
+def read_prompted(folder: str, prompt: str | None) -> Pictures:
+    """All pictures of a folder with one caption, or with none; what else lies there is not read.
+
+    Raises UserError if there are none.
+    """
+    paths = [str(path) for path in pictures_in(Path(folder))]
+    if not paths:
+        raise no_pictures(folder)
+    columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path in paths]}
+    if prompt is not None:
+        columns["text"] = [[prompt]] * len(paths)
+    table = datasets.Dataset.from_dict(columns)
+    return Pictures(table, "image", None if prompt is None else "text", folder)
 
 
 # ---------------------------------------------------------------- data sets

@@ -63,9 +63,14 @@ def rows_of(folder: str, caption_column: str | None, fault: Fault) -> Iterator[R
     if metadata and first is None:
         raise UserError(f"{metadata[0]}: no line in it names a picture")
     if first is None:
-        raise UserError(f"{folder}: no pictures in it ({', '.join(sorted(pictures.SUFFIXES))})")
+        raise no_pictures(folder)
     yield first
     yield from rows
+
+
+def no_pictures(folder: str) -> UserError:
+    """What is said of a folder without any."""
+    return UserError(f"{folder}: no pictures in it ({', '.join(sorted(pictures.SUFFIXES))})")
 
 
 def _metadata_rows(
@@ -210,10 +215,15 @@ def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]
         fault(UserError(f"{file} line {reader.reader.line_num}: {error}"))
 
 
-def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator[Row]:
-    found = sorted(
+def pictures_in(root: Path) -> list[Path]:
+    """Every picture below a folder by its ending, in the order of their names."""
+    return sorted(
         p for p in root.rglob("*") if p.suffix.lower() in pictures.SUFFIXES and p.is_file()
     )
+
+
+def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator[Row]:
+    found = pictures_in(root)
     if not caption_column:
         yield from ((str(path), ()) for path in found)
         return

@@ -165,12 +165,26 @@ def _in_cells(values: np.ndarray, cell: int) -> np.ndarray:
 
 
 def save_png(picture: Image.Image, path: Path, notes: dict[str, Any]) -> None:
-    """Write a PNG that carries `notes` as text chunks (prompt, seed, model, ...)."""
+    """Write a PNG, whole or not at all, with `notes` as text chunks (prompt, seed, model, ...)."""
     info = PngImagePlugin.PngInfo()
     for key, value in notes.items():
         info.add_itxt(key, str(value))
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, pnginfo=info)
+    aside = path.with_name(f"{path.name}.writing")  # whose ending is no picture's
+    with aside.open("wb") as file:
+        picture.save(file, format="PNG", pnginfo=info)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def png_notes(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG; none where it cannot be read as one."""
+    try:
+        with Image.open(path) as picture:
+            return {key: str(value) for key, value in getattr(picture, "text", {}).items()}
+    except (OSError, ValueError, SyntaxError):
+        return {}
 
 
 def _font(size: int) -> Any:

@@ -314,7 +314,8 @@ def _run_lines(config: PriorPlan | DecoderPlan, found: Estimate) -> list[str]:
             f"{steps * batch / learnt:.1f} epochs"
         )
         twice = 2 if config.random_flip else 1
-        lines.append(f"disk: encodings {twice * count * found.example / GB:.2f} GB")
+        encoded = count + (config.num_class_images if config.with_prior_preservation else 0)
+        lines.append(f"disk: encodings {twice * encoded * found.example / GB:.2f} GB")
     lines[-1] += f", {_kept(config, steps)}{found.checkpoint / GB:.2f} GB a checkpoint"
     if steps and config.pictures_per_second:
         hours = steps * batch / config.pictures_per_second / 3600
@@ -339,7 +340,8 @@ def _pictures(config: PriorPlan | DecoderPlan) -> int | None:
     """How many pictures there are; a data set on the hub is not downloaded for that."""
     count = config.pictures
     named = config.dataset_name
-    local = config.train_data_dir or (named and Path(named).is_dir())
+    folder = config.train_data_dir or config.instance_data_dir
+    local = folder or (named and Path(named).is_dir())
     if count is None and local:
         count = len(recipes.open_pictures(config))
     if count is None or config.max_train_samples is None:

@@ -114,6 +114,9 @@ def use_xformers(net: Any, runtime: Runtime) -> None:
 def open_pictures(config: TrainConfig) -> data.Pictures:
     """The source that a config names, with captions where the network reads them."""
     caption = config.caption_column if isinstance(config, configs.PriorConfig) else None
+    if config.instance_data_dir:
+        prompt = config.instance_prompt if caption else None
+        return data.read_prompted(config.instance_data_dir, prompt)
     if config.train_data_dir:
         return data.read_folder(config.train_data_dir, config.image_column, caption)
     assert config.dataset_name  # the config was checked

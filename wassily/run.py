@@ -78,10 +78,13 @@ def build_cache(config: TrainConfig) -> None:
             config, repositories, runtime, cache.default_folder(config.cache_dir)
         )
         source = recipes.chosen_pictures(config, seed, runtime)
-        reading = recipes.make_reading(encoders.make_encodings(frozen), source, seed, frozen)
-        runtime.say(f"the encodings of {len(reading.source)} pictures are in {frozen.root}")
+        wanted = encoders.make_encodings(frozen)
+        readings = [recipes.make_reading(wanted, source, seed, frozen)]
+        readings += [beside.reading for beside in sides.sources(wanted, seed, frozen)]
+        count = sum(len(reading.source) for reading in readings)
+        runtime.say(f"the encodings of {count} pictures are in {frozen.root}")
         size, count = plan.cut(config, fused=True)
-        for line in reading.buckets.described(size * count * runtime.world):
+        for line in readings[0].buckets.described(size * count * runtime.world):
             runtime.say(line)
     finally:
         runtime.end()
@@ -357,7 +360,7 @@ class Run:
             base=self._public(self.config.role, Path(self.repositories[self.config.role]).name),
             prior=self.config.hub_prior_id or self.repositories["prior"],
             decoder=self._public("decoder", configs.DECODER),
-            data=self.config.dataset_name or str(self.config.train_data_dir),
+            data=self.config.dataset_name or "",
             data_is_public=bool(self.config.dataset_name)
             and not Path(str(self.config.dataset_name)).exists(),
             steps=self.stop,

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wassily import recipes
+from wassily import draws, dreambooth, recipes
 from wassily.config import TrainConfig
 from wassily.encoders import Frozen
 from wassily.encodings import Encoding
 from wassily.recipes import Kit, Reading
 from wassily.stream import Side
+
+CLASS_PICTURES = 0  # the number of a source gives its seed
+CLASS_RATIO = 1.0  # one class picture for each own one, as diffusers has it
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,15 @@ class Source:
 
 
 def sources(wanted: list[Encoding], seed: int, frozen: Frozen) -> list[Source]:
-    """The sources that a config names, their encodings made."""
-    return []
+    """The sources that a config names, their encodings made. Raises UserError."""
+    config = frozen.config
+    if not config.with_prior_preservation:
+        return [CLASS_RATIO] if config.with_prior_preservation else []
+    found = dreambooth.class_pictures(config, frozen.repositories, frozen.runtime)
+    own = draws.side_seed(seed, CLASS_PICTURES)
+    reading = recipes.make_reading(wanted, found, own, frozen)
+    name = f"class pictures ({reading.source.fingerprint()})"
+    return [Source(name, reading, own, CLASS_RATIO, config.prior_loss_weight)]
 
 
 def streams(found: Sequence[Source], kit: Kit, global_batch: int) -> list[Side]:
