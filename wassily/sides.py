@@ -37,7 +37,7 @@ def sources(wanted: list[Encoding], seed: int, frozen: Frozen) -> list[Source]:
     """The sources that a config names, their encodings made. Raises UserError."""
     config = frozen.config
     if not config.with_prior_preservation:
-        return [CLASS_RATIO] if config.with_prior_preservation else []
+        return []
     found = dreambooth.class_pictures(config, frozen.repositories, frozen.runtime)
     own = draws.side_seed(seed, CLASS_PICTURES)
     reading = recipes.make_reading(wanted, found, own, frozen)
@@ -66,4 +66,4 @@ def counted(ratio: float, own: int) -> int:
 
 def ratios(config: TrainConfig) -> list[float]:
     """How many examples each source of a config has for one own example."""
-    return []
+    return [CLASS_RATIO] if config.with_prior_preservation else []
