@@ -22,6 +22,7 @@ ROWS = [
     {"sizes"},
     {"results"},
     {"drift", "sides"},
+    {"preserve"},
     {"recipes"},
     {"encoders"},
     {"heldout", "dreambooth"},

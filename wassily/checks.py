@@ -5,6 +5,7 @@ Configs call this at their birth, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def training(config: Any) -> None:
     _check_source(config)
     _check_instance(config)
     _check_class(config)
+    _check_preserve(config)
     _check_hub(config)
     _check_lora(config)
     require(
@@ -155,6 +157,31 @@ def _check_class_folder(folder: str, config: Any) -> None:
                 f"--class_data_dir {folder} and --{name} {other}: one holds the other; name two "
                 "folders apart",
             )
+
+
+def _check_preserve(config: Any) -> None:
+    weight, share = config.preserve_weight, config.preserve_share
+    require(0 < weight < math.inf, f"--preserve_weight: {weight:g} is not above 0")
+    require(0 < share < 1, f"--preserve_share: {share:g} is not between 0 and 1")
+    if config.preserve is None:
+        for flag, usual in (("preserve_weight", 1.0), ("preserve_share", 0.5)):
+            given = getattr(config, flag) != usual
+            require(not given, f"--{flag} does nothing without --preserve: add --preserve builtin")
+        return
+    file = Path(config.preserve).expanduser()
+    require(
+        config.preserve == "builtin" or file.is_file(),
+        f"--preserve {config.preserve}: no such file (and not `builtin`)",
+    )
+    require(
+        not config.no_cache,
+        "--preserve and --no_cache: what the base answers is kept in the cache; leave it out",
+    )
+    require(
+        not getattr(config, "bucket", False),
+        "--preserve and --bucket: the base draws squares, and one batch has one shape; leave one "
+        "out",
+    )
 
 
 def _check_hub(config: Any) -> None:

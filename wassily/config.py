@@ -148,6 +148,13 @@ class TrainConfig:
     weight. With accumulation 1, --max_grad_norm 0, one process and torch-optimi only."""
     compile: bool = False
     """Compile the network in training (torch.compile): the first steps take longer, others less."""
+    preserve: str | None = None
+    """Hold the network to what the base gives on generic prompts: a text file, one a line, or
+    `builtin`. They are drawn and answered by the base once, and kept in the cache."""
+    preserve_weight: float = 1.0
+    """What the mean loss on them counts, against 1 for that on the own pictures."""
+    preserve_share: float = 0.5
+    """Their share of the examples of a step; the own pictures of a step stay as many."""
     lora: bool = False
     """Train a small adapter (LoRA, arXiv 2106.09685) beside the frozen network, not the network."""
     rank: int | None = None

@@ -7,6 +7,7 @@ a batch brings encodings. Nothing here is drawn at random.
 
 from collections.abc import Mapping
 
+import torch
 from diffusers import PriorTransformer, UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -38,6 +39,18 @@ def weighted(loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return loss * batch["weight"] if "weight" in batch else loss
 
 
+def held(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """(B,) -> (B,): for the examples with `held` 1 the mean square of what the network gives to
+    what its base gave, `base` (B, ...) like the output; the loss for the others.
+
+    The distillation of arXiv 1606.09282, for a network that answers with numbers. Min-SNR and the
+    variance's weight are about noise that is to be found, so they have no part in it.
+    """
+    if "held" not in batch:
+        return loss
+    return torch.where(batch["held"] > 0, diffusion.squared_error(output, batch["base"]), loss)
+
+
 class Prior(_Weighted):
     """Denoise a whitened CLIP image embedding given a text; the network predicts x_0.
 
@@ -60,11 +73,23 @@ class Prior(_Weighted):
 
     def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
         """Loss per example, (B,)."""
+        alpha_bar, x0 = self.alpha_bars[t], self.whitened(batch)
+        _, predicted = self.output(batch, noise, t)
+        wanted = diffusion.target(self.prediction, x0, noise, alpha_bar)
+        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+        return weighted(held(loss, predicted, batch), batch)
+
+    def whitened(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """x_0, (B, D)."""
         mean, std = self.net.clip_mean.float(), self.net.clip_std.float()
-        x0 = (batch["image_embeds"].float() - mean) / std
-        alpha_bar = self.alpha_bars[t]
-        noisy = diffusion.add_noise(x0, noise, alpha_bar)
-        predicted = unpadded.predict(
+        return (batch["image_embeds"].float() - mean) / std
+
+    def output(
+        self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Noisy whitened embeddings, and what the network makes of them, both (B, D)."""
+        noisy = diffusion.add_noise(self.whitened(batch), noise, self.alpha_bars[t])
+        return noisy, unpadded.predict(
             self.net,
             noisy,
             t,
@@ -73,9 +98,6 @@ class Prior(_Weighted):
             batch["text_mask"],
             recompute=self.recompute,
         )
-        wanted = diffusion.target(self.prediction, x0, noise, alpha_bar)
-        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
-        return weighted(loss, batch)
 
 
 class Decoder(_Weighted):
@@ -110,7 +132,7 @@ class Decoder(_Weighted):
             loss = loss + self.variance_weight * diffusion.variance_loss(
                 self.prediction, output, latents, noisy, self.alpha_bars, t
             )
-        return weighted(loss, batch)
+        return weighted(held(loss, output, batch), batch)
 
     def output(
         self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor

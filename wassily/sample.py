@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
@@ -26,6 +27,11 @@ class Drawing:
     height: int | None = None
     width: int | None = None
     batch_size: int = 4
+
+
+def at(drawing: Drawing, side: int) -> Drawing:
+    """The same, for square pictures of `side` pixels."""
+    return dataclasses.replace(drawing, height=side, width=side)
 
 
 def prior_pipeline(
@@ -137,8 +143,11 @@ def paint(
     drawing: Drawing,
     device: torch.device,
     on_done: Callable[[int], Any] = lambda count: None,
+    output: Literal["pil", "latent"] = "pil",
 ) -> list[Any]:
-    """Image embeddings and their negatives, each (N, D) -> N PIL pictures, batch by batch."""
+    """Image embeddings and their negatives, each (N, D) -> N PIL pictures, batch by batch; or
+    their latents, each (C, H/f, W/f).
+    """
     size = native_size(decoder)
     pictures: list[Any] = []
     with on(decoder, device):
@@ -151,8 +160,9 @@ def paint(
                 num_inference_steps=drawing.steps,
                 guidance_scale=drawing.guidance_scale,
                 generator=generators[part],
+                output_type=output,
             ).images
-            pictures += drawn
+            pictures += list(drawn)
             on_done(len(drawn))
     return pictures
 

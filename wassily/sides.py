@@ -5,56 +5,66 @@ Order and draws of each come from a seed of its own, so that they change nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wassily import draws, dreambooth, recipes
+from wassily import draws, dreambooth, preserve, recipes
 from wassily.config import TrainConfig
 from wassily.encoders import Frozen
 from wassily.encodings import Encoding
-from wassily.recipes import Kit, Reading
-from wassily.stream import Side
+from wassily.recipes import Kit
+from wassily.stream import Examples, Side
 
-CLASS_PICTURES = 0  # the number of a source gives its seed
+CLASS_PICTURES, OLD = 0, 1  # the number of a source gives its seed
 CLASS_RATIO = 1.0  # one class picture for each own one, as diffusers has it
 
 
 @dataclass(frozen=True)
 class Source:
-    """Examples beside the own: `ratio` of them for each own one, their mean loss times `weight`.
-
-    `name` says what they are, and which. `seed` is the source's own (`draws.side_seed`).
+    """`total` examples beside the own: `ratio` of them for each own one, their mean loss times
+    `weight`. `name` says what they are, and which.
     """
 
     name: str
-    reading: Reading
-    seed: int
+    examples: Callable[[Kit], Examples]
+    total: int
     ratio: float
     weight: float
 
 
 def sources(wanted: list[Encoding], seed: int, frozen: Frozen) -> list[Source]:
     """The sources that a config names, their encodings made. Raises UserError."""
-    config = frozen.config
-    if not config.with_prior_preservation:
-        return []
+    config, found = frozen.config, []
+    if config.with_prior_preservation:
+        found.append(_class_pictures(wanted, seed, frozen))
+    if config.preserve:
+        answers = preserve.answers(frozen, draws.side_seed(seed, OLD))
+        name = f"answers of the base ({answers.store.folder.name})"
+        counts = (len(answers), _old_ratio(config), config.preserve_weight)
+        found.append(Source(name, answers.examples, *counts))
+    return found
+
+
+def _class_pictures(wanted: list[Encoding], seed: int, frozen: Frozen) -> Source:
+    config, own = frozen.config, draws.side_seed(seed, CLASS_PICTURES)
     found = dreambooth.class_pictures(config, frozen.repositories, frozen.runtime)
-    own = draws.side_seed(seed, CLASS_PICTURES)
     reading = recipes.make_reading(wanted, found, own, frozen)
     name = f"class pictures ({reading.source.fingerprint()})"
-    return [Source(name, reading, own, CLASS_RATIO, config.prior_loss_weight)]
+
+    def examples(kit: Kit) -> Examples:
+        return recipes.make_examples(reading, kit, own)
+
+    return Source(name, examples, len(reading.source), CLASS_RATIO, config.prior_loss_weight)
+
+
+def _old_ratio(config: TrainConfig) -> float:
+    return config.preserve_share / (1 - config.preserve_share)
 
 
 def streams(found: Sequence[Source], kit: Kit, global_batch: int) -> list[Side]:
     """The sources as what is mixed into the own stream."""
     return [
-        Side(
-            s.name,
-            recipes.make_examples(s.reading, kit, s.seed),
-            len(s.reading.source),
-            counted(s.ratio, global_batch),
-            s.weight,
-        )
+        Side(s.name, s.examples(kit), s.total, counted(s.ratio, global_batch), s.weight)
         for s in found
     ]
 
@@ -66,4 +76,5 @@ def counted(ratio: float, own: int) -> int:
 
 def ratios(config: TrainConfig) -> list[float]:
     """How many examples each source of a config has for one own example."""
-    return [CLASS_RATIO] if config.with_prior_preservation else []
+    classes = [CLASS_RATIO] if config.with_prior_preservation else []
+    return classes + ([_old_ratio(config)] if config.preserve else [])

@@ -1,0 +1,220 @@
+"""What the frozen base answers on generic prompts: made once, cached, and held on to in training.
+
+Learning without forgetting (Li and Hoiem, arXiv 1606.09282): besides its own task a network is held
+to what its old self gives. No old pictures are needed, because the base draws them; and no second
+network is in memory, because the questions are fixed and their answers lie in the cache.
+
+A drawing is one prompt with one seed; ANSWERS questions are asked about each, at timesteps spread
+over the schedule. Nothing here depends on the seed of a run, so all runs on a base share the work.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wassily import cache, draws, encode, models, recipes, sample, turns
+from wassily import runtime as runtimes
+from wassily.config import TrainConfig
+from wassily.encoders import Frozen
+from wassily.encodings import Row
+from wassily.errors import UserError
+from wassily.recipes import Kit
+from wassily.stream import Examples
+
+SEED = 0  # of the questions
+DRAWINGS, ANSWERS = 128, 16
+AT_ONCE = 4  # drawings: the last bits of one depend on how many are made together
+EVERY = 8  # one question of so many is about the unconditional, for guidance's sake
+# Weaker guidance than one draws with: what is to be kept is the whole of what the base knows.
+DRAWING = sample.Drawing(
+    steps=25, prior_steps=25, guidance_scale=2.5, prior_guidance_scale=2.0, batch_size=AT_ONCE
+)
+GENERIC = Path(__file__).parent / "prompts"
+
+
+def prompts(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
+    """The prompts of a file, one a line, or those that come along. Raises UserError."""
+    assert config.preserve  # the caller looked
+    path = Path(config.preserve).expanduser()
+    if config.preserve == "builtin":
+        mini = models.public_name(repositories["prior"], "prior") == "mini"
+        path = (models.MINI / "prompts" if mini else GENERIC) / "preserve.txt"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text in UTF-8"
+        raise UserError(f"--preserve {path}: {reason}") from None
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise UserError(f"--preserve {path}: no prompt in it")
+    return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The questions and the base's answers, by number."""
+
+    store: cache.Store
+    seed: int  # of the order in which a run goes through them
+
+    def __len__(self) -> int:
+        return DRAWINGS * ANSWERS
+
+    def __call__(self, index: int, step: int, slot: int) -> Row:
+        """What the network in training is given, and `base`, the answer; step and slot are moot."""
+        row = self.store[_key(index)]
+        return {**row, "noise": _noise(index, row), "held": torch.tensor(1.0)}
+
+    def examples(self, kit: Kit) -> Examples:
+        """As a source of examples; each brings its own noise and timestep."""
+        return Examples(self, self.seed, lambda index: (), len(kit.objective.alpha_bars))  # type: ignore[arg-type]
+
+
+def answers(frozen: Frozen, seed: int) -> Answers:
+    """The base's answers from the cache, made first where they are missing. Raises UserError."""
+    config, runtime = frozen.config, frozen.runtime
+    wanted = prompts(config, frozen.repositories)
+    folder = frozen.root / f"base-{_space(frozen, wanted)}"
+    runtime.shared(lambda: cache.sweep(frozen.root))
+    keys = cache.stacked(map(_key, range(DRAWINGS * ANSWERS)))
+    blocks = _blocks(cache.Store(folder).missing(keys))
+    for share in runtime.shares():
+        mine = blocks[share]
+        writer = cache.Writer(folder, ("text_states",) if config.role == "prior" else ())
+        shown = runtime.main and len(mine) > 0
+        with runtimes.progress("asking the base", len(mine) * AT_ONCE, shown, "drawing") as bar:
+            for number, row in _made(frozen, wanted, mine):
+                writer.add(_key(number), row)
+                if number % (AT_ONCE * ANSWERS) == 0:
+                    bar.advance(AT_ONCE)
+        writer.flush()
+        runtime.wait()
+    gc.collect()
+    if runtime.device.type == "cuda":
+        torch.cuda.empty_cache()
+    cache.mark_used(folder)
+    return Answers(cache.Store(folder), seed)
+
+
+def _key(number: int) -> bytes:
+    return cache.digest("answer", number)
+
+
+def _blocks(missing: np.ndarray) -> list[int]:
+    """The blocks of AT_ONCE drawings in which an answer is missing: each is made as a whole."""
+    return sorted({int(number) // (AT_ONCE * ANSWERS) for number in missing})
+
+
+def _space(frozen: Frozen, wanted: list[str]) -> str:
+    """A digest of all that the answers depend on."""
+    config = frozen.config
+    roles = [*models.PARTS] if config.role == "decoder" else ["prior", "text_encoder", "tokenizer"]
+    size = config.resolution if config.role == "decoder" else 0
+    settings = (DRAWINGS, ANSWERS, AT_ONCE, EVERY, str(DRAWING), SEED, size, config.role)
+    return frozen.space(*roles, also=(*settings, *wanted))
+
+
+def _noise(number: int, row: Row) -> Tensor:
+    """The noise of a question, in the shape of what it is added to."""
+    clean = row["latents"] if "latents" in row else row["image_embeds"]
+    return draws.noise(SEED, number, 0, tuple(clean.shape))
+
+
+def timestep(number: int, count: int) -> int:
+    """The timestep of a question: one in each of ANSWERS equal stretches of [0, count)."""
+    band = number % ANSWERS
+    return draws.probe_timestep(SEED, number // ANSWERS, band, ANSWERS, count)
+
+
+def is_unconditional(number: int) -> bool:
+    """Whether a question is about the unconditional; over the drawings at every stretch of t."""
+    return (number % ANSWERS + number // ANSWERS) % EVERY == 0
+
+
+# ---------------------------------------------------------------- making them
+
+
+@torch.no_grad()
+def _made(frozen: Frozen, wanted: list[str], blocks: list[int]) -> Iterator[tuple[int, Row]]:
+    """Each question of some blocks with its answer, in their order; nothing is loaded for none."""
+    if not blocks:
+        return
+    config, runtime = frozen.config, frozen.runtime
+    numbers = [block * AT_ONCE + i for block in blocks for i in range(AT_ONCE)]
+    drawn = _drawn(frozen, [wanted[n % len(wanted)] for n in numbers], numbers)
+    kit = recipes.make_kit(config, frozen.repositories)
+    objective: Any = kit.objective.to(runtime.device).eval()
+    count, dtype = len(objective.alpha_bars), runtime.weight_dtype
+    for drawing, (clean, unconditional) in zip(numbers, drawn, strict=True):
+        for first in range(drawing * ANSWERS, (drawing + 1) * ANSWERS, AT_ONCE):
+            asked = range(first, first + AT_ONCE)
+            rows = [
+                {
+                    **clean,
+                    **(unconditional if is_unconditional(number) else {}),
+                    "t": torch.tensor(timestep(number, count)),
+                }
+                for number in asked
+            ]
+            noises = [_noise(number, row) for number, row in zip(asked, rows, strict=True)]
+            given = turns.collate(
+                [{**row, "noise": noise} for row, noise in zip(rows, noises, strict=True)]
+            )
+            batch = runtime.to_device(given)
+            with runtime.accelerator.autocast():
+                _, found = objective.output(batch, batch["noise"], batch["t"])
+            for number, row, answer in zip(asked, rows, found.to("cpu", dtype), strict=True):
+                yield number, {**row, "base": answer.clone()}
+
+
+def _drawn(frozen: Frozen, wanted: list[str], seeds: list[int]) -> list[tuple[Row, Row]]:
+    """What the base makes of prompts: the fields of an example, and those of its unconditional."""
+    config, runtime = frozen.config, frozen.runtime
+    dtype, where = runtime.weight_dtype, (runtime.weight_dtype, config.cache_dir)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    prior = sample.prior_pipeline(frozen.repositories["prior"], *where)
+    embeds = sample.embed_all(prior, wanted, generators, DRAWING, runtime.device)
+    kept = [e.to("cpu", dtype) for e in embeds[0]]
+    if config.role == "prior":
+        texts = _texts(prior, wanted, runtime.device, dtype)
+        [empty] = _texts(prior, [""], runtime.device, dtype)
+        return [({"image_embeds": e, **text}, empty) for e, text in zip(kept, texts, strict=True)]
+    zero = {"image_embeds": encode.zero_image(prior.image_encoder)[0].to("cpu", dtype)}
+    del prior
+    decoder = sample.decoder_pipeline(frozen.repositories["decoder"], *where)
+    latents = sample.paint(
+        decoder,
+        embeds,
+        generators,
+        sample.at(DRAWING, config.resolution),
+        runtime.device,
+        output="latent",
+    )
+    rows = zip(kept, latents, strict=True)
+    return [({"image_embeds": e, "latents": z.to("cpu", dtype)}, zero) for e, z in rows]
+
+
+def _texts(prior: Any, wanted: list[str], device: torch.device, dtype: torch.dtype) -> list[Row]:
+    """The text of each prompt as an example has it."""
+    found: list[Row] = []
+    take = functools.partial(encode.tokens, tokenizer=prior.tokenizer)
+    with sample.on(prior, device):
+        for prompt in wanted:
+            ids, mask = take(prompt)[:, None]
+            embeds, states = encode.text(prior.text_encoder, ids, int(mask.sum()))
+            found.append(
+                {
+                    "text_embeds": embeds[0].to("cpu", dtype),
+                    "text_states": states[0].to("cpu", dtype),
+                }
+            )
+    return found
