@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from e2e import NETWORK, ROLES, assert_same_bits, losses, ranks, refused, train
+from e2e import NETWORK, ROLES, assert_same_bits, refused, train
 from e2e import command as command_of
 
 from wassily import cache, models, objectives, preserve, recipes, stream
@@ -202,21 +202,6 @@ def test_the_network_stays_nearer_to_the_base(
             loss = kit.objective.eval()(rows, rows["noise"], rows["t"])
         apart[name] = float(loss.mean())
     assert apart["held"] < apart["free"] / 2
-
-
-def test_two_processes_do_what_one_does(
-    tiny: Tiny, photos: Path, tmp_path: Path, prompts: Path, store: Path
-) -> None:
-    """The questions belong to the global batch: 2 processes of batch 1 end as 1 of batch 2."""
-    flags = _flags(prompts, store, max_train_steps=3, logging_steps=1)
-    train("prior", tmp_path / "one", tiny, photos, **flags)
-    words = command_of("prior", tmp_path / "two", tiny, photos, **flags | {"train_batch_size": 1})
-    assert [code for code, _ in ranks(2, words, tmp_path / "ranks")] == [0, 0]
-    one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == 3
-    for (step, loss, _), (same_step, same, _) in zip(one, two, strict=True):
-        assert step == same_step
-        assert same == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(
