@@ -201,7 +201,8 @@ def same(row: dict[str, Any], name: str, thing: str, seed: int, counts: dict[str
 def record(work: Path) -> list[dict[str, Any]]:
     """What was read so far."""
     path = work / "record.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    text = path.read_text("utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 # ---------------------------------------------------------------- numbers

@@ -79,12 +79,12 @@ def build_cache(config: TrainConfig) -> None:
         )
         source = recipes.chosen_pictures(config, seed, runtime)
         wanted = encoders.make_encodings(frozen)
-        readings = [recipes.make_reading(wanted, source, seed, frozen)]
-        readings += [beside.reading for beside in sides.sources(wanted, seed, frozen)]
-        count = sum(len(reading.source) for reading in readings)
-        runtime.say(f"the encodings of {count} pictures are in {frozen.root}")
+        reading = recipes.make_reading(wanted, source, seed, frozen)
+        beside = [f"{one.total} {one.name}" for one in sides.sources(wanted, seed, frozen)]
+        counted = " and ".join([f"{len(reading.source)} pictures", *beside])
+        runtime.say(f"the encodings of {counted} are in {frozen.root}")
         size, count = plan.cut(config, fused=True)
-        for line in readings[0].buckets.described(size * count * runtime.world):
+        for line in reading.buckets.described(size * count * runtime.world):
             runtime.say(line)
     finally:
         runtime.end()
