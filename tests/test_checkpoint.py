@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from wassily import checkpoint
+from wassily import checkpoint, manifest, start
 from wassily.errors import UserError
 
 # ---------------------------------------------------------------- whole folders
@@ -34,17 +34,21 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 def test_write_whole_makes_and_replaces(tmp_path: Path) -> None:
     """Nothing of the old one is left in the new, and nothing aside."""
-    target = tmp_path / "run" / "checkpoint-5"
+    target = tmp_path / "checkpoint-5"
     checkpoint.write_whole(target, _writer("one"))
     (target / "more").write_text("old")
     checkpoint.write_whole(target, _writer("two"))
-    assert _tree(target) == {"sub/a": b"two", "state.json": b"{}"}
+    tree = _tree(target)
+    assert set(json.loads(tree.pop(manifest.NAME))["files"]) == {"sub/a", "state.json"}
+    assert tree == {"sub/a": b"two", "state.json": b"{}"}
     assert [p.name for p in target.parent.iterdir()] == ["checkpoint-5"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("full"), KeyboardInterrupt(), OSError(28, "full")])
 def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path: Path) -> None:
-    """Half of the new one is aside, does not count as a checkpoint, and is swept away."""
+    """Half of the new one does not count as a checkpoint; after an error it is gone, so that a full
+    disk has its room back, and after a kill it is swept away.
+    """
     target = tmp_path / "checkpoint-5"
     checkpoint.write_whole(target, _writer("one"))
     before = _tree(target)
@@ -58,7 +62,7 @@ def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path:
             checkpoint.write_whole(tmp_path / name, fail)
     assert _tree(target) == before
     assert [step for step, _ in checkpoint.found(tmp_path)] == [5]
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == (1 if isinstance(error, Exception) else 3)
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-5"]
     # And a new attempt over the rest of an old one succeeds.
@@ -130,6 +134,7 @@ def test_everything_is_flushed_before_the_rename(
     checkpoint.write_whole(tmp_path / "checkpoint-1", _writer("x"))
     at = order.index("rename")
     assert {"a", "sub", "state.json", ".writing-checkpoint-1"} <= set(order[:at])
+    assert manifest.NAME in order[:at]
     assert order[at + 1 :] == [tmp_path.name]
 
 
@@ -181,25 +186,72 @@ def test_found_sorts_by_number(tmp_path: Path) -> None:
 
 def test_latest_is_the_newest_or_a_new_start(tmp_path: Path) -> None:
     """The same command serves the first start and every restart."""
-    assert checkpoint.chosen("latest", tmp_path / "none") is None
-    assert checkpoint.chosen("latest", tmp_path) is None
-    assert checkpoint.chosen("latest", _with(tmp_path, 9, 10)) == tmp_path / "checkpoint-10"
+    assert start.chosen("latest", tmp_path / "none") is None
+    assert start.chosen("latest", tmp_path) is None
+    assert start.chosen("latest", _with(tmp_path, 9, 10)) == tmp_path / "checkpoint-10"
 
 
 def test_a_named_checkpoint(tmp_path: Path) -> None:
     """By its path; a folder that is none is refused."""
     _with(tmp_path, 9, 10)
     nine = tmp_path / "checkpoint-9"
-    assert checkpoint.chosen(str(nine), tmp_path / "other") == nine
+    assert start.chosen(str(nine), tmp_path / "other") == nine
     with pytest.raises(UserError, match="no checkpoint of wassily"):
-        checkpoint.chosen(str(tmp_path), tmp_path)
+        start.chosen(str(tmp_path), tmp_path)
 
 
 def test_a_run_is_not_trained_over(tmp_path: Path) -> None:
     """Without a wish: refused where there are checkpoints, with both remedies."""
-    assert checkpoint.chosen(None, tmp_path) is None
+    assert start.chosen(None, tmp_path) is None
     with pytest.raises(UserError, match=r"newest: checkpoint-3.*latest.*--output_dir"):
-        checkpoint.chosen(None, _with(tmp_path, 3))
+        start.chosen(None, _with(tmp_path, 3))
+
+
+def _damage(folder: Path, way: str) -> str:
+    """Do it; the words that tell it."""
+    file = folder / "sub" / "a"
+    if way == "missing":
+        file.unlink()
+        return "sub/a is missing"
+    if way == "cut":
+        file.write_text("")
+        return f"sub/a has 0 bytes instead of {len(folder.name.split('-')[1])}"
+    if way == "one bit":
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+        return "sub/a is not what was written"
+    if way == "no manifest":
+        (folder / manifest.NAME).unlink()
+        return "manifest.json is missing"
+    (folder / manifest.NAME).write_text('{"files": {"sub/a": 3}}')
+    return "manifest.json: TypeError"
+
+
+@pytest.mark.parametrize("way", ["missing", "cut", "one bit", "no manifest", "nonsense"])
+def test_latest_is_the_newest_that_is_whole(way: str, tmp_path: Path) -> None:
+    """A damaged one is named and steps aside, undeleted; the one before it is taken."""
+    _with(tmp_path, 8, 9, 10)
+    told = _damage(tmp_path / "checkpoint-10", way)
+    before = _tree(tmp_path / "checkpoint-10")
+    said: list[str] = []
+    assert start.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-9"
+    (line,) = said
+    assert f"checkpoint-10 is damaged: {told}" in line and "going on from checkpoint-9" in line
+    assert _tree(tmp_path / "damaged-checkpoint-10") == before
+    assert [step for step, _ in checkpoint.found(tmp_path)] == [8, 9]
+
+
+def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
+    """An explicit path, though there are others; and `latest` where all are damaged: no new start
+    over what a run had, and nothing is moved.
+    """
+    _with(tmp_path, 8, 9)
+    told = _damage(tmp_path / "checkpoint-9", "one bit")
+    with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}"):
+        start.chosen(str(tmp_path / "checkpoint-9"), tmp_path)
+    _damage(tmp_path / "checkpoint-8", "cut")
+    with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}; there is no whole one"):
+        start.chosen("latest", tmp_path)
+    assert [step for step, _ in checkpoint.found(tmp_path)] == [8, 9]
 
 
 def test_rotate_keeps_the_newest(tmp_path: Path) -> None:
@@ -492,8 +544,8 @@ def test_an_early_checkpoint_is_not_gone_on_with_beside_later_ones(tmp_path: Pat
     """Rotation would keep the old run's later ones, and `latest` would take them."""
     _with(tmp_path, 2, 4, 6)
     with pytest.raises(UserError, match="checkpoint-6 stands after it"):
-        checkpoint.chosen(str(tmp_path / "checkpoint-2"), tmp_path)
-    assert checkpoint.chosen(str(tmp_path / "checkpoint-6"), tmp_path).name == "checkpoint-6"
+        start.chosen(str(tmp_path / "checkpoint-2"), tmp_path)
+    assert start.chosen(str(tmp_path / "checkpoint-6"), tmp_path).name == "checkpoint-6"
 
 
 def test_an_export_does_not_replace_what_is_the_users(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from e2e import (
     train,
 )
 
-from wassily import checkpoint
+from wassily import checkpoint, manifest
+from wassily import start as starts
 from wassily.mini.untrained import Tiny
 
 STEPS = 6
@@ -90,6 +91,7 @@ def assert_only_whole(out: Path, whole: Path) -> None:
         folder = out / name
         assert {str(p.relative_to(folder)) for p in folder.rglob("*")} == names
         assert checkpoint.load_state(folder)["step"] == int(name.split("-")[1])
+        assert manifest.damage(folder) is None
         tensors(folder)
     assert len(checkpoints(out)) <= 3
     if (out / "model_index.json").is_file():
@@ -157,6 +159,6 @@ def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".writing-checkpoint-9" / "state.json").write_text("{}")
     (tmp_path / ".writing-run.toml").write_text("half")
     assert checkpoint.found(tmp_path) == []
-    assert checkpoint.chosen("latest", tmp_path) is None
+    assert starts.chosen("latest", tmp_path) is None
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-8"]

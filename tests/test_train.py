@@ -54,6 +54,8 @@ class Log:
     logs: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     saves: list[tuple[int, float, int]] = field(default_factory=list)
     validations: list[int] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    stop: int = 1000
 
     def events(self, every: int = 1, save: int = 1000, validate: int = 1000) -> Events:
         """Hooks that note."""
@@ -62,6 +64,8 @@ class Log:
             on_log=lambda done, values: self.logs.append((done, values)),
             save_at=lambda done: done % save == 0,
             on_save=lambda done, p: self.saves.append((done, float(p.total), p.steps)),
+            stop_at=lambda done: done == self.stop,
+            on_skipped=self.skipped.extend,
             validate_at=lambda done: done % validate == 0,
             on_validate=self.validations.append,
         )
@@ -218,3 +222,65 @@ def test_nothing_left_to_do(tmp_path: Path) -> None:
     done = _fit(tmp_path, steps=3, start=3)
     assert torch.equal(done.objective.w, Objective().w)
     assert (done.log.logs, done.log.saves) == ([], [])
+
+
+# ---------------------------------------------------------------- stopped, and skipped
+
+
+def test_told_to_stop(tmp_path: Path) -> None:
+    """After the step: saved with its pending loss, not logged, not validated; the rest is the
+    uninterrupted run's.
+    """
+    whole = _fit(tmp_path, steps=7, every=3)
+    log, objective = Log(stop=4), Objective()
+    _fit(tmp_path, steps=7, every=3, validate=4, objective=objective, log=log)
+    assert [step for step, _ in log.logs] == [3]
+    ((step, total, steps),) = log.saves
+    assert (step, steps, log.validations) == (4, 1, [])
+    pending = Pending(torch.tensor(total), steps)
+    rest = _fit(tmp_path, steps=7, start=4, every=3, objective=objective, pending=pending)
+    assert torch.equal(rest.objective.w, whole.objective.w)
+    assert [v["train_loss"] for _, v in rest.log.logs] == [
+        v["train_loss"] for _, v in whole.log.logs[1:]
+    ]
+
+
+class _Poisoned(Objective):
+    """Not finite at these steps, in the loss or in the gradient alone."""
+
+    def __init__(self, at: tuple[int, ...], where: str):
+        super().__init__()
+        self.at, self.where = at, where
+
+    def forward(self, batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
+        loss = super().forward(batch, noise, t)
+        if len(self.seen) - 1 in self.at:
+            if self.where == "gradient":
+                loss.register_hook(lambda gradient: gradient * float("inf"))
+            else:
+                loss = loss * float(self.where)
+        return loss
+
+
+@pytest.mark.parametrize("where", ["nan", "inf", "gradient"])
+def test_a_bad_step_is_skipped_and_told(where: str, tmp_path: Path) -> None:
+    """The weights move by the other steps alone; the logged mean is theirs; it is told with the
+    line or checkpoint after it, which does not forget those before.
+    """
+    objective = _Poisoned((1, 3, 4, 5), where)
+    done = _fit(tmp_path, steps=7, every=3, save=4, objective=objective)
+    assert done.log.skipped == [1, 3, 4, 5]
+    w, losses = torch.tensor([0.5, -1.0, 2.0]), []
+    for step, batch in enumerate(_data(7, 4)):
+        x = batch["x"] + batch["noise"]
+        residual = x @ w - batch["y"]
+        if step in objective.at:
+            continue
+        losses.append(float((residual.square() * batch["t"]).mean()))
+        w = w - 0.01 / (step + 1) * ((2 * residual * batch["t"])[:, None] * x).mean(0)
+    torch.testing.assert_close(done.objective.w.detach(), w, atol=1e-5, rtol=1e-5)
+    logs = dict(done.log.logs)
+    assert logs[3]["train_loss"] == pytest.approx((losses[0] + losses[1]) / 2, rel=1e-4)
+    assert "train_loss" not in logs[6]  # there is none to speak of
+    assert logs[7]["train_loss"] == pytest.approx(losses[2], rel=1e-4)
+    assert done.log.saves[0] == (4, 0.0, 0)

@@ -243,6 +243,11 @@ class Writer:
             ) from None
 
 
+def kept(root: Path) -> str:
+    """What to say of a run that is stopped while it fills the cache."""
+    return f"what was encoded is kept in {root}, up to the last minute"
+
+
 def sweep(folder: Path, older_than: float = 3600.0) -> None:
     """Remove files that a killed writer left aside; young ones may be another run's."""
     for path in folder.rglob(f"{ASIDE}*"):

@@ -5,11 +5,12 @@ Only safetensors and JSON; nothing pickled is written or read. The only file tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from wassily import manifest
 from wassily.errors import UserError
 
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -52,43 +54,6 @@ def found(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted((int(m[1]), p) for m, p in matches if m and (p / STATE).is_file())
 
 
-def chosen(asked: str | None, output_dir: Path) -> Path | None:
-    """The checkpoint to go on from; None to start anew. Raises UserError.
-
-    `latest` takes the newest of `output_dir`, or none if there is none yet. Without a wish, a
-    folder that holds checkpoints is not trained over.
-    """
-    here = found(output_dir)
-    if asked == "latest":
-        return here[-1][1] if here else None
-    if asked:
-        path = Path(asked)
-        if not (path / STATE).is_file():
-            raise UserError(
-                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {STATE})"
-            )
-        _check_nothing_later(path, here)
-        return path
-    if here:
-        raise UserError(
-            f"{output_dir} holds a run already (newest: {here[-1][1].name}): add "
-            "--resume_from_checkpoint latest to go on with it, or name another --output_dir"
-        )
-    return None
-
-
-def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
-    """A run that goes on from an early checkpoint must not mix its own with those after it."""
-    named = NAME.fullmatch(path.name)
-    step = int(named[1]) if named else load_state(path)["step"]
-    later = [folder.name for number, folder in here if number > step]
-    if later:
-        raise UserError(
-            f"{path.name} is not the newest: {later[-1]} stands after it; move that away, or name "
-            "another --output_dir"
-        )
-
-
 def check_free(output_dir: Path, parts: set[str]) -> None:
     """Raise UserError if an export into a folder would replace what no run of ours put there."""
     if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or found(output_dir):
@@ -113,24 +78,47 @@ def check_no(output_dir: Path, file: str) -> None:
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder by `write(temporary)`, flush it to the disk, name it in one rename."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Fill a folder by `write(temporary)`, seal it, flush it to the disk, name it in one rename.
+
+    Raises OSError; then what was half-written is gone, and a folder that stood there still stands.
+    """
     aside = folder.parent / f"{ASIDE}{folder.name}"
     if aside.exists():
         shutil.rmtree(aside)
     aside.mkdir()
-    write(aside)
-    flush(aside)
+    try:
+        with system_errors():
+            write(aside)
+        manifest.seal(aside)
+        flush(aside)
+    except Exception:
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk wants its room back
+        raise
     if folder.exists():
         # Renaming onto a full folder is not possible: step the old one aside first.
         old = folder.parent / f"{ASIDE}old-{folder.name}"
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-        aside.rename(folder)
+        try:
+            aside.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
         shutil.rmtree(old)
     else:
         aside.rename(folder)
     _sync(folder.parent)
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """Within, the system's errors that safetensors wraps are OSErrors: a full disk is known."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        known = (int(number[1]), os.strerror(int(number[1]))) if number else (str(error),)
+        raise OSError(*known) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -148,12 +136,10 @@ def write_tensors(
     """A safetensors file, with notes in its header, that is whole or not there. Raises OSError."""
     aside = path.parent / f"{ASIDE}{path.name}"
     try:
-        save_file(tensors, aside, metadata=notes)
+        with system_errors():
+            save_file(tensors, aside, metadata=notes)
         _sync(aside)
         aside.replace(path)
-    except SafetensorError as error:
-        # The library wraps the system's error: a full disk must be known as one.
-        raise OSError(str(error)) from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -332,6 +318,8 @@ def check_state(folder: Path, state: Mapping[str, Any]) -> None:
         total, steps = state["pending_loss"]
         if type(total) is not float or type(steps) is not int:
             raise TypeError(f"pending_loss is {state['pending_loss']!r:.40}")
+        if type(state["skipped_steps"]) is not int:
+            raise TypeError(f"skipped_steps is {state['skipped_steps']!r:.40}")
         if type(state["fused"]) is not bool:
             raise TypeError(f"fused is {state['fused']!r:.40}")
         if not isinstance(state["scaler"], (dict, type(None))):
@@ -368,7 +356,8 @@ def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -
     """
     aside = output_dir / f"{ASIDE}export"
     shutil.rmtree(aside, ignore_errors=True)
-    save_pipeline(aside)
+    with system_errors():
+        save_pipeline(aside)
     _portable_image_processor(aside)
     flush(aside)
     index = output_dir / "model_index.json"

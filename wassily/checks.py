@@ -28,8 +28,8 @@ def training(config: Any) -> None:
         "logging_steps",
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
-    at_least(config, 0, "max_grad_norm")
-    for name in ("learning_rate", "adam_epsilon", "snr_gamma"):
+    at_least(config, 0, "max_grad_norm", "max_bad_steps")
+    for name in ("learning_rate", "adam_epsilon", "snr_gamma", "checkpointing_minutes"):
         value = getattr(config, name)
         require(value is None or value > 0, f"--{name}: {value} is not above 0")
     for name in ("adam_beta1", "adam_beta2", "condition_dropout"):

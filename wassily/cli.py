@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from wassily import __version__
-from wassily.errors import UserError, did_you_mean
+from wassily.errors import Stopped, UserError, did_you_mean
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
 
@@ -50,8 +51,8 @@ VERBS = {
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
     ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
     ("evaluate",): ("EvaluateConfig", "wassily.evaluate:evaluate"),
-    ("cache", "build", "prior"): ("PriorConfig", "wassily.run:build_cache"),
-    ("cache", "build", "decoder"): ("DecoderConfig", "wassily.run:build_cache"),
+    ("cache", "build", "prior"): ("PriorConfig", "wassily.prefill:build_cache"),
+    ("cache", "build", "decoder"): ("DecoderConfig", "wassily.prefill:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
     ("cache", "prune"): ("CacheConfig", "wassily.cache:prune"),
     ("demo",): ("DemoConfig", "wassily.demo:demo"),
@@ -59,7 +60,9 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 1 failed, 2 the user can mend it, 130 interrupted."""
+    """Run one command; the exit code: 0 done, 1 failed, 2 the user can mend it, 130 interrupted,
+    143 terminated.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -82,10 +85,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        # Every process of a launch comes here for the same reason: one of each machine says it.
-        if os.environ.get("LOCAL_RANK", "0") in ("0", "-1"):
-            print(f"wassily: error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         return 2
+    except Stopped as stopped:
+        _tell(f"{stopped}\ngo on with: {again(words)}")
+        return stopped.code
     except BrokenPipeError:
         # `wassily ... | head`: nobody reads on, which is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,6 +97,31 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("wassily: interrupted", file=sys.stderr)
         return 130
+
+
+def _tell(line: str) -> None:
+    # Every process of a launch comes here for the same reason: one of each machine says it.
+    if os.environ.get("LOCAL_RANK", "0") in ("0", "-1"):
+        print(f"wassily: {line}", file=sys.stderr)
+
+
+def again(words: list[str]) -> str:
+    """The command that goes on with a stopped one, as one types it, without the hub's token."""
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif _flag(word) in ("resume_from_checkpoint", "hub_token"):
+            skip = "=" not in word
+        else:
+            kept.append(shlex.quote(word))
+    if words[:1] == ["train"]:
+        kept.append("--resume_from_checkpoint latest")
+    if any(_flag(word) == "hub_token" for word in words):
+        kept.append('--hub_token "$HF_TOKEN"')
+    launched = {"ACCELERATE_MIXED_PRECISION", "WORLD_SIZE"} & os.environ.keys()
+    program = "accelerate launch ... -m wassily" if launched else "wassily"
+    return " ".join([program, *kept])
 
 
 def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:

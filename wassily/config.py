@@ -88,6 +88,8 @@ class TrainConfig:
     """Go on from a checkpoint folder, or from the newest with `latest` (none yet: start anew)."""
     checkpointing_steps: int = 500
     """Save a checkpoint every so many optimizer steps."""
+    checkpointing_minutes: float | None = None
+    """Save one also when so many minutes have passed since the last."""
     checkpoints_total_limit: int | None = None
     """Keep only so many checkpoints; the oldest goes once a new one stands."""
 
@@ -136,6 +138,8 @@ class TrainConfig:
     """Added to the denominator."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are scaled down to it; 0 leaves them as they are."""
+    max_bad_steps: int = 100
+    """Stop once more steps than this were skipped because loss or gradient was not finite."""
     optimizer: Optimizer = "adamw"
     """adamw8bit needs bitsandbytes; lion torch-optimi, and a rate 3 to 10 times lower."""
     use_8bit_adam: bool = False

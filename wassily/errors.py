@@ -7,6 +7,16 @@ class UserError(Exception):
     """Something the user can mend; the message names the file or flag, and the remedy."""
 
 
+class Stopped(Exception):
+    """A run that was told to stop, and did; the message says what is kept, `code` is for the shell:
+    128 and the signal's number.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """The nearest known name as a hint ("; perhaps you meant ..."), or an empty string."""
     from difflib import get_close_matches

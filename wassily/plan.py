@@ -75,6 +75,7 @@ def estimate(
         batch, _ = cut(config, fused)
         batch += sum(sides.counted(ratio, batch) for ratio in sides.ratios(config))
         kit.objective.train()
+        kept = sizes.checkpoint_bytes(config, kit.net, trained)
         passed = memory.step(
             kit.objective,
             *sizes.blank_batch(config, kit, batch),
@@ -89,9 +90,6 @@ def estimate(
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
     example = sizes.bytes_per_example(config, kit, CAPTION, size)
-    kept = standing.total()
-    if config.lora:
-        kept += memory.bytes_of(trained) - standing["weights"]
     return Estimate(moments, kept, 0 if config.no_cache else example)
 
 

@@ -17,6 +17,7 @@ from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
 from wassily.drift import Drift, NoDrift
 from wassily.ema import Ema, NoEma
+from wassily.errors import listed
 from wassily.heldout import Losses
 from wassily.runtime import Progress, Runtime
 
@@ -74,6 +75,13 @@ class Results:
         """One line into log.jsonl, and the same numbers to the trackers."""
         self.runtime.log(values, step)
         self._write({"step": step, **values})
+
+    def skipped(self, step: int, names: list[str]) -> None:
+        """A line for a step that was left out, with the pictures of its batch."""
+        self._write({"step": step, "event": "skipped", "pictures": names})
+        self.runtime.say(
+            f"step {step}: loss or gradient not finite, step skipped; its pictures: {listed(names)}"
+        )
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.runtime.main:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -19,6 +20,7 @@ from wassily import (
     data,
     drift,
     encoders,
+    faults,
     heldout,
     hub,
     models,
@@ -27,6 +29,7 @@ from wassily import (
     recipes,
     schema,
     sides,
+    sizes,
     start,
     stream,
 )
@@ -38,56 +41,38 @@ from wassily.ema import Ema, average
 from wassily.errors import UserError
 from wassily.results import Results
 from wassily.runtime import Runtime
+from wassily.skipped import Skipped
+from wassily.stopping import Pace, Signals
 from wassily.train import Events, Pending, Span, fit
+from wassily.update import all_finite
 
 
 def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
     repositories = start.check_surroundings(config)
     output_dir = Path(config.output_dir)
-    runtime = Runtime(
-        config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
-    )
-    try:
+    with Signals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
+        runtime = Runtime(
+            config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
+        )
+        held.callback(runtime.end)
         optim.check_launch(config, runtime.precision, runtime.world)
         if config.compile:
             compiled.check(runtime.device)
-        start_from = runtime.shared(lambda: start.begin(config, output_dir))
+        start_from = runtime.shared(lambda: start.begin(config, output_dir, held, runtime.say))
         saved = runtime.shared(lambda: checkpoint.saved_state(start_from))
         seed = start.seed_of(config, saved, runtime)
         repository = runtime.shared(lambda: start.hub_repository(config, output_dir))
-        run = Run(config, repositories, output_dir, runtime, seed, start_from, saved, repository)
+        run = Run(
+            config, repositories, output_dir, runtime, seed, start_from, saved, repository, signals
+        )
         try:
             run.go()
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not faults.out_of_memory(error):
+                raise
             remedy = plan.remedy(config, repositories, runtime.precision, run.fused)
             raise UserError(remedy) from None
-    finally:
-        runtime.end()
-
-
-def build_cache(config: TrainConfig) -> None:
-    """Encode what a training with this config would encode, and stop there."""
-    if config.no_cache:
-        raise UserError("cache build with --no_cache: nothing to do")
-    repositories = start.check_surroundings(config)
-    runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
-    try:
-        seed = start.seed_of(config, None, runtime)
-        frozen = encoders.Frozen(
-            config, repositories, runtime, cache.default_folder(config.cache_dir)
-        )
-        source = recipes.chosen_pictures(config, seed, runtime)
-        wanted = encoders.make_encodings(frozen)
-        reading = recipes.make_reading(wanted, source, seed, frozen)
-        beside = [f"{one.total} {one.name}" for one in sides.sources(wanted, seed, frozen)]
-        counted = " and ".join([f"{len(reading.source)} pictures", *beside])
-        runtime.say(f"the encodings of {counted} are in {frozen.root}")
-        size, count = plan.cut(config, fused=True)
-        for line in reading.buckets.described(size * count * runtime.world):
-            runtime.say(line)
-    finally:
-        runtime.end()
 
 
 class Run:
@@ -103,10 +88,11 @@ class Run:
         start_from: Path | None,
         saved: dict[str, Any] | None,
         hub_repository: str | None,
+        signals: Signals,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
         self.runtime, self.seed, self.start_from, self.saved = runtime, seed, start_from, saved
-        self.hub_repository = hub_repository
+        self.hub_repository, self.signals = hub_repository, signals
         self.fused = False  # whether a step's micro-batches are run as one batch
 
     def go(self) -> None:
@@ -159,6 +145,7 @@ class Run:
         """Look up or make the encodings of what is trained on, and of what is held out."""
         config, runtime = self.config, self.runtime
         root = cache.default_folder(config.cache_dir)
+        self.signals.kept = cache.kept(root)
         frozen = encoders.Frozen(config, self.repositories, runtime, root)
         source = recipes.chosen_pictures(config, self.seed, runtime)
         # The encoders come and go before the network in training takes its memory.
@@ -256,6 +243,9 @@ class Run:
                     f"{self.start_from.name} is past the end: "
                     f"raise --max_train_steps above {self.stop}"
                 )
+        self.room = sizes.checkpoint_bytes(config, self.kit.net, list(self.trained.values()))
+        if self.start < self.stop:
+            runtime.shared(lambda: faults.check_room(self.output_dir, self.room, "a checkpoint"))
         if runtime.main:
             checkpoint.write_text(self.output_dir / "run.toml", schema.to_toml(config))
         runtime.start_trackers(config.tracker_project_name, schema.public(config))
@@ -284,7 +274,17 @@ class Run:
             self.drift,
             functools.partial(probe.losses, self.kit.objective, runtime) if probe else None,
         )
+        before = self.saved["skipped_steps"] if self.saved else 0
+        most = None if config.gradient_release else config.max_bad_steps
+        self.skipped = Skipped(before, most, self._names_at, self.results, self.output_dir)
         self.results.begin(self.start)
+        pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime)
+        with self.signals.patience():
+            self._fit(loader, pace)
+        self.signals.check()
+
+    def _fit(self, loader: Any, pace: Pace) -> None:
+        config, runtime = self.config, self.runtime
         fit(
             self.objective,
             list(self.trained.values()),
@@ -303,8 +303,10 @@ class Run:
             events=Events(
                 log_every=config.logging_steps,
                 on_log=self.results.log,
-                save_at=lambda done: done % config.checkpointing_steps == 0,
+                save_at=pace.save_at,
                 on_save=self.save,
+                stop_at=pace.stop_at,
+                on_skipped=self.skipped.note,
                 validate_at=self._ends_an_epoch_to_validate,
                 on_validate=self.results.validate,
             ),
@@ -317,24 +319,43 @@ class Run:
         before, after = (done - 1) * batch // count, done * batch // count
         return any(epoch % self.config.validation_epochs == 0 for epoch in range(before, after))
 
+    def _names_at(self, step: int) -> list[str]:
+        """The pictures of the global batch of a step."""
+        whole = stream.Split(self.split.global_batch, 1, 1, 0)
+        keys = next(stream.keys(self.seed, self.reading.buckets.members(), whole, step))
+        return [self.source[index].name for _, _, index in keys]
+
     def save(self, done: int, pending: Pending) -> None:
-        """Write checkpoint-<done>, then remove what is beyond the limit."""
-        if self.runtime.main:
-            folder = self.output_dir / f"checkpoint-{done}"
-            state = {
-                "format": checkpoint.FORMAT,
-                "step": done,
-                "role": self.config.role,
-                "repositories": self.repositories,
-                "signature": self.signature,
-                "config": schema.public(self.config),
-                "fused": self.fused,
-                "pending_loss": [float(pending.total), pending.steps],
-                "scaler": self.runtime.scaler_state(),
-            }
+        """Write checkpoint-<done>, then remove what is beyond the limit. Raises UserError."""
+        self.runtime.shared(lambda: self._save(done, pending))
+        self.signals.kept = f"checkpoint-{done} is saved"
+
+    def _save(self, done: int, pending: Pending) -> None:
+        folder = self.output_dir / f"checkpoint-{done}"
+        state = {
+            "format": checkpoint.FORMAT,
+            "step": done,
+            "role": self.config.role,
+            "repositories": self.repositories,
+            "signature": self.signature,
+            "config": schema.public(self.config),
+            "fused": self.fused,
+            "pending_loss": [float(pending.total), pending.steps],
+            "skipped_steps": self.skipped.count,
+            "scaler": self.runtime.scaler_state(),
+        }
+        if not all_finite(self.trained.values()):
+            raise UserError(
+                f"the weights are not finite after step {done}, nothing was saved: "
+                f"{faults.kept(self.output_dir)}; go on from there with a lower --learning_rate"
+            )
+        with faults.disk(self.output_dir):
+            faults.check_room(self.output_dir, self.room, folder.name)
             checkpoint.write_whole(folder, functools.partial(self._write, state=state))
             checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
-        self.runtime.wait()
+            line = faults.warning(self.output_dir, self.room, done)
+        if line and done < self.stop:
+            self.runtime.say(line)
 
     def _write(self, folder: Path, state: dict[str, Any]) -> None:
         self.adaptation.save(self.kit.net, folder)

@@ -120,6 +120,7 @@ class Runtime:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
         self.weight_dtype = DTYPES[precision]
+        self.hosts = torch.distributed.new_group(backend="gloo") if self.world > 1 else None
         quiet_libraries()
         if remark:
             self.say(remark)
@@ -167,6 +168,14 @@ class Runtime:
         parts = accelerate.utils.gather_object([found]) if self.world > 1 else [found]
         return {key: value for part in parts for key, value in part.items()}
 
+    def most(self, *numbers: int) -> list[int]:
+        """Each number's highest over the processes. Hosts meet; no device is waited for."""
+        if self.world == 1:
+            return list(numbers)
+        box = torch.tensor(numbers)
+        torch.distributed.all_reduce(box, torch.distributed.ReduceOp.MAX, group=self.hosts)
+        return [int(number) for number in box.tolist()]
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over the processes, without waiting for the device."""
         return self.accelerator.reduce(value, "mean") if self.world > 1 else value
@@ -192,10 +201,19 @@ class Runtime:
         """Add the gradient of a micro-batch's mean loss, divided by the accumulation."""
         self.accelerator.backward(loss)
 
-    def clip(self, parameters: list[nn.Parameter], most: float) -> None:
-        """Scale the gradient down to a norm of at most `most`; 0 leaves it as it is."""
+    def clip(self, parameters: list[nn.Parameter], most: float) -> Tensor | None:
+        """Scale the gradient down to a norm of at most `most` (0: leave it as it is); what the norm
+        was, (), unless a loss scaler judges it, or there is no gradient any more.
+        """
+        norm: Tensor | None = None
         if most:
-            self.accelerator.clip_grad_norm_(parameters, most)
+            norm = self.accelerator.clip_grad_norm_(parameters, most)
+        if getattr(self.accelerator, "scaler", None) is not None:
+            return None
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if norm is None and gradients:
+            norm = nn.utils.get_total_norm(gradients)
+        return norm
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors on this process's device, copied while it computes if they are pinned."""

@@ -59,6 +59,13 @@ def state_bytes(config: TrainConfig, trained: list[nn.Parameter]) -> int:
     return memory.state_bytes(optim.name(config), trained)
 
 
+def checkpoint_bytes(config: TrainConfig, net: nn.Module, trained: list[nn.Parameter]) -> int:
+    """What a checkpoint takes on the disk: the network or the adapter, its state, its average."""
+    weights = memory.bytes_of(trained if config.lora else net.parameters())
+    average = 4 * sum(p.numel() for p in trained) if config.use_ema else 0
+    return weights + state_bytes(config, trained) + average
+
+
 def bytes_per_example(config: TrainConfig, kit: Kit, tokens: int, size: int) -> int:
     """What the cache keeps of one example, in numbers of `size` bytes; a caption has `tokens`."""
     shape = kit.noise_shape((config.resolution, config.resolution))

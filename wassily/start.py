@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from wassily import adapt, checkpoint, draws, drift, hub, models, optim
+from wassily import adapt, checkpoint, draws, drift, hub, lock, manifest, models, optim
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
@@ -38,18 +40,91 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     return repositories
 
 
-def begin(config: TrainConfig, output_dir: Path) -> Path | None:
-    """Make room for the output; the checkpoint to go on from."""
-    chosen = checkpoint.chosen(config.resume_from_checkpoint, output_dir)
+def begin(
+    config: TrainConfig, output_dir: Path, held: ExitStack, say: Callable[[str], None]
+) -> Path | None:
+    """Make room for the output, and hold its lock; the checkpoint to go on from. Raises UserError.
+
+    Damaged checkpoints after it are told by `say`.
+    """
     parts = {part.folder for part in models.PARTS.values()} | {models.ADAPTER}
     checkpoint.check_free(output_dir, parts)
     checkpoint.check_no(output_dir, "model_index.json" if config.lora else models.ADAPTER)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
+        held.enter_context(lock.held(output_dir))
         checkpoint.sweep(output_dir)
+        return chosen(config.resume_from_checkpoint, output_dir, say)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
-    return chosen
+
+
+def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = print) -> Path | None:
+    """The checkpoint to go on from; None to start anew. Raises UserError.
+
+    `latest` takes the newest of `output_dir` that is as it was written, or none if there is none
+    yet. Without a wish, a folder that holds checkpoints is not trained over.
+    """
+    here = checkpoint.found(output_dir)
+    if asked == "latest":
+        return _newest_whole([folder for _, folder in here], say)
+    if asked:
+        path = Path(asked)
+        if not (path / checkpoint.STATE).is_file():
+            raise UserError(
+                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no "
+                f"{checkpoint.STATE})"
+            )
+        if reason := manifest.damage(path):
+            raise UserError(f"--resume_from_checkpoint {path} is damaged: {reason}; name another")
+        _check_nothing_later(path, here)
+        return path
+    if here:
+        raise UserError(
+            f"{output_dir} holds a run already (newest: {here[-1][1].name}): add "
+            "--resume_from_checkpoint latest to go on with it, or name another --output_dir"
+        )
+    return None
+
+
+def _newest_whole(folders: list[Path], say: Callable[[str], None]) -> Path | None:
+    """The last of them that is not damaged; those after it step aside. None of none.
+
+    Raises UserError if all are damaged: nothing is trained over then, either.
+    """
+    reasons: dict[Path, str] = {}
+    for folder in reversed(folders):
+        reason = manifest.damage(folder)
+        if reason is None:
+            for damaged, why in reasons.items():
+                # Not removed, but not counted any more among those that the newest are kept of.
+                damaged.rename(_unused(damaged.with_name(f"damaged-{damaged.name}")))
+                say(f"{damaged} is damaged: {why}; going on from {folder.name}")
+            return folder
+        reasons[folder] = reason
+    if reasons:
+        newest = folders[-1]
+        raise UserError(
+            f"{newest} is damaged: {reasons[newest]}; there is no whole one before it: move it "
+            "away to start anew"
+        )
+    return None
+
+
+def _unused(path: Path) -> Path:
+    return next(p for n in range(1000) if not (p := path.with_suffix(f".{n}" * bool(n))).exists())
+
+
+def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
+    """A run that goes on from an early checkpoint must not mix its own with those after it."""
+    named = checkpoint.NAME.fullmatch(path.name)
+    step = int(named[1]) if named else checkpoint.load_state(path)["step"]
+    later = [folder.name for number, folder in here if number > step]
+    if later:
+        raise UserError(
+            f"{path.name} is not the newest: {later[-1]} stands after it; move that away, or name "
+            "another --output_dir"
+        )
 
 
 def seed_of(config: TrainConfig, saved: dict[str, Any] | None, runtime: Runtime) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wassily import draws
 from wassily.ema import Ema, NoEma
 from wassily.runtime import Progress, Runtime
+from wassily.update import update
 
 Batch = dict[str, Tensor]
 
@@ -30,10 +31,30 @@ class Span:
 
 @dataclass
 class Pending:
-    """The summed loss of the steps not logged yet; it travels with a checkpoint."""
+    """The loss of the steps not logged yet; it travels with a checkpoint.
+
+    `total` is summed over the steps that were taken, and `steps` counts them, but for those in
+    `skipped`, which nobody has looked at yet: one flag each, () bool.
+    """
 
     total: Tensor
     steps: int = 0
+    skipped: list[Tensor] = field(default_factory=list)
+
+    def add(self, loss: Tensor, skipped: Tensor) -> None:
+        """One more step."""
+        self.total += loss.masked_fill(skipped, 0.0)
+        self.skipped.append(skipped)
+
+    def settle(self, done: int) -> list[int]:
+        """Look at the flags, the last of which is of the step before `done`: the steps, from 0,
+        that were skipped. The host waits here.
+        """
+        flags = torch.stack(self.skipped).tolist() if self.skipped else []
+        first = done - len(flags)
+        self.steps += flags.count(False)
+        self.skipped.clear()
+        return [first + number for number, flag in enumerate(flags) if flag]
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,8 @@ class Events:
     on_log: Callable[[int, dict[str, float]], None]
     save_at: Callable[[int], bool]
     on_save: Callable[[int, Pending], None]
+    stop_at: Callable[[int], bool]
+    on_skipped: Callable[[list[int]], None]
     validate_at: Callable[[int], bool]
     on_validate: Callable[[int], None]
 
@@ -66,14 +89,16 @@ def fit(
 
     `objective` maps (batch, noise, t) to a loss per example and is already prepared, like
     `optimizer`; `batches` yields `span.accumulation` micro-batches a step, each with its `noise`
-    and `t`. `learning_rate` maps a step (from 0) to a rate.
+    and `t`. `learning_rate` maps a step (from 0) to a rate. A step whose loss or gradient is not
+    finite changes nothing, and is told by `on_skipped` at the next log or save.
     """
     objective.train()
     bar = Progress("training", span.stop, span.start, runtime.main)
-    clock = time.monotonic()
+    since = (span.start, time.monotonic())
     for step in range(span.start, span.stop):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
+        mean = torch.zeros_like(pending.total)
         for micro in range(span.accumulation):
             batch = dict(next(batches))
             noise, t = batch.pop("noise"), batch.pop("t")
@@ -84,38 +109,43 @@ def fit(
             with runtime.accumulate(objective):
                 loss = objective(batch, noise, t).mean()
                 runtime.backward(loss)
-            pending.total += loss.detach().float() / span.accumulation
-        runtime.clip(trained, max_grad_norm)
-        optimizer.step()
+            mean += loss.detach().float() / span.accumulation
+        pending.add(mean, update(optimizer, trained, mean, max_grad_norm, runtime))
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        pending.steps += 1
         ema.update(done)
         bar.advance()
-        if done % events.log_every == 0 or done == span.stop:
-            values = _flush(pending, runtime, span, time.monotonic() - clock)
-            clock = time.monotonic()
+        logs = done % events.log_every == 0 or done == span.stop
+        stops = events.stop_at(done) or done == span.stop
+        saves = events.save_at(done) or stops
+        if logs or saves:
+            events.on_skipped(pending.settle(done))
+        if logs:
+            values = _flush(pending, runtime) | _rate(span, since, done)
+            since = (done, time.monotonic())
             events.on_log(done, values | {"lr": learning_rate(step)})
-            bar.note(
-                loss=f"{values['train_loss']:.4f}",
-                pictures_s=f"{values['pictures_per_second']:.2f}",
-            )
-        if events.save_at(done) or done == span.stop:
+            bar.note(**{name: f"{value:.4g}" for name, value in values.items()})
+        if saves:
             pending.total.copy_(runtime.mean(pending.total))
             events.on_save(done, pending)
-        if done != span.stop and events.validate_at(done):
+        if stops:
+            break
+        if events.validate_at(done):
             events.on_validate(done)
             objective.train()
-            clock = time.monotonic()
+            since = (done, time.monotonic())
     bar.close()
 
 
-def _flush(pending: Pending, runtime: Runtime, span: Span, seconds: float) -> dict[str, float]:
-    """The mean loss and the rate since the last call. The only place where the host waits."""
-    values = {
-        "train_loss": float(runtime.mean(pending.total)) / pending.steps,
-        "pictures_per_second": pending.steps * span.pictures_per_step / max(seconds, 1e-9),
-    }
+def _flush(pending: Pending, runtime: Runtime) -> dict[str, float]:
+    """The mean loss since the last call, if a step was taken since. The host waits here."""
+    total, steps = float(runtime.mean(pending.total)), pending.steps
     pending.total.zero_()
     pending.steps = 0
-    return values
+    return {"train_loss": total / steps} if steps else {}
+
+
+def _rate(span: Span, since: tuple[int, float], done: int) -> dict[str, float]:
+    """Pictures a second since (step, moment)."""
+    pictures = (done - since[0]) * span.pictures_per_step
+    return {"pictures_per_second": pictures / max(time.monotonic() - since[1], 1e-9)}

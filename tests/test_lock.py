@@ -1,0 +1,106 @@
+"""One run for one folder; what a dead process left in the way is no hindrance."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import clean_environment
+
+from wassily import lock
+from wassily.errors import UserError
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from wassily import lock
+with lock.held(Path(sys.argv[1])):
+    child = os.fork()
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def _dead() -> int:
+    """The number of a process that is over."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+def test_the_second_is_refused(tmp_path: Path) -> None:
+    """With the process that has it; free again afterwards, and nothing is left."""
+    with lock.held(tmp_path):
+        with (
+            pytest.raises(UserError, match=rf"{tmp_path}.*\(process {os.getpid()} on"),
+            lock.held(tmp_path),
+        ):
+            pass
+        assert json.loads((tmp_path / lock.NAME).read_text())["process"] == os.getpid()
+    with lock.held(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_holder(tmp_path: Path) -> None:
+    """The kernel frees it at once, though a forked reader of the dead run lives on."""
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=clean_environment())
+    assert process.stdout
+    child = int(process.stdout.readline())
+    time.sleep(0.2)
+    try:
+        with pytest.raises(UserError, match=f"process {process.pid} on"), lock.held(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+        assert (tmp_path / lock.NAME).exists()
+        os.kill(child, 0)  # it is there
+        with lock.held(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("record", "free"),
+    [
+        ({"process": 0, "host": "here"}, True),  # 0: put in below, a dead one
+        ({"process": os.getppid(), "host": "here"}, False),
+        ({"process": 1, "host": "another"}, False),
+        ({}, True),
+        ("nonsense", True),
+    ],
+)
+def test_a_file_system_without_locks(
+    record: Any, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record decides: a dead process of this machine hinders nobody; of another machine that
+    is not known, and the line names the file to remove.
+    """
+
+    def none(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(lock.socket, "gethostname", lambda: "here")
+    if isinstance(record, dict) and record.get("process") == 0:
+        record = record | {"process": _dead()}
+    (tmp_path / lock.NAME).write_text(json.dumps(record) if record else "")
+    if free:
+        with lock.held(tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []
+    else:
+        with pytest.raises(UserError, match=f"remove {tmp_path / lock.NAME}"), lock.held(tmp_path):
+            pass

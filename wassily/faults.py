@@ -1,0 +1,88 @@
+"""What the machine may refuse a run, disk and memory, each as one line with its remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from wassily import checkpoint
+from wassily.errors import UserError
+
+GB = 1e9
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+BROKEN = {errno.EROFS, errno.EIO, errno.ESTALE}
+
+
+@contextlib.contextmanager
+def disk(output_dir: Path) -> Iterator[None]:
+    """Within, what the disk refuses is a UserError; what has nothing to do with it stays."""
+    try:
+        yield
+    except OSError as error:
+        line = refusal(error, output_dir)
+        if line is None:
+            raise
+        raise UserError(line) from error
+
+
+def refusal(error: OSError, output_dir: Path) -> str | None:
+    """The line for an error of the disk under a run; None for another kind of error."""
+    where = Path(os.fsdecode(error.filename)) if error.filename else output_dir
+    inside = output_dir == where or output_dir in where.parents
+    reason = error.strerror or str(error)
+    if inside and not output_dir.is_dir():
+        return f"--output_dir {output_dir} is gone: it was removed or unmounted under the run"
+    if error.errno in FULL:
+        remedy = "make room"
+    elif error.errno in BROKEN or (inside and error.errno is not None):
+        remedy = "see that it can be written, or name another --output_dir"
+    else:
+        return None
+    return f"{where}: {reason}; {kept(output_dir)}: {remedy}, then repeat the command"
+
+
+def kept(output_dir: Path) -> str:
+    """What a run can be gone on with."""
+    here = checkpoint.found(output_dir)
+    if not here:
+        return "there is no checkpoint yet"
+    return f"{here[-1][1].name} is whole (--resume_from_checkpoint latest)"
+
+
+def check_room(output_dir: Path, needs: int, what: str) -> None:
+    """Raise UserError if so many bytes do not fit the disk of a folder."""
+    has = shutil.disk_usage(output_dir).free
+    if needs > has:
+        raise UserError(
+            f"--output_dir {output_dir}: no room for {what}: it needs {_size(needs)}, the disk has "
+            f"{_size(has)}; {kept(output_dir)}: make room, then repeat the command"
+        )
+
+
+def warning(output_dir: Path, needs: int, step: int) -> str | None:
+    """A line if the checkpoint after this one will not fit as things stand."""
+    has = shutil.disk_usage(output_dir).free
+    if needs <= has:
+        return None
+    return (
+        f"step {step}: the disk of {output_dir} has {_size(has)} left, the next checkpoint needs "
+        f"{_size(needs)}: make room before it comes"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / GB:.2f} GB" if count >= 0.01 * GB else f"{count / 1e6:.2f} MB"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a GPU's, or this machine's own."""
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )

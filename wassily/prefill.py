@@ -1,0 +1,33 @@
+"""`wassily cache build`: encode beforehand what a training would encode."""
+
+from __future__ import annotations
+
+import contextlib
+
+from wassily import cache, encoders, plan, recipes, sides, start
+from wassily.config import TrainConfig
+from wassily.errors import UserError
+from wassily.runtime import Runtime
+from wassily.stopping import Signals
+
+
+def build_cache(config: TrainConfig) -> None:
+    """Encode what a training with this config would encode, and stop there. Raises UserError."""
+    if config.no_cache:
+        raise UserError("cache build with --no_cache: nothing to do")
+    repositories = start.check_surroundings(config)
+    root = cache.default_folder(config.cache_dir)
+    with Signals(cache.kept(root)), contextlib.ExitStack() as held:
+        runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
+        held.callback(runtime.end)
+        seed = start.seed_of(config, None, runtime)
+        frozen = encoders.Frozen(config, repositories, runtime, root)
+        source = recipes.chosen_pictures(config, seed, runtime)
+        wanted = encoders.make_encodings(frozen)
+        reading = recipes.make_reading(wanted, source, seed, frozen)
+        beside = [f"{one.total} {one.name}" for one in sides.sources(wanted, seed, frozen)]
+        counted = " and ".join([f"{len(reading.source)} pictures", *beside])
+        runtime.say(f"the encodings of {counted} are in {frozen.root}")
+        size, count = plan.cut(config, fused=True)
+        for line in reading.buckets.described(size * count * runtime.world):
+            runtime.say(line)
