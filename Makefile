@@ -1,12 +1,12 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format install clean
+.PHONY: help demo test chaos bench lint format install clean
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
 CANDIDATES := python3 python3.11 python3.12 python3.13 python3.10 python
-# More words for `wassily demo` or pytest: make test ARGS="-k resume"
+# More words for `wassily demo`, pytest or tools/chaos.py: make test ARGS="-k resume"
 ARGS ?=
 # The folder of the training guide's two scripts, for `make bench` to run beside ours.
 REFERENCE ?=
@@ -19,19 +19,23 @@ STAMP := .venv/.installed
 help:
 	@echo "make demo      set up, then train and draw on a small model, before and after"
 	@echo "make test      set up, then ruff, mypy and pytest"
+	@echo "make chaos     set up, then kill a training 50 times at random moments, and compare"
 	@echo "make bench     set up, then measure at the smallest size, into runs/bench"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    put the sources into ruff's format"
 	@echo "make install   set up .venv alone (once; again when pyproject.toml or constraints.txt change)"
 	@echo "make clean     remove .venv, caches and builds; what runs wrote stays"
 	@echo
-	@echo "PYTHON=python3.12 names the Python to use, ARGS='...' goes on to wassily demo or pytest."
+	@echo "PYTHON=python3.12 names the Python to use, ARGS='...' goes on to wassily demo, pytest or chaos."
 
 demo: $(STAMP)
 	@$(BIN)/wassily demo $(ARGS)
 
 test: lint
 	@$(BIN)/pytest -q -n auto $(ARGS)
+
+chaos: $(STAMP)
+	@$(BIN)/python -m tools.chaos $(ARGS)
 
 BESIDE := $(if $(REFERENCE),--reference $(REFERENCE))
 bench: $(STAMP)

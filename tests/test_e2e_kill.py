@@ -1,15 +1,14 @@
 """kill -9 at any moment, and the same command again, until it is done: the same final weights.
 
 A run dies at moments that are chosen (just before a certain file is opened, renamed or removed) and
-at moments that are not (after a random time). After each death every folder that is called a
-checkpoint is whole.
+at moments that are not (tools/chaos.py). After each death every folder that is called a checkpoint
+is whole.
 """
 
 from __future__ import annotations
 
-import random
+import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from e2e import (
     train,
 )
 
+from tools import chaos
 from wassily import checkpoint, manifest
 from wassily import start as starts
 from wassily.mini.untrained import Tiny
@@ -131,25 +131,39 @@ def test_killed_at_chosen_moments(
     assert_done_as(whole, out, role)
 
 
-def test_killed_at_random_times(
-    role: str, whole: Path, tmp_path: Path, tiny: Tiny, photos: Path
-) -> None:
-    """Four deaths at times drawn between the first file and the usual end."""
-    out = tmp_path / "run"
-    words = command(role, out, tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
-    chance = random.Random(role)
-    began = time.monotonic()
-    train(role, tmp_path / "timed", tiny, photos, **FLAGS, cache_dir=tmp_path / "other cache")
-    usual = time.monotonic() - began
-    for _ in range(4):
-        process = start(words, tmp_path / "output.txt")
-        process.join(chance.uniform(0.2, 1.0) * usual)
-        process.kill()
-        assert finish(process) in (0, -signal.SIGKILL)
-        assert_only_whole(out, whole)
-    process = start(words, tmp_path / "output.txt")
-    assert finish(process) == 0, (tmp_path / "output.txt").read_text("utf-8")
-    assert_done_as(whole, out, role)
+def test_killed_at_random_times(capsys: pytest.CaptureFixture[str]) -> None:
+    """`make chaos` in short."""
+    assert chaos.main(["--kills", "6", "--seed", "2"]) == 0
+    assert "6 kills of 6" in capsys.readouterr().out
+
+
+def test_chaos_finds_what_is_wrong(whole: Path, tmp_path: Path) -> None:
+    """A cut shard of the cache, a spoilt checkpoint, a part that is missing, another number."""
+    folder = tmp_path / "killed"
+    shutil.copytree(whole, folder / "run")
+    cache = folder / "cache" / "a.safetensors"
+    cache.parent.mkdir()
+    net = next((whole / "checkpoint-6").rglob("diffusion*.safetensors"))
+    shutil.copyfile(net, cache)
+    chaos.check_whole(folder)
+    assert chaos.check_same(folder / "run", whole) > 1000
+    cache.write_bytes(net.read_bytes()[:-1])
+    with pytest.raises(chaos.Wrong, match=r"a\.safetensors"):
+        chaos.check_whole(folder)
+    cache.unlink()
+    shutil.move(folder / "run" / "scheduler", folder / "scheduler")
+    with pytest.raises(chaos.Wrong, match=r"lacks \['scheduler"):
+        chaos.check_whole(folder)
+    shutil.move(folder / "scheduler", folder / "run" / "scheduler")
+    state = folder / "run" / "checkpoint-6" / "state.json"
+    state.write_text(state.read_text("utf-8") + " ", "utf-8")
+    with pytest.raises(chaos.Wrong, match=r"checkpoint-6: state.json has"):
+        chaos.check_whole(folder)
+    log = folder / "run" / "log.jsonl"
+    log.write_text(log.read_text("utf-8").replace('"train_loss": 0', '"train_loss": 1'), "utf-8")
+    log.write_text(log.read_text("utf-8").replace('"train_loss": 1', '"train_loss": 2'), "utf-8")
+    with pytest.raises(chaos.Wrong, match="train_loss is not that of the uninterrupted run"):
+        chaos.check_same(folder / "run", whole)
 
 
 def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:

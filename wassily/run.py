@@ -279,6 +279,8 @@ class Run:
         self.skipped = Skipped(before, most, self._names_at, self.results, self.output_dir)
         self.results.begin(self.start)
         pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime)
+        if 0 < self.start < self.stop and self._ends_an_epoch_to_validate(self.start):
+            self.results.validate(self.start)  # the stop may have come between it and the saving
         with self.signals.patience():
             self._fit(loader, pace)
         self.signals.check()

@@ -1,0 +1,221 @@
+"""Ctrl-C and SIGTERM: the step is finished and saved, and the printed command goes on with it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e import assert_same_bits, checkpoints, command, finish, losses, start, train, wassily
+
+from wassily import cli, encodings, stopping
+from wassily import train as loop
+from wassily.mini.untrained import Tiny
+from wassily.stopping import Pace, Signals
+
+FLAGS: dict[str, Any] = {
+    "max_train_steps": 6,
+    "gradient_accumulation_steps": 2,
+    "checkpointing_steps": 100,
+    "logging_steps": 3,
+}
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, photos: Path) -> Path:
+    """The output folder of the run that nobody stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train("prior", out, tiny, photos, **FLAGS)
+    return out
+
+
+def _when(
+    monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None], what: str = "training"
+) -> None:
+    """Act as soon as that step, or that picture, is done."""
+    before = loop.Progress.advance
+
+    def advance(self: Any, count: int = 1) -> None:
+        before(self, count)
+        if self.what == what and self.done == step:
+            act()
+
+    monkeypatch.setattr(loop.Progress, "advance", advance)
+
+
+@BOTH
+def test_the_first_one_finishes_the_step(
+    number: int,
+    whole: Path,
+    tmp_path: Path,
+    tiny: Tiny,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In the middle of step 4 of 6, and again at step 5: exit code 128 + the number, a checkpoint
+    of that step, and a command which, as it is printed, goes on to the end: the same bits.
+    """
+    out = tmp_path / "run"
+    words = command("prior", out, tiny, photos, **FLAGS)
+    name = signal.Signals(number).name
+    for step in (4, 5):
+        with monkeypatch.context() as patch:
+            _when(patch, step, lambda: os.kill(os.getpid(), number))
+            outcome = wassily(*words)
+        assert outcome.code == 128 + number, outcome.text
+        assert checkpoints(out)[-1] == f"checkpoint-{step}"
+        said, again = outcome.err.splitlines()[-2:]
+        assert said == f"wassily: stopped by {name}: checkpoint-{step} is saved"
+        assert (
+            f"{name}: finishing the step, then saving; again leaves at once"
+            in capfd.readouterr().err
+        )
+        head, _, typed = again.partition("wassily ")
+        assert head == "go on with: "
+        words = shlex.split(typed)
+    assert wassily(*words).code == 0
+    assert_same_bits(out / "checkpoint-6", whole / "checkpoint-6")
+    assert losses(out) == losses(whole)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+@BOTH
+def test_the_second_one_leaves_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what stands behind `finally` is done."""
+
+    class Left(BaseException):
+        pass
+
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    monkeypatch.setattr(stopping.os, "_exit", leave)
+    with Signals() as signals, signals.patience():
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        with pytest.raises(Left, match=str(128 + number)):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+
+def test_before_the_first_step(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While pictures are encoded: at once, and one line says what is kept. So it is."""
+    monkeypatch.setattr(encodings.cache, "SHARD_BYTES", 1)  # each entry is a shard
+    _when(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM), "encoding pictures")
+    words = command("prior", tmp_path / "run", tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
+    outcome = wassily(*words)
+    assert outcome.code == 143, outcome.text
+    kept = tmp_path / "cache" / "wassily"
+    assert f"stopped by SIGTERM: what was encoded is kept in {kept}" in outcome.err
+    assert len(list(kept.glob("image-*/*.safetensors"))) >= 4
+    assert checkpoints(tmp_path / "run") == []
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step(
+    whole: Path, tmp_path: Path, tiny: Tiny, photos: Path
+) -> None:
+    """Two gloo processes, one of which is told: both end so, and one process goes on to the same
+    weights as one that did all.
+    """
+    out = tmp_path / "run"
+    flags = FLAGS | {"gradient_accumulation_steps": 1, "max_train_steps": 5000, "logging_steps": 1}
+    words = command("prior", out, tiny, photos, **flags)
+    common = {
+        "ACCELERATE_USE_CPU": "true",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20000 + os.getpid() % 10000),
+    }
+    both = [
+        start(words, tmp_path / f"{n}.txt", common | {"RANK": str(n), "LOCAL_RANK": str(n)})
+        for n in range(2)
+    ]
+    log = out / "log.jsonl"
+    for _ in range(600):
+        if log.is_file() and log.read_text().count("\n") >= 3:
+            break
+        time.sleep(0.1)
+    os.kill(both[1].pid, signal.SIGTERM)
+    assert [finish(process) for process in both] == [143, 143], (tmp_path / "0.txt").read_text()
+    (saved,) = checkpoints(out)
+    said = (tmp_path / "0.txt").read_text("utf-8")
+    assert f"stopped by SIGTERM: {saved} is saved" in said
+    assert "go on with: accelerate launch ... -m wassily train prior" in said
+    rows = [step for step, _, _ in losses(out)]
+    assert rows == list(range(1, int(saved.split("-")[1]) + 1))
+
+
+# ---------------------------------------------------------------- when
+
+
+class _Alone:
+    """Stands for a run of one process."""
+
+    def most(self, *numbers: int) -> list[int]:
+        """As they are."""
+        return list(numbers)
+
+
+def test_minutes_besides_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 5 steps, and when 2 minutes have passed since the last; a step takes 50 seconds."""
+    now = [0.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    for minutes, wanted in ((None, [5, 10]), (2.0, [3, 5, 8, 10, 13])):
+        now[0] = 0.0
+        pace = Pace(5, minutes, Signals(), _Alone())  # type: ignore[arg-type]
+        saved = []
+        for done in range(1, 14):
+            now[0] += 50
+            assert not pace.stop_at(done)
+            if pace.save_at(done):
+                saved.append(done)
+        assert saved == wanted
+
+
+def test_minutes_in_a_run(tmp_path: Path, whole: Path, tiny: Tiny, photos: Path) -> None:
+    """So few of them that each step saves; the end is the same."""
+    out = tmp_path / "run"
+    train("prior", out, tiny, photos, **FLAGS, checkpointing_minutes=1e-9)
+    assert checkpoints(out) == [f"checkpoint-{n}" for n in range(1, 7)]
+    assert_same_bits(out / "checkpoint-6", whole / "checkpoint-6")
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["train", "prior", "--seed", "7"], "train prior --seed 7 --resume_from_checkpoint latest"),
+        (
+            ["train", "prior", "--resume-from-checkpoint", "a/checkpoint-2", "--seed=7"],
+            "train prior --seed=7 --resume_from_checkpoint latest",
+        ),
+        (
+            ["train", "decoder", "--resume_from_checkpoint=latest", "--output_dir", "my run"],
+            "train decoder --output_dir 'my run' --resume_from_checkpoint latest",
+        ),
+        (
+            ["train", "decoder", "--push_to_hub", "--hub_token", "hf_secret"],
+            'train decoder --push_to_hub --resume_from_checkpoint latest --hub_token "$HF_TOKEN"',
+        ),
+        (["cache", "build", "prior"], "cache build prior"),
+    ],
+)
+def test_the_command_to_go_on(
+    words: list[str], wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was typed, with `latest`, and without a token; behind a launcher, for it to repeat."""
+    assert cli.again(words) == f"wassily {wanted}"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    assert cli.again(words) == f"accelerate launch ... -m wassily {wanted}"
