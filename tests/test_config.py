@@ -66,6 +66,8 @@ GUIDE: dict[str, Any] = {
 NEW = {
     "preset": None,
     "fuse_accumulation": "auto",
+    "checkpointing_minutes": None,
+    "max_bad_steps": 100,
     "random_flip": False,
     "logging_steps": 10,
     "skip_bad_images": False,
@@ -126,6 +128,8 @@ WRONG: dict[str, list[Any]] = {
     "num_train_epochs": [0],
     "max_train_steps": [0, -5],
     "checkpointing_steps": [0],
+    "checkpointing_minutes": [0.0, -1.0, float("nan")],
+    "max_bad_steps": [-1],
     "checkpoints_total_limit": [0],
     "validation_epochs": [0],
     "logging_steps": [0],
@@ -180,6 +184,8 @@ def test_wrong_values_name_their_flag(cls: type, field: str, tmp_path: Path) -> 
 
 RIGHT: dict[str, list[Any]] = {
     "max_grad_norm": [0.0],
+    "max_bad_steps": [0],
+    "checkpointing_minutes": [0.5],
     "optimizer": ["adamw", "adamw8bit", "adafactor", "lion"],
     "weights_dtype": ["fp32"],
     "resolution": [8, 768, 1024],

@@ -26,6 +26,7 @@ FOREIGN = {
     "accelerate launch": {"--multi_gpu", "--num_processes", "--cpu"},
     "tensorboard": {"--logdir"},
     "tools/flags.py": {"--check"},
+    "tools/chaos.py": {"--kills", "--minutes"},
 }
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -133,6 +134,16 @@ def test_the_tree_in_the_readme_is_the_real_one() -> None:
         assert list(ROOT.glob(name)) or any(
             list((ROOT / top).rglob(name)) for top in ("wassily", "tools", "docs")
         ), f"README: there is no {name}"
+
+
+def test_promises_have_their_tests() -> None:
+    """What docs/reliability.md names as a test is one, and no row of its tables is without."""
+    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    for file, name in named:
+        assert f"\ndef {name}(" in (ROOT / file).read_text("utf-8"), f"{file}: no {name}"
+    rows = re.findall(r"^\| (?!promise|-)(.*) \|$", text, re.M)
+    assert len(rows) > 15 and all("::test_" in row for row in rows)
 
 
 # ---------------------------------------------------------------- the messages of docs/data.md
