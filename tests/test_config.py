@@ -87,7 +87,20 @@ NEW = {
     "condition_dropout": 0.0,
     "ema_sigma_rel": None,
     "holdout": 0.0,
+    "instance_data_dir": None,
+    "instance_prompt": None,
+    "with_prior_preservation": False,
+    "class_data_dir": None,
+    "class_prompt": None,
+    "num_class_images": 100,
+    "prior_loss_weight": 1.0,
+    "sample_batch_size": 4,
+    "center_crop": False,
+    "preserve": None,
+    "preserve_weight": 1.0,
+    "preserve_share": 0.5,
 }
+ACCEPTED = {"local_rank", "center_crop"}  # flags of diffusers' scripts that change nothing
 SETTINGS = [PriorConfig, DecoderConfig, GenerateConfig, commands.CacheConfig, commands.DemoConfig]
 SETTINGS.append(commands.MergeConfig)
 
@@ -107,14 +120,14 @@ def test_names_and_defaults_are_the_guides(cls: type) -> None:
 
 @pytest.mark.parametrize("cls", SETTINGS)
 def test_every_setting_is_read_somewhere(cls: type) -> None:
-    """None declared and ignored: each name is used outside of config.py, but local_rank, which is
-    only accepted.
+    """None declared and ignored: each name is used outside of config.py, but those that are only
+    accepted.
     """
     package = Path(configs.__file__).parent
     text = "\n".join(p.read_text("utf-8") for p in package.glob("*.py") if p.name != "config.py")
     for field in dataclasses.fields(cls):
         used = re.search(rf"config\.{field.name}\b|\"{field.name}\"", text)
-        assert used or field.name == "local_rank", field.name
+        assert used or field.name in ACCEPTED, field.name
 
 
 def _make(cls: type, folder: Path, **values: Any) -> Any:
@@ -167,6 +180,17 @@ WRONG: dict[str, list[Any]] = {
     "dataset_config_name": ["en"],  # with --train_data_dir
     "dataset_name": ["me/pics"],  # with --train_data_dir
     "train_data_dir": ["/no/such/folder", __file__],
+    "instance_data_dir": ["/no/such/folder"],
+    "instance_prompt": ["a dog", ""],  # without --instance_data_dir
+    "with_prior_preservation": [True],  # without --class_data_dir
+    "class_data_dir": ["dogs"],  # without --with_prior_preservation, as those below
+    "class_prompt": ["a dog"],
+    "num_class_images": [0, 50],
+    "prior_loss_weight": [-1.0, 0.5],
+    "sample_batch_size": [0, 2],
+    "preserve": ["/no/such/file", __file__ + "/.."],
+    "preserve_weight": [0.0, -1.0, float("inf"), float("nan"), 2.0],  # the last without --preserve
+    "preserve_share": [0.0, 1.0, float("nan"), 0.25],
 }
 
 
@@ -197,6 +221,8 @@ RIGHT: dict[str, list[Any]] = {
     "report_to": ["all", "none", "wandb", "comet_ml", "trackio", "mlflow"],
     "seed": [0],
     "local_rank": [0, 3],
+    "center_crop": [True],
+    "preserve": ["builtin", __file__],
 }
 
 
