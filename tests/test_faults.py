@@ -292,6 +292,17 @@ def test_pictures_of_a_bad_batch_are_named(
     assert f"step 2: loss or gradient not finite, step skipped; its pictures: {read[0]}" in done.out
 
 
+def test_a_bad_last_step_is_measured(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own line in the log does not stand for that of the held-out pictures."""
+    _poison(monkeypatch, 3)
+    train("prior", tmp_path / "run", tiny, photos, **FLAGS, holdout=0.3)
+    rows = read_jsonl(tmp_path / "run" / "log.jsonl")
+    last = [row["event"] for row in rows if row["step"] == 4 and "event" in row]
+    assert last == ["skipped", "held_out"]
+
+
 def test_too_many_bad_steps(
     tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

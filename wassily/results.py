@@ -108,7 +108,8 @@ class Results:
     def _has_measured(self, step: int) -> bool:
         path = self.output_dir / LOG
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return any("event" in json.loads(line) for line in lines if _step_of(line) == step)
+        rows = [json.loads(line) for line in lines if _step_of(line) == step]
+        return any(row.get("event") == "held_out" for row in rows)
 
     def _measure_drift(self, step: int) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
