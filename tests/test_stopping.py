@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from e2e import assert_same_bits, checkpoints, command, finish, losses, start, train, wassily
 
-from wassily import cli, encodings, stopping
+from wassily import cli, encodings, models, preserve, stopping
 from wassily import train as loop
 from wassily.mini.untrained import Tiny
 from wassily.stopping import Pace, Signals
@@ -118,6 +118,64 @@ def test_before_the_first_step(
     assert f"stopped by SIGTERM: what was encoded is kept in {kept}" in outcome.err
     assert len(list(kept.glob("image-*/*.safetensors"))) >= 4
     assert checkpoints(tmp_path / "run") == []
+
+
+def test_while_a_part_is_loaded(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks after a model that cannot be loaded does not take the stop for one."""
+    kind = models.PARTS["image_encoder"].kind
+    stop = classmethod(lambda *where, **options: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(kind, "from_pretrained", stop)
+    words = command("prior", tmp_path / "run", tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
+    outcome = wassily(*words)
+    assert outcome.code == 143, outcome.text
+    assert "error" not in outcome.err
+
+
+def test_while_class_pictures_are_drawn(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once; those that are drawn are whole, and the printed command draws the others."""
+    dogs = tmp_path / "dogs"
+    flags = FLAGS | {"cache_dir": tmp_path / "cache", "class_data_dir": dogs, "max_train_steps": 1}
+    flags |= {"with_prior_preservation": True, "class_prompt": "a dog", "num_class_images": 5}
+    words = command("prior", tmp_path / "run", tiny, photos, **flags, sample_batch_size=2)
+    with monkeypatch.context() as patch:
+        _when(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT), "drawing class pictures")
+        outcome = wassily(*words)
+    assert outcome.code == 130, outcome.text
+    said, again = outcome.err.splitlines()[-2:]
+    assert said.startswith("wassily: stopped by SIGINT: ")
+    assert said.endswith(f", class pictures in {dogs}")
+    drawn = {path.name: path.read_bytes() for path in dogs.iterdir()}
+    assert sorted(drawn) == ["class-00000.png", "class-00001.png"]
+    assert wassily(*shlex.split(again.partition("wassily ")[2])).code == 0
+    assert len(list(dogs.iterdir())) == 5
+    assert {name: (dogs / name).read_bytes() for name in drawn} == drawn
+    assert checkpoints(tmp_path / "run") == ["checkpoint-1"]
+
+
+def test_while_the_base_is_asked(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once; the answers written are kept, and the printed command asks for the others."""
+    monkeypatch.setattr(preserve, "DRAWINGS", 8)
+    monkeypatch.setattr(preserve, "ANSWERS", 4)
+    monkeypatch.setattr(encodings.cache, "SHARD_BYTES", 1)  # each answer is a shard
+    flags = FLAGS | {"cache_dir": tmp_path / "cache", "preserve": "builtin", "max_train_steps": 1}
+    words = command("prior", tmp_path / "run", tiny, photos, **flags)
+    with monkeypatch.context() as patch:
+        _when(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM), "asking the base")
+        outcome = wassily(*words)
+    assert outcome.code == 143, outcome.text
+    again = outcome.err.splitlines()[-1].partition("wassily ")[2]
+    kept = {p: p.read_bytes() for p in tmp_path.glob("cache/wassily/base-*/*.safetensors")}
+    assert 1 <= len(kept) < 8 * 4
+    assert wassily(*shlex.split(again)).code == 0
+    after = list(tmp_path.glob("cache/wassily/base-*/*.safetensors"))
+    assert len(after) >= 8 * 4
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 def test_a_signal_to_one_process_stops_all_at_one_step(

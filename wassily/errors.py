@@ -7,9 +7,11 @@ class UserError(Exception):
     """Something the user can mend; the message names the file or flag, and the remedy."""
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """A run that was told to stop, and did; the message says what is kept, `code` is for the shell:
     128 and the signal's number.
+
+    Like KeyboardInterrupt it may come in the middle of anything: no `except Exception` is meant.
     """
 
     def __init__(self, message: str, code: int):

@@ -17,7 +17,7 @@ def build_cache(config: TrainConfig) -> None:
         raise UserError("cache build with --no_cache: nothing to do")
     repositories = start.check_surroundings(config)
     root = cache.default_folder(config.cache_dir)
-    with Signals(cache.kept(root)), contextlib.ExitStack() as held:
+    with Signals(sides.kept(config, root)), contextlib.ExitStack() as held:
         runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
         held.callback(runtime.end)
         seed = start.seed_of(config, None, runtime)

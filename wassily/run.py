@@ -145,7 +145,7 @@ class Run:
         """Look up or make the encodings of what is trained on, and of what is held out."""
         config, runtime = self.config, self.runtime
         root = cache.default_folder(config.cache_dir)
-        self.signals.kept = cache.kept(root)
+        self.signals.kept = sides.kept(config, root)
         frozen = encoders.Frozen(config, self.repositories, runtime, root)
         source = recipes.chosen_pictures(config, self.seed, runtime)
         # The encoders come and go before the network in training takes its memory.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from wassily import draws, dreambooth, preserve, recipes
+from wassily import cache, draws, dreambooth, preserve, recipes
 from wassily.config import TrainConfig
 from wassily.encoders import Frozen
 from wassily.encodings import Encoding
@@ -43,6 +44,12 @@ def sources(wanted: list[Encoding], seed: int, frozen: Frozen) -> list[Source]:
         counts = (len(answers), _old_ratio(config), config.preserve_weight)
         found.append(Source(name, answers.examples, *counts))
     return found
+
+
+def kept(config: TrainConfig, root: Path) -> str:
+    """What to say of a run that is stopped before all examples are made."""
+    also = f", class pictures in {config.class_data_dir}" if config.with_prior_preservation else ""
+    return cache.kept(root) + also
 
 
 def _class_pictures(wanted: list[Encoding], seed: int, frozen: Frozen) -> Source:
