@@ -121,7 +121,14 @@ def train(work, role, net, objective, example, target, plan):
         max_grad_norm=1.0,
         ema=ema,
         events=Events(
-            LOG_EVERY, on_log, lambda n: n % SAVE_EVERY == 0, on_save, lambda n: False, print
+            log_every=LOG_EVERY,
+            on_log=on_log,
+            save_at=lambda done: done % SAVE_EVERY == 0,
+            on_save=on_save,
+            stop_at=lambda done: False,
+            on_skipped=lambda steps: print("skipped", *steps) if steps else None,
+            validate_at=lambda done: False,
+            on_validate=print,
         ),
         runtime=runtime,
         pending=Pending(torch.zeros(())),
