@@ -56,7 +56,7 @@ ROWS = [
         "scores",
     },
     {"pictures", "lookalikes"},
-    {"checks", "measures", "presets"},
+    {"checks", "measures", "presets", "words"},
     {"schema"},
     {"errors", "__init__"},
 ]
@@ -169,7 +169,7 @@ def test_the_way_to_a_checked_config_is_light() -> None:
     """cli, the configs and what they rest on import nothing of ours or others' that is heavy, at
     the top or in their functions.
     """
-    light = {"cli", "commands", "config", "checks", "presets", "schema", "errors"}
+    light = {"cli", "commands", "config", "checks", "presets", "schema", "words", "errors"}
     for name in light:
         heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
         assert not _packages(PACKAGE / f"{name}.py") & heavy, name

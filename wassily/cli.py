@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import os
 import shlex
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +155,7 @@ def config_class(name: str) -> type:
 def parse(class_name: str, words: list[str], prog: str) -> Any:
     """The config of a command: defaults, then the preset, the file of `--config`, the flags.
 
-    Raises UserError for bad values; tyro itself exits with code 2 on an unknown flag, naming the
-    nearest one.
+    Raises UserError for bad values and unknown flags, naming the nearest one.
     """
     import tyro
 
@@ -162,15 +164,39 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     _check_words(words)
     default = _from_file(cls, file) if file is not None else {}
     default = _preset(cls, words, default) | default
-    on = {name for name, value in default.items() if value is True}
-    # A switch that the file or the preset turns on already: saying so again changes nothing.
-    words = [word for word in words if _flag(word) not in on]
+    # A switch that is on by the file or the preset, or off: saying so again changes nothing.
+    fields = {f.name: f.default for f in dataclasses.fields(cls)} | default
+    said = {n if value else f"no_{n}" for n, value in fields.items() if isinstance(value, bool)}
+    named = {_flag(word) for word in words}
+    for name, value in fields.items():
+        if isinstance(value, bool) and {name, f"no_{name}"} <= named:
+            raise UserError(f"--{name} and --no-{name} were both given: keep one")
+    words = [word for word in words if _flag(word) not in said]
     # Contradictions are judged once, on the whole: tyro builds from a bag of defaults, not from a
     # config.
-    fields = {f.name: f.default for f in dataclasses.fields(cls)} | default
     bare = _unchecked(cls, fields)
-    flags = (tyro.conf.FlagCreatePairsOff,)
-    return tyro.cli(cls, prog=prog, args=words, default=bare, use_underscores=True, config=flags)
+    options: dict[str, Any] = {"use_underscores": True, "config": (tyro.conf.FlagCreatePairsOff,)}
+    refusal = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refusal):  # tyro's faults come in a frame of many lines
+            return tyro.cli(cls, prog=prog, args=words, default=bare, **options)
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        from wassily import words as given
+
+        raise UserError(given.fault(cls, words, refusal.getvalue(), _positional(cls))) from None
+
+
+def _positional(cls: type) -> str | None:
+    """The field whose values stand without a flag, if a config class has one."""
+    import tyro
+
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name, kind in hints.items():
+        if tyro.conf.Positional in getattr(kind, "__metadata__", ()):
+            return name
+    return None
 
 
 def _preset(cls: type, words: list[str], file: dict[str, Any]) -> dict[str, Any]:

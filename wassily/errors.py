@@ -19,12 +19,15 @@ class Stopped(BaseException):
         self.code = code
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """The nearest known name as a hint ("; perhaps you meant ..."), or an empty string."""
+def did_you_mean(name: str, known: list[str], mark: str = "") -> str:
+    """The nearest known name as a hint ("; perhaps you meant ..."), or an empty string.
+
+    `mark` is what names are written with, as the hyphens of a flag.
+    """
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; perhaps you meant {near[0]!r}" if near else ""
+    return f"; perhaps you meant {mark + near[0]!r}" if near else ""
 
 
 def listed(names: list[str]) -> str:
