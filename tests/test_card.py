@@ -154,6 +154,19 @@ def test_hyperparameters_and_samples(tmp_path: Path) -> None:
     assert "decoder" in re.search(r"^# (.*)$", card, re.M)[1]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_the_bundled_model_has_its_name_and_its_words(role: str, tmp_path: Path) -> None:
+    """In the text; where diffusers reads, its folder stays."""
+    from wassily.models import MINI
+
+    prior = str(MINI / "prior")
+    card = _card(tmp_path, (), role=role, base=str(MINI / role), prior=prior, has_samples=False)
+    assert "fine-tuned from **mini**" in card
+    assert "a large red circle" in _code(card)
+    assert "base_model" not in _header(card)
+    assert _header(card).get("prior", [prior]) == [prior]
+
+
 def test_no_token_in_a_card(tmp_path: Path) -> None:
     """It is public."""
     config = DecoderConfig(train_data_dir=str(tmp_path), push_to_hub=True, hub_token="hf_secret")

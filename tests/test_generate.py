@@ -12,7 +12,7 @@ import torch
 from helpers import Outcome, run_cli
 from PIL import Image
 
-from wassily import generate
+from wassily import checkpoint, generate
 from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
@@ -115,6 +115,49 @@ def test_size_and_negative_prompt_reach_the_picture(tiny: Tiny, tmp_path: Path) 
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (64, 48)
         assert picture.text["negative_prompt"] == "blurry"
+
+
+def test_a_size_that_the_pipeline_rounds_is_said(tiny: Tiny, tmp_path: Path) -> None:
+    """Up to the square of the MoVQ's factor; a size that fits is drawn without a word."""
+    done = _run(tiny, tmp_path / "a.png", "a", "--seed", 1, "--height", 33, "--width", 48)
+    assert "--height 33: no multiple of 16; drawn at 48\n" in done.out
+    assert "--width" not in done.out
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (48, 48)
+
+
+def test_a_file_for_the_sheet_of_several(tiny: Tiny, tmp_path: Path) -> None:
+    """With --grid the file is the sheet, and the pictures are in a folder of its name."""
+    words = ("a", "b", "--seed", 1, "--out", tmp_path / "x.png")
+    done = _run(tiny, tmp_path / "x.png", *words)
+    assert done.code == 2
+    assert "name a folder, or add --grid for a sheet" in done.err
+    done = _run(tiny, tmp_path / "x.png", *words, "--grid")
+    assert done.code == 0, done.err
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["000-a.png", "001-b.png"]
+    with Image.open(tmp_path / "x.png") as sheet:
+        assert sheet.height > 2 * SIDE
+
+
+def test_a_picture_is_a_png(tiny: Tiny, tmp_path: Path) -> None:
+    """Another kind is no folder's name either: nothing is made."""
+    done = _run(tiny, tmp_path / "x.jpg", "a")
+    assert done.code == 2
+    assert f"name {tmp_path / 'x.png'}" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_a_run_that_did_not_finish(tiny: Tiny, tmp_path: Path) -> None:
+    """How to go on, and with what to draw until then; also where nothing was saved yet."""
+    out = tmp_path / "run"
+    checkpoint.write_text(out / "run.toml", "# DecoderConfig: run again\n")
+    done = _run(tiny, tmp_path / "x.png", "a", "--decoder", out)
+    again = f"go on with wassily train decoder --config {out / 'run.toml'}"
+    assert done.code == 2
+    assert f"did not finish; {again} --resume_from_checkpoint latest\n" in done.err
+    checkpoint.write_text(out / "checkpoint-3" / "state.json", "{}")
+    done = _run(tiny, tmp_path / "x.png", "a", "--decoder", out)
+    assert f"latest, or draw with {out / 'checkpoint-3'}\n" in done.err
 
 
 @pytest.mark.parametrize("role", ["prior", "decoder"])

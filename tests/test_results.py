@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -66,6 +67,16 @@ def _facts(home: str, tiny: Tiny, out: Path) -> Facts:
     base = str(getattr(tiny, home))
     prior, decoder = str(tiny.prior), str(tiny.decoder)
     return Facts(str(out), home, base, prior, decoder, "pics", False, 9, 7, 4, True)
+
+
+def test_the_last_line_is_a_command_for_the_bundled_model(tiny: Tiny, tmp_path: Path) -> None:
+    """By its name, with a prompt in its words."""
+    results, _ = _results("prior", tiny, tmp_path / "out")
+    results.config = dataclasses.replace(results.config, validation_prompts=())
+    results.repositories = {home: str(models.MINI / home) for home in ("prior", "decoder")}
+    line = results._next(_facts("prior", tiny, tmp_path / "out"))
+    prompt = "'a large red circle on a blue background'"
+    assert line == f"wassily generate {prompt} --prior {tmp_path / 'out'} --decoder mini"
 
 
 # ---------------------------------------------------------------- numbers

@@ -50,6 +50,12 @@ def test_a_short_run(home: str, tiny: Tiny, photos: Path, tmp_path: Path) -> Non
         f"{count} pictures, global batch 1 = 1 x 1 accumulated x 1 process(es), 3 steps" in done.out
     )
     assert "device cpu, precision no, seed 7" in done.out
+    # Of the config only what is not the default, and where the rest is.
+    lines = done.out.splitlines()
+    assert "  max_train_steps = 3" in lines and "  seed = 7" in lines
+    assert not any("learning_rate" in line for line in lines)
+    assert any(line.endswith(f"the whole is in {out / 'run.toml'}") for line in lines)
+    assert "learning_rate = 0.0001" in (out / "run.toml").read_text("utf-8")
     assert ("captions are longer than 77 tokens" in done.out) == (home == "prior")
     names = {p.name for p in out.iterdir()}
     assert {"checkpoint-2", "checkpoint-3", "log.jsonl", "run.toml", "README.md"} <= names
@@ -66,6 +72,21 @@ def test_a_short_run(home: str, tiny: Tiny, photos: Path, tmp_path: Path) -> Non
     assert moved
     assert not moved & {"clip_mean", "clip_std"}
     assert all(torch.equal(after[name], last[name]) for name in after)
+
+
+def test_a_resolution_far_from_the_models_is_remarked(tiny: Tiny, tmp_path: Path) -> None:
+    """More than twice or less than half of its own; not where no picture has that size."""
+    repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
+
+    def said(cls: Any, side: int, *prompts: str) -> list[str]:
+        config = cls(train_data_dir=str(tmp_path), resolution=side, validation_prompts=prompts)
+        return start.remarks(config, repositories)
+
+    (line,) = said(DecoderConfig, 512)
+    assert line.startswith("--resolution is 512") and f"--resolution {SIDE}" in line
+    assert said(PriorConfig, 512, "a cat") == [line]
+    assert said(PriorConfig, 512) == said(DecoderConfig, 2 * SIDE) == []
+    assert len(said(DecoderConfig, SIDE // 2 - 8)) == 1
 
 
 def test_the_first_loss_is_the_objectives(tiny: Tiny, photos: Path, tmp_path: Path) -> None:

@@ -130,6 +130,20 @@ def test_secrets_are_not_shown_or_saved() -> None:
     assert schema.public(config)["maybe"] is None
 
 
+def test_what_is_not_usual_is_shown() -> None:
+    """Only that, as TOML, and no secret."""
+    assert schema.changed_lines(Example()) == []
+    config = Example(name="a\nb", maybe=3, hub_token="hf_secret", validation_prompts=("x",))
+    lines = ['name = "a\\nb"', "maybe = 3", 'validation_prompts = ["x"]']
+    assert schema.changed_lines(config) == lines
+
+
+def test_a_nul_is_in_no_name() -> None:
+    """The system would end it there."""
+    with pytest.raises(UserError, match=r"--name: .* has a NUL"):
+        schema.check_types(Example(name="a\0b"))
+
+
 def test_names_of_a_mapping() -> None:
     """Unknown: where, the key, the nearest; lists become tuples; the alias of the guide's tip."""
     with pytest.raises(UserError, match=r"run\.toml: unknown name 'nmae'; perhaps .*'name'"):

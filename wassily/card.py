@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import __version__
+from wassily import __version__, models
 from wassily.config import DECODER, TrainConfig
 
 
@@ -70,7 +70,8 @@ def merged_card(name: str, role: str, base: str, prior: str, origin: str) -> str
     facts = Facts(name, role, base, prior, DECODER, "", False, 0, 0, 0, False)
     title = escaped(name.rstrip("/").rsplit("/", 1)[-1])
     what = f"The {role} of Kandinsky 2.2, **{escaped(base)}** {escaped(origin)}."
-    parts = [front_matter(facts), f"# {title}", what, "## Use", _usage(facts, "a photo of a cat")]
+    parts = [front_matter(facts), f"# {title}", what, "## Use"]
+    parts += [_usage(facts, models.example_prompt(base, role))]
     return "\n\n".join([*parts, f"Made with wassily {__version__}."]) + "\n"
 
 
@@ -136,11 +137,13 @@ image.save("picture.png")
 def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     """The whole card as Markdown."""
     prompts = list(config.validation_prompts)
-    example = (*prompts, config.instance_prompt or "a photo of a cat")[0]
+    known = models.example_prompt(facts.base, facts.role)
+    example = (*prompts, config.instance_prompt or known)[0]
     data = facts.data if facts.data_is_public else "a folder of the author's own"
+    base = models.public_name(facts.base, facts.role)
     what = "An adapter (LoRA) of the" if config.lora else "The"
     origin = (
-        f"{what} {facts.role} of Kandinsky 2.2, fine-tuned from **{escaped(facts.base)}** on "
+        f"{what} {facts.role} of Kandinsky 2.2, fine-tuned from **{escaped(base)}** on "
         f"**{escaped(data)}** ({facts.pictures} pictures)."
     )
     title = escaped(facts.name.rstrip("/").rsplit("/", 1)[-1])

@@ -290,7 +290,7 @@ def load_state(folder: Path) -> dict[str, Any]:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         if type(state["step"]) is not int or state["step"] < 0 or type(state["role"]) is not str:
             raise ValueError(f"step {state['step']!r}, role {state['role']!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / STATE}: not the state of a checkpoint ({error!r})") from None
     named = NAME.fullmatch(folder.name)
     if named and int(named[1]) != state["step"]:

@@ -29,6 +29,7 @@ def training(config: Any) -> None:
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
     at_least(config, 0, "max_grad_norm", "max_bad_steps")
+    require((config.seed or 0) < 2**63, f"--seed: {config.seed} is too large; seeds go up to 2**63")
     for name in ("learning_rate", "adam_epsilon", "snr_gamma", "checkpointing_minutes"):
         value = getattr(config, name)
         require(value is None or value > 0, f"--{name}: {value} is not above 0")
@@ -91,6 +92,7 @@ def _check_source(config: Any) -> None:
         if name != "dataset_name":
             require(Path(folder).exists(), f"--{name} {folder}: no such folder")
             require(Path(folder).is_dir(), f"--{name} {folder}: not a folder")
+    _check_apart(config.output_dir, getattr(config, named[0]) if named else None)
     resume = config.resume_from_checkpoint
     if resume and resume != "latest":
         require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
@@ -181,6 +183,16 @@ def _check_preserve(config: Any) -> None:
         not getattr(config, "bucket", False),
         "--preserve and --bucket: the base draws squares, and one batch has one shape; leave one "
         "out",
+    )
+
+
+def _check_apart(output: str, source: str | None) -> None:
+    """What a run draws must not become a picture to learn from."""
+    inside = source and Path(output).resolve().is_relative_to(Path(source).resolve())
+    require(
+        not inside,
+        f"--output_dir {output}: it lies in {source}, where its samples would be learnt as "
+        "pictures; name a folder outside",
     )
 
 

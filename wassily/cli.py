@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wassily import __version__
-from wassily.errors import Stopped, UserError, did_you_mean
+from wassily.errors import Stopped, UserError, did_you_mean, printable
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
 
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        _tell(f"error: {error}")
+        _tell(f"error: {printable(str(error))}")
         return 2
     except Stopped as stopped:
         _tell(f"{stopped}\ngo on with: {again(words)}")

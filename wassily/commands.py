@@ -60,7 +60,7 @@ class GenerateConfig:
     cache_dir: str | None = None
     """Where downloaded models are kept; the hub's own default if unset."""
     out: str = "pictures"
-    """A folder, or a .png file if one picture is drawn."""
+    """A folder, or a .png file: of one picture, or with --grid of the sheet of several."""
     grid: bool = False
     """Also save all pictures as one labelled sheet."""
 
@@ -138,7 +138,7 @@ class DataCheckConfig:
     no_captions: bool = False
     """Look at the pictures alone, as the training of the decoder does."""
     resolution: int = 512
-    """Side of the square the training will use, in pixels; what is too small depends on it."""
+    """Side of the square the training will use, in pixels, at which the pictures are judged."""
     train_batch_size: int = 1
     """Pictures per process and micro-batch of the training, to count its steps."""
     gradient_accumulation_steps: int = 1

@@ -200,10 +200,11 @@ def of_pictures(
 
     small, tiny = edges < side, edges < side / 2
     soft = looks["sharpness"] < BLURRED
-    find("warning", "tiny", f"below {side // 2} pixels: enlarged more than twice", tiny, size)
+    at = f"at --resolution {side}"
+    find("warning", "tiny", f"below {side // 2} pixels: enlarged more than twice {at}", tiny, size)
     blurred = "blurred or enlarged: no more in them than in half the size"
     find("warning", "blurred", blurred, soft, f"{size}, sharpness {{sharpness:.2f}}")
-    find("note", "small", f"below {side} pixels: enlarged", small & ~tiny, size)
+    find("note", "small", f"below {side} pixels: enlarged {at}", small & ~tiny, size)
     cut = "lose more than half to the square in the middle"
     find("note", "cropped", cut, kept < 0.5, size)
     batch = config.train_batch_size * config.gradient_accumulation_steps
@@ -213,6 +214,7 @@ def of_pictures(
     return {
         "pictures": total,
         "readable": len(looks),
+        "judged_at": f"--resolution {side}",
         "shorter_edge": captions.spread(edges),
         "cropped_away": f"{1 - kept.mean():.1%}" if len(kept) else "0.0%",
         "sharpness": captions.spread(looks["sharpness"][~np.isnan(looks["sharpness"])]),

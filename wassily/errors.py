@@ -19,6 +19,14 @@ class Stopped(BaseException):
         self.code = code
 
 
+def printable(text: str) -> str:
+    """A text on one line: line breaks, terminal codes and what else does not show, as escapes.
+
+    A file name or a caption may hold any of them.
+    """
+    return "".join(c if c.isprintable() or c == "\u200c" else f"\\x{ord(c):02x}" for c in text)
+
+
 def did_you_mean(name: str, known: list[str], mark: str = "") -> str:
     """The nearest known name as a hint ("; perhaps you meant ..."), or an empty string.
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from wassily.errors import printable
+
 Gravity = Literal["error", "warning", "note"]
 GRAVITIES: tuple[Gravity, ...] = ("error", "warning", "note")
 INDENT = "  "
@@ -38,18 +40,13 @@ def as_text(findings: Sequence[Finding], summary: dict[str, Any], shown: int | N
         for finding in of_it:
             lines.append(INDENT + finding.message)
             listed = list(finding.items)[:shown]
-            lines += [2 * INDENT + _one_line(item) for item in listed]
+            lines += [2 * INDENT + printable(item) for item in listed]
             if more := len(finding.items) - len(listed):
                 lines.append(f"{2 * INDENT}and {more} more; --verbose lists them all")
     lines += [*(["no findings"] if not findings else []), "summary", *_summary_lines(summary)]
     numbers = Counter(finding.gravity for finding in findings)
     counts = [counted(numbers[gravity], gravity) for gravity in GRAVITIES]
     return "\n".join([*lines, ", ".join(counts)]) + "\n"
-
-
-def _one_line(text: str) -> str:
-    """A file name or caption may hold line breaks and terminal codes: they are shown, not done."""
-    return "".join(c if c.isprintable() or c == "\u200c" else f"\\x{ord(c):02x}" for c in text)
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:

@@ -50,6 +50,8 @@ def rows_of(folder: str, caption_column: str | None, fault: Fault) -> Iterator[R
         for name in names
         if name in ("metadata.jsonl", "metadata.csv")
     )
+    for file in metadata:
+        _check_inside(file, root)
     folders = [file.parent for file in metadata]
     if len(set(folders)) < len(folders):
         both = next(f for f in folders if folders.count(f) > 1)
@@ -98,12 +100,23 @@ def _named_picture(row: dict[str, Any], folder: str, inside: Path, root: Path, w
     path = os.path.join(folder, name)
     escapes, there = _escapes_and_there(path, inside)
     if escapes:
-        raise UserError(f"{where}: file_name {name!r} leads out of {root}")
+        raise UserError(
+            f"{where}: file_name {name!r:.200} leads out of {root}; copy the file into it"
+        )
     if not there:
         raise UserError(
             f"{where}: file_name {name!r:.200}: no such file; add it, or remove the line"
         )
+    _check_name(path)
     return path
+
+
+def _check_name(path: str | Path) -> None:
+    """Raise UserError for a file whose name is of another encoding: no table can hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: its name is not UTF-8; rename it") from None
 
 
 def _escapes_and_there(path: str, inside: Path) -> tuple[bool, bool]:
@@ -115,8 +128,19 @@ def _escapes_and_there(path: str, inside: Path) -> tuple[bool, bool]:
         return not Path(path).resolve().is_relative_to(inside), os.path.isfile(path)
     except FileNotFoundError:
         return not Path(path).resolve().is_relative_to(inside), False
-    except (OSError, ValueError):  # too long, or no name at all (NUL)
+    except (OSError, ValueError, RuntimeError):  # too long, no name at all (NUL), a loop of links
         return False, False
+
+
+def _check_inside(file: Path, root: Path) -> None:
+    """Raise UserError for a link that leads out of the folder: a stranger's could name any file.
+
+    Nor is a pipe read, which would wait for ever.
+    """
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file}: not a plain file; remove it")
+    if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{file}: a link that leads out of {root}; copy the file there")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -151,7 +175,9 @@ def checked_captions(value: Any, where: str) -> tuple[str, ...]:
     try:
         "".join(captions).encode()
     except UnicodeEncodeError:
-        raise UserError(f"{where}: half a character (a lone surrogate) in {value!r:.60}") from None
+        raise UserError(
+            f"{where}: half a character (a lone surrogate) in {value!r:.60}; mend it"
+        ) from None
     return captions
 
 
@@ -159,7 +185,9 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise UserError(
+            f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
 
@@ -176,7 +204,7 @@ def _lines_of(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
                 begin += len(line)
     except UnicodeDecodeError as error:
         at = begin + error.start
-        fault(UserError(f"{file}: not UTF-8 text ({error.reason} at byte {at})"))
+        fault(UserError(f"{file}: not UTF-8 text ({error.reason} at byte {at}); save it as UTF-8"))
     except OSError as error:
         fault(UserError(f"{file}: {error.strerror}"))
 
@@ -193,9 +221,9 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error})") from None
+        raise UserError(f"{where}: not JSON ({error}); mend or remove the line") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where}: not a JSON object")
+        raise UserError(f'{where}: not a JSON object; write {{"file_name": ..., "text": ...}}')
     return row
 
 
@@ -210,9 +238,13 @@ def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]
                 yield reader.line_num, row
                 continue
             where = f"{file} line {reader.line_num}"
-            fault(UserError(f"{where}: more cells than the header names"))
+            fault(
+                UserError(
+                    f"{where}: more cells than the header names; put a text with commas in quotes"
+                )
+            )
     except csv.Error as error:
-        fault(UserError(f"{file} line {reader.reader.line_num}: {error}"))
+        fault(UserError(f"{file} line {reader.reader.line_num}: {error}; mend or remove the line"))
 
 
 def pictures_in(root: Path) -> list[Path]:
@@ -224,6 +256,12 @@ def pictures_in(root: Path) -> list[Path]:
 
 def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator[Row]:
     found = pictures_in(root)
+    texts = [path.with_suffix(".txt") for path in found] if caption_column else []
+    for path in [*found, *texts]:
+        if path.is_symlink():
+            attempt(fault, None, _check_inside, path, root)
+    for path in found:
+        _check_name(path)
     if not caption_column:
         yield from ((str(path), ()) for path in found)
         return

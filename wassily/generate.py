@@ -28,6 +28,8 @@ def generate(config: GenerateConfig) -> None:
     files = output_files(config, prompts)
     quiet_libraries()
     prior, decoder, device = load_pipelines(config)
+    for line in rounded_sizes(config, sample.rounded_to(decoder)):
+        print(line)
     drawing = sample.Drawing(
         config.steps,
         config.prior_steps,
@@ -45,7 +47,7 @@ def generate(config: GenerateConfig) -> None:
         pictures.save_png(picture, file, notes(config, prompt, seed))
         print(f"{file}  (seed {seed})")
     if config.grid:
-        path = grid_file(config)
+        path = grid_file(config, len(drawn))
         rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
         headings = [f"seed {jobs_seed + k}" for k in range(config.num_images)]
         pictures.save_png(pictures.sheet(rows, headings, prompts), path, {})
@@ -73,10 +75,16 @@ def output_files(config: GenerateConfig, prompts: list[str]) -> list[Path]:
     out = Path(config.out)
     count = len(prompts) * config.num_images
     _check_writable(out)
-    if out.suffix.lower() == ".png":
-        if count > 1:
-            raise UserError(f"--out {out}: {count} pictures do not fit one file; name a folder")
+    if out.suffix.lower() == ".png" and count == 1:
         return [out]
+    if out.suffix.lower() == ".png":
+        if not config.grid:
+            raise UserError(
+                f"--out {out}: {count} pictures do not fit one file; name a folder, or add --grid "
+                "for a sheet of them"
+            )
+        out = out.with_suffix("")
+        _check_writable(out)
     used = [int(m[1]) for p in out.glob("*.png") if (m := re.match(r"(\d+)-", p.name))]
     first = max(used, default=-1) + 1
     return [
@@ -90,6 +98,10 @@ def _check_writable(out: Path) -> None:
     if single and out.is_dir():
         raise UserError(f"--out {out}: a folder; name a .png file, or a folder without .png")
     folder = out.parent if single else out
+    if out.suffix.lower() in pictures.SUFFIXES and not single:
+        raise UserError(
+            f"--out {out}: pictures are saved as PNG; name {out.with_suffix('.png')}, or a folder"
+        )
     if out.is_file() and not single:
         raise UserError(f"--out {out}: a file; name a folder or a .png")
     try:
@@ -100,14 +112,21 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"--out {out}: no permission to write there")
 
 
-def grid_file(config: GenerateConfig) -> Path:
-    """The sheet's name: beside a single file, inside a folder."""
+def grid_file(config: GenerateConfig, count: int) -> Path:
+    """The sheet's name: inside a folder, beside the file of one picture, or the file itself."""
     out = Path(config.out)
-    return (
-        out.with_name(f"{out.stem}-sheet.png")
-        if out.suffix.lower() == ".png"
-        else out / "sheet.png"
-    )
+    if out.suffix.lower() != ".png":
+        return out / "sheet.png"
+    return out if count > 1 else out.with_name(f"{out.stem}-sheet.png")
+
+
+def rounded_sizes(config: GenerateConfig, multiple: int) -> list[str]:
+    """A line for each side that the pipeline rounds up to a multiple of so many pixels."""
+    return [
+        f"--{name} {side}: no multiple of {multiple}; drawn at {-side // multiple * -multiple}"
+        for name in ("height", "width")
+        if (side := getattr(config, name)) is not None and side % multiple
+    ]
 
 
 def slug(prompt: str) -> str:

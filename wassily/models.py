@@ -52,6 +52,7 @@ PARTS = {
     "movq": Part(diffusers.VQModel, "decoder", "movq"),
     "scheduler": Part(diffusers.DDPMScheduler, "decoder", "scheduler"),
 }
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 TRAINED = {
     "prior": "prior",
     "decoder": "unet",
@@ -79,10 +80,22 @@ def resolve(name: str, home: str) -> str:
         _check_pipeline_folder(path, home)
         return str(path.resolve())
     if path.exists():
+        _check_no_pickle(path)
         raise UserError(f"{name}: a file; a {home} is a pipeline folder or a hub name")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise UserError(f"{name}: no such folder (and not a hub name, which reads owner/name)")
     return name
+
+
+def _check_no_pickle(path: Path) -> None:
+    """Raise UserError for a file, or a folder of weights, that could run code when it is read."""
+    names = [path.name] if path.is_file() else sorted(p.name for p in path.glob("*"))
+    pickles = [name for name in names if Path(name).suffix.lower() in PICKLES]
+    if pickles and not any(name.endswith(".safetensors") for name in names):
+        raise UserError(
+            f"{path}: {pickles[0]} is a pickle, which can run code when it is read, and is not: "
+            "convert it to safetensors where you trust it"
+        )
 
 
 def repositories(prior: str, decoder: str) -> dict[str, str]:
@@ -100,12 +113,24 @@ def _check_pipeline_folder(path: Path, home: str) -> None:
             f"--lora {path}"
         )
     held = sorted(p.name for p in path.iterdir() if (p / "config.json").is_file())
+    if not held and (path / "run.toml").is_file():
+        raise UserError(_unfinished(path))
     other = next((h for h, part in TRAINED.items() if part in held and h != home), None)
     hint = f"; it is a {other}'s" if other else ""
     raise UserError(
         f"{path}: no sub-folder {wanted!r} with a config.json, so it is no {home} folder{hint}"
         f" (it holds: {', '.join(held) or 'no part of a model'})"
     )
+
+
+def _unfinished(path: Path) -> str:
+    """What to say of the output folder of a run that has not come to its end."""
+    saved, file = checkpoint.found(path), path / "run.toml"
+    kind = file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    role = "prior" if "PriorConfig" in kind else "decoder"
+    go_on = f"wassily train {role} --config {file} --resume_from_checkpoint latest"
+    draw = f", or draw with {saved[-1][1]}" if saved else ""
+    return f"{path}: its training did not finish; go on with {go_on}{draw}"
 
 
 def load(
@@ -123,11 +148,23 @@ def load(
     network = issubclass(part.kind, nn.Module)
     options: dict[str, Any] = {"subfolder": part.folder, "cache_dir": cache_dir}
     if network:
+        _check_files(Path(repository) / part.folder, repository, part.folder)
         options |= {"use_safetensors": True, _dtype_name(part.kind): dtype}
+        options |= {"output_loading_info": True}
+        if issubclass(part.kind, transformers.PreTrainedModel):
+            options |= {"ignore_mismatched_sizes": True}  # to be named below
     try:
-        loaded = part.kind.from_pretrained(repository, **options)  # type: ignore[attr-defined]
+        loaded: Any = part.kind.from_pretrained(repository, **options)  # type: ignore[attr-defined]
     except Exception as error:  # of many kinds, each a matter of the folder or the hub
         raise _not_loaded(repository, part.folder, error) from error
+    if network:
+        loaded, found = loaded
+        # A weight that is not in the file would be drawn at random, without a word.
+        other = sorted(str(key[0]) for key in found["mismatched_keys"])
+        if lost := other or sorted(found["missing_keys"]):
+            what = "of another shape" if other else "missing"
+            reason = f"{lost[0]} is {what} in its file"
+            raise _not_loaded(repository, part.folder, ValueError(reason))
     return loaded.eval().requires_grad_(False) if network else loaded
 
 
@@ -163,6 +200,13 @@ def check_widths(repositories: dict[str, str], cache_dir: str | None = None) -> 
             f"--pretrained_decoder_model_name_or_path {decoder} reads {read}: they are not of one "
             "model; name a pair that is"
         )
+
+
+def _check_files(folder: Path, repository: str, part: str) -> None:
+    """Raise UserError for a folder on this disk without config, or with a pickle for weights."""
+    _check_no_pickle(folder)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise _not_loaded(repository, part, FileNotFoundError("no config.json"))
 
 
 def skeleton(
@@ -220,6 +264,7 @@ def load_network(folder: Path, role: str) -> nn.Module:
     """A network from a folder of its own (`checkpoint-N/unet`), in fp32 on the CPU."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no such network (no config.json)")
+    _check_no_pickle(folder)
     try:
         network = PARTS[role].kind.from_pretrained(folder, use_safetensors=True)  # type: ignore[attr-defined]
     except Exception as error:
@@ -264,6 +309,13 @@ def public_name(repository: str, home: str) -> str:
     return "mini" if repository == str(MINI / home) else repository
 
 
+def example_prompt(repository: str, home: str) -> str:
+    """A prompt that a model knows."""
+    if public_name(repository, home) == "mini":
+        return "a large red circle on a blue background"
+    return "a photo of a cat"
+
+
 def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> Path:
     """The file of an adapter: a file, an output folder, a checkpoint folder or a hub name.
 
@@ -276,7 +328,9 @@ def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> P
         if not files:
             raise UserError(f"{name}: no adapter there (no {ADAPTER})")
         path = files[0]
-    elif not path.is_file():
+    elif path.is_file():
+        _check_no_pickle(path)
+    else:
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
             raise UserError(f"{name}: no such adapter (and not a hub name, which reads owner/name)")
         path = hub.download_file(name, ADAPTER, cache_dir)
@@ -312,7 +366,7 @@ def locate(name: str, home: str) -> Trained:
     try:
         saved = json.loads(state.read_text(encoding="utf-8"))
         role, repository = saved["role"], saved["repositories"][home]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{state}: not the state of a checkpoint ({error!r})") from None
     if role != home:
         raise UserError(f"{name}: a checkpoint of a {role}, not of a {home}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from wassily import checkpoint, compiled, pictures, sample
+from wassily import checkpoint, compiled, models, pictures, sample
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
@@ -201,7 +201,9 @@ class Results:
         pipeline.save_pretrained(folder)
 
     def _next(self, facts: Facts) -> str:
-        prompt = (*self.config.validation_prompts, "a photo of a cat")[0]
-        ends = {"prior": facts.prior, "decoder": facts.decoder, facts.role: str(self.output_dir)}
+        known = models.example_prompt(self.repositories[facts.role], facts.role)
+        prompt = (*self.config.validation_prompts, known)[0]
+        ends = {h: models.public_name(n, h) for h, n in self.repositories.items()}
+        ends[facts.role] = str(self.output_dir)
         where = ["--prior", ends["prior"], "--decoder", ends["decoder"]]
         return shlex.join(["wassily", "generate", prompt, *where])

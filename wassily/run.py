@@ -17,7 +17,6 @@ from wassily import (
     cache,
     checkpoint,
     compiled,
-    data,
     drift,
     encoders,
     faults,
@@ -99,6 +98,7 @@ class Run:
         """Check, load, train, export."""
         self.load()
         self.announce()
+        self.begin()
         self.train()
         self.finish()
 
@@ -211,8 +211,8 @@ class Run:
     def announce(self) -> None:
         """Say what will happen, before the first step."""
         say, config, runtime = self.runtime.say, self.config, self.runtime
-        for line in schema.to_toml(config).splitlines()[1:]:
-            say(f"  {line}")
+        for line in start.told(config, self.repositories, self.output_dir):
+            say(line)
         count = sum(p.numel() for p in self.trained.values())
         say(f"training the {config.role}: {count:,} parameters in {len(self.trained)} tensors")
         say(f"what is trained: {self.adaptation.describe()}")
@@ -222,20 +222,13 @@ class Run:
             f"{runtime.world} process(es), {self.stop} steps = "
             f"{self.stop * self.split.global_batch / len(self.source):.1f} epochs"
         )
-        for line in self.reading.buckets.described(self.split.global_batch):
+        beside = [f"beside them {side.described()}" for side in self.sides]
+        shapes = self.reading.buckets.described(self.split.global_batch)
+        for line in (*shapes, *optim.told(config), *beside):
             say(line)
-        for line in optim.told(config):
-            say(line)
-        for side in self.sides:
-            say(f"beside them {side.described()}")
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
-        if config.role == "prior":
-            tokenizer = models.load(
-                "tokenizer", self.repositories["prior"], cache_dir=config.cache_dir
-            )
-            cut, total = runtime.shared(lambda: data.count_cut(self.source, tokenizer))
-            limit = tokenizer.model_max_length
-            say(f"{cut} of {total} captions are longer than {limit} tokens and are cut there")
+        for line in start.cut_captions(config, self.repositories, self.source, runtime):
+            say(line)
         if self.start_from:
             say(f"going on from {self.start_from} at step {self.start}")
             if self.start > self.stop:
@@ -243,6 +236,10 @@ class Run:
                     f"{self.start_from.name} is past the end: "
                     f"raise --max_train_steps above {self.stop}"
                 )
+
+    def begin(self) -> None:
+        """Make sure of the room for a checkpoint; write down the config, and open the trackers."""
+        config, runtime = self.config, self.runtime
         self.room = sizes.checkpoint_bytes(config, self.kit.net, list(self.trained.values()))
         if self.start < self.stop:
             runtime.shared(lambda: faults.check_room(self.output_dir, self.room, "a checkpoint"))
@@ -369,8 +366,10 @@ class Run:
 
     def _public(self, home: str, instead: str) -> str:
         """A repository for the card: a folder of this machine is no name that others can use."""
-        local = Path(self.repositories[home]).is_absolute()
-        return instead if local and self.hub_repository else self.repositories[home]
+        repository = self.repositories[home]
+        if models.public_name(repository, home) == "mini" and self.hub_repository:
+            return "mini" if home == self.config.role else instead
+        return instead if Path(repository).is_absolute() and self.hub_repository else repository
 
     def finish(self) -> None:
         """Draw the last samples, export the pipeline with its card, upload it if asked to."""

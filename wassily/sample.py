@@ -71,6 +71,11 @@ def native_size(pipeline: KandinskyV22Pipeline) -> int:
     return int(sample or 64) * pipeline.movq_scale_factor
 
 
+def rounded_to(pipeline: KandinskyV22Pipeline) -> int:
+    """Height and width of what a decoder draws are multiples of so many pixels."""
+    return int(pipeline.movq_scale_factor) ** 2
+
+
 @contextlib.contextmanager
 def on(pipeline: Any, device: torch.device) -> Iterator[None]:
     """The networks of a pipeline on `device` inside; after it, back where each of them was.

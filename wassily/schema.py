@@ -58,6 +58,8 @@ def check_types(config: Any) -> None:
         if not _fits(value, hints[field.name]):
             wanted = describe_type(hints[field.name])
             raise UserError(f"--{field.name}: {value!r} is not {wanted}")
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"--{field.name}: {value!r} has a NUL in it, which no name may")
 
 
 def require(holds: bool, message: str) -> None:
@@ -105,6 +107,13 @@ def to_toml(config: Any) -> str:
         if value is not None:
             lines.append(f"{key} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
+
+
+def changed_lines(config: Any) -> list[str]:
+    """The TOML lines of those values that are not the defaults."""
+    usual = {f.name: f.default for f in dataclasses.fields(config)}
+    changed = {name: v for name, v in public(config).items() if v is not None and v != usual[name]}
+    return [f"{name} = {_toml_value(value)}" for name, value in changed.items()]
 
 
 def _toml_value(value: Any) -> str:

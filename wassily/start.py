@@ -7,7 +7,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from wassily import adapt, checkpoint, draws, drift, hub, lock, manifest, models, optim
+from wassily import (
+    adapt,
+    checkpoint,
+    data,
+    draws,
+    drift,
+    hub,
+    lock,
+    manifest,
+    models,
+    optim,
+    schema,
+)
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
@@ -38,6 +50,42 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
         )
     adapt.check_chosen(config, repositories)
     return repositories
+
+
+def remarks(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
+    """What is allowed and hardly meant: a line each."""
+    if config.role == "prior" and not config.validation_prompts:
+        return []  # then no picture of any size is learnt or drawn
+    net = models.load_config("unet", repositories["decoder"], config.cache_dir)
+    movq = models.load_config("movq", repositories["decoder"], config.cache_dir)
+    own = (net.get("sample_size") or 64) * 2 ** (len(movq["block_out_channels"]) - 1)
+    if own / 2 <= config.resolution <= own * 2:
+        return []
+    return [
+        f"--resolution is {config.resolution}, and this decoder was made for {own} pixels: "
+        f"perhaps you want --resolution {own}"
+    ]
+
+
+def told(config: TrainConfig, repositories: dict[str, str], output_dir: Path) -> list[str]:
+    """What a run says of its config: what is not usual, and what is hardly meant."""
+    return [
+        *(f"  {line}" for line in schema.changed_lines(config)),
+        f"everything else is as usual; the whole is in {output_dir / 'run.toml'}",
+        *remarks(config, repositories),
+    ]
+
+
+def cut_captions(
+    config: TrainConfig, repositories: dict[str, str], source: data.Pictures, runtime: Runtime
+) -> list[str]:
+    """How many captions are too long for the text encoder, where there are captions."""
+    if config.role != "prior":
+        return []
+    tokenizer = models.load("tokenizer", repositories["prior"], cache_dir=config.cache_dir)
+    cut, total = runtime.shared(lambda: data.count_cut(source, tokenizer))
+    limit = tokenizer.model_max_length
+    return [f"{cut} of {total} captions are longer than {limit} tokens and are cut there"]
 
 
 def begin(
