@@ -5,8 +5,10 @@ The only file that knows PIL.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ SUFFIXES = frozenset(
         ".jp2",
     ]
 )
+# What is read at all. PIL knows more kinds; of PostScript it would start another program.
+KINDS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 FONT = Path(__file__).parent / "fonts" / "labels.ttf"
 
@@ -56,7 +60,8 @@ def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
     16-bit grey is scaled to 8 bits. Raises BadPicture for anything that is not a whole picture.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=_kinds()) as picture:
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError:
@@ -67,6 +72,16 @@ def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
         raise BadPicture(
             str(error).splitlines()[0] if str(error) else type(error).__name__
         ) from None
+
+
+@functools.cache
+def _kinds() -> tuple[str, ...]:
+    """Those of KINDS that this PIL can read."""
+    Image.init()
+    # It warns of what it can read nevertheless; what it cannot is an error of its own, as are more
+    # than 179 megapixels.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    return tuple(kind for kind in KINDS if kind in Image.OPEN)
 
 
 def file_bytes(path: str) -> bytes:
@@ -83,6 +98,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in SIXTEEN_BIT:
         values = np.asarray(picture).astype(np.float32)
         picture = Image.fromarray((values.clip(0, 65535) / 257.0).round().astype(np.uint8))
+    if picture.mode == "F":
+        raise BadPicture("values with a fraction, of which nobody knows the white: save 8 bits")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
