@@ -1,0 +1,185 @@
+"""What docs/security.md promises besides what other files test: no code of a stranger's is run, and
+what nobody was meant to see goes nowhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e import ROLES, train, wassily
+from helpers import ROOT, draw_picture
+from PIL import Image
+
+from wassily import models, sample
+from wassily.mini.untrained import Tiny
+
+PAGE = ROOT / "docs" / "security.md"
+SOURCES = sorted((ROOT / "wassily").rglob("*.py"))
+
+# ---------------------------------------------------------------- in the sources
+
+RUNS_CODE = {"eval", "exec", "compile", "__import__"}
+MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "subprocess", "runpy"}
+CALLS = {
+    "torch.load",
+    "torch.hub.load",
+    "os.system",
+    "os.popen",
+    "yaml.load",
+    "numpy.load",
+    "np.load",
+    "shutil.unpack_archive",
+}
+WORDS = {"trust_remote_code", "custom_pipeline", "shell", "allow_pickle"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_nothing_in_the_sources_runs_what_it_reads(path: Path) -> None:
+    """No unpickling, no evaluating, no shell, no other program, no code of a repository."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {name.name.split(".")[0] for name in node.names} & MODULES
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in MODULES
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in RUNS_CODE | CALLS, called
+            assert not {word.arg for word in node.keywords} & WORDS, called
+
+
+# ---------------------------------------------------------------- in a run
+
+_heard: list[tuple[str, str]] | None = None
+
+
+def _listen(event: str, values: tuple[Any, ...]) -> None:
+    """An audit hook, which cannot be taken off again: it hears only while there is a list."""
+    if _heard is not None and event in ("pickle.find_class", "os.system", "os.exec", "os.spawn"):
+        _heard.append((event, str(values)))
+    if _heard is not None and event == "subprocess.Popen":
+        _heard.append((event, str(values[:2])))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_run_loads_no_pickle_and_starts_no_program(
+    role: str, tmp_path: Path, tiny: Tiny, photos: Path
+) -> None:
+    """Pictures to samples, the resume, the drawing: the interpreter itself tells."""
+    global _heard
+    sys.addaudithook(_listen)
+    _heard = []
+    pickle.loads(pickle.dumps(tmp_path))
+    assert _heard  # so it would be heard
+    _heard = []
+    flags = {"validation_prompts": "a cat", "report_to": "tensorboard", "use_ema": True}
+    try:
+        train(role, tmp_path / "run", tiny, photos, max_train_steps=1, **flags)
+        flags |= {"resume_from_checkpoint": "latest"}
+        train(role, tmp_path / "run", tiny, photos, max_train_steps=2, **flags)
+        pair = {"prior": tiny.prior, "decoder": tiny.decoder, role: tmp_path / "run"}
+        words = [w for home, folder in pair.items() for w in (f"--{home}", folder)]
+        few = ["--steps", 1, "--prior_steps", 2, "--out", tmp_path / "a.png"]
+        assert wassily("generate", "a", *words, *few).code == 0
+        assert _heard == []
+    finally:
+        _heard = None
+
+
+def test_code_in_a_models_folder_is_not_run(tmp_path: Path, tiny: Tiny) -> None:
+    """However the index, the configs and the tokenizer name it."""
+    folder = tmp_path / "prior"
+    shutil.copytree(tiny.prior, folder)
+    code = f"import pathlib; pathlib.Path({str(tmp_path / 'was run')!r}).touch()\n"
+    for place in [folder, *(p for p in folder.iterdir() if p.is_dir())]:
+        for name in ("evil.py", "pipeline.py", "modeling_evil.py"):
+            (place / name).write_text(code)
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    index |= {"_class_name": ["pipeline", "Evil"], "prior": ["evil", "Evil"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    maps = {"auto_map": dict.fromkeys(["AutoModel", "AutoTokenizer", "AutoConfig"], "evil.Evil")}
+    for file in folder.rglob("*config.json"):
+        values = json.loads(file.read_text("utf-8"))
+        file.write_text(json.dumps(values | maps | {"custom_pipeline": "evil"}), "utf-8")
+    import torch
+
+    assert models.resolve(str(folder), "prior") == str(folder)
+    sample.prior_pipeline(str(folder), torch.float32, None)
+    assert not (tmp_path / "was run").exists()
+
+
+def test_code_in_a_data_set_is_not_run(tmp_path: Path, tiny: Tiny) -> None:
+    """A loading script beside the data, or named itself."""
+    folder = tmp_path / "pics"
+    folder.mkdir()
+    code = f"import pathlib; pathlib.Path({str(tmp_path / 'was run')!r}).touch()\n"
+    (folder / "pics.py").write_text(code)
+    for name in (folder, folder / "pics.py"):
+        words = ["--dataset_name", name, "--output_dir", tmp_path / "out"]
+        words += ["--pretrained_prior_model_name_or_path", tiny.prior]
+        words += ["--pretrained_decoder_model_name_or_path", tiny.decoder]
+        done = wassily("train", "prior", *words)
+        assert done.code == 2
+        assert "cannot be loaded" in done.err and done.err.count("\n") == 1
+    assert not (tmp_path / "was run").exists()
+
+
+# ---------------------------------------------------------------- what goes nowhere
+
+PLACE, TOKEN = "ZzPlaceOfThePictureZz", "hf_" + "Kx9" * 11
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_neither_place_nor_token_is_in_anything_written(
+    role: str, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures with GPS data, a comment and a maker's note; a token in the environment: neither is
+    in a checkpoint, sample, sheet, card, log, cache or line.
+    """
+    pics = tmp_path / "pics"
+    pics.mkdir()
+    for number in range(3):
+        exif = Image.Exif()
+        exif[0x010E], exif[0x0110] = PLACE, PLACE  # description, camera
+        exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 29.0), 29: PLACE})
+        file = pics / f"{number}.jpg"
+        draw_picture(number).save(file, exif=exif, comment=PLACE.encode())
+        file.with_suffix(".txt").write_text("a pattern")
+        assert file.read_bytes().count(PLACE.encode()) >= 3
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    written = tmp_path / "written"
+    flags: dict[str, Any] = {"cache_dir": written / "cache", "validation_prompts": "a cat"}
+    flags |= {"report_to": "tensorboard", "holdout": 0.3}
+    done = train(role, written / "run", tiny, pics, max_train_steps=2, **flags)
+    pair = {"prior": tiny.prior, "decoder": tiny.decoder, role: written / "run"}
+    words = [w for home, folder in pair.items() for w in (f"--{home}", folder)]
+    few = ["--steps", 1, "--prior_steps", 2, "--out", written / "drawn", "--grid"]
+    drawn = wassily("generate", "a", *words, *few)
+    assert drawn.code == 0
+    files = [p for p in written.rglob("*") if p.is_file()]
+    assert {".png", ".md", ".toml", ".json", ".jsonl", ".safetensors"} <= {p.suffix for p in files}
+    for secret in (PLACE, TOKEN):
+        assert secret not in done.text + drawn.text
+        assert [p for p in files if secret.encode() in p.read_bytes()] == []
+
+
+# ---------------------------------------------------------------- the page
+
+CITED = re.findall(r"`(tests/\w+\.py)::(\w+)`", PAGE.read_text("utf-8"))
+
+
+def test_the_page_cites_tests_that_are_there() -> None:
+    """Each promise has its test, by file and name."""
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", PAGE.read_text("utf-8"), re.M)
+    promises = [row for row in rows if row[0] not in ("promise", "---")]
+    assert len(promises) >= 12
+    assert [promise for promise, held in promises if "::" not in held] == []
+    for file, name in CITED:
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8"), f"{file}::{name}"
