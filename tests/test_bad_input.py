@@ -9,9 +9,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import corpus
+import bad_folders
+import bad_networks
+import bad_pictures
+import bad_words
 import pytest
-from corpus import Case
+from bad_folders import Case
 from e2e import command, refused, train, wassily
 from helpers import draw_picture, run_command, write_folder
 
@@ -47,7 +50,7 @@ def cases(found: list[Case]) -> pytest.MarkDecorator:
 
 # ---------------------------------------------------------------- pictures
 
-BAD_PICTURES = [*corpus.damaged(), *corpus.strange()]
+BAD_PICTURES = [*bad_pictures.damaged(), *bad_pictures.strange()]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_a_bad_picture_has_a_reason(content: bytes, says: str) -> None:
     assert str(caught.value) == printable(str(caught.value))
 
 
-ODD_PICTURES = list(corpus.odd())
+ODD_PICTURES = list(bad_pictures.odd())
 
 
 @pytest.mark.parametrize("content", [p[1] for p in ODD_PICTURES], ids=[p[0] for p in ODD_PICTURES])
@@ -92,7 +95,7 @@ def test_all_bad_pictures_in_one_folder(here: Path, tiny: Tiny) -> None:
 
 # ---------------------------------------------------------------- folders
 
-METADATA = list(corpus.metadata())
+METADATA = list(bad_folders.metadata())
 
 
 @cases([case for case in METADATA if case.says])
@@ -139,17 +142,17 @@ def test_results_do_not_become_pictures_to_learn_from(way: str, here: Path, tiny
 # ---------------------------------------------------------------- TOML and flags
 
 
-@pytest.mark.parametrize("name", corpus.TOML)
+@pytest.mark.parametrize("name", bad_words.TOML)
 def test_a_bad_config_file(name: str, here: Path) -> None:
     """The file or the flag is named."""
-    text, says = corpus.TOML[name]
+    text, says = bad_words.TOML[name]
     (here / "made").write_text(text, "utf-8", "surrogateescape")
     line = refused("train", "prior", "--train_data_dir", "pics", "--config", "made")
     assert says in line or "--config made" in line
     assert "--" in line
 
 
-FLAGS = [(name, value) for name, values in corpus.FLAGS.items() for value in values]
+FLAGS = [(name, value) for name, values in bad_words.FLAGS.items() for value in values]
 
 
 @pytest.mark.parametrize(("name", "value"), FLAGS)
@@ -165,22 +168,22 @@ def test_a_bad_value(name: str, value: str, here: Path, tiny: Tiny) -> None:
     assert len(line) < 500
 
 
-@pytest.mark.parametrize("name", corpus.TOGETHER)
+@pytest.mark.parametrize("name", bad_words.TOGETHER)
 def test_bad_flags_together(name: str, here: Path) -> None:
     """Contradictions and slips."""
-    refused("train", "prior", "--train_data_dir", "pics", *corpus.TOGETHER[name])
+    refused("train", "prior", "--train_data_dir", "pics", *bad_words.TOGETHER[name])
 
 
-@pytest.mark.parametrize("name", corpus.GENERATE)
+@pytest.mark.parametrize("name", bad_words.GENERATE)
 def test_bad_wishes(name: str, here: Path, tiny: Tiny) -> None:
     """Of `wassily generate`; nothing is drawn."""
-    refused("generate", *corpus.GENERATE[name], "--prior", tiny.prior, "--decoder", tiny.decoder)
+    refused("generate", *bad_words.GENERATE[name], "--prior", tiny.prior, "--decoder", tiny.decoder)
     assert [p.name for p in here.iterdir()] == ["pics"]
 
 
 # ---------------------------------------------------------------- networks
 
-NETWORKS = list(corpus.networks())
+NETWORKS = list(bad_networks.networks())
 PARTS = [("prior", "prior"), ("decoder", "unet"), ("prior", "image_encoder")]
 
 
@@ -229,7 +232,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     return folder / "out" / "checkpoint-1"
 
 
-@cases(list(corpus.states()))
+@cases(list(bad_networks.states()))
 def test_a_spoilt_state(case: Case, saved: Path, here: Path) -> None:
     """It is named, before anything is loaded."""
     folder = here / "made" / "checkpoint-1"
