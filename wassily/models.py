@@ -204,7 +204,10 @@ def check_widths(repositories: dict[str, str], cache_dir: str | None = None) -> 
 
 def _check_files(folder: Path, repository: str, part: str) -> None:
     """Raise UserError for a folder on this disk without config, or with a pickle for weights."""
-    _check_no_pickle(folder)
+    try:
+        _check_no_pickle(folder)
+    except UserError as error:
+        raise _not_loaded(repository, part, error) from None
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise _not_loaded(repository, part, FileNotFoundError("no config.json"))
 
