@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
-from wassily import adapt, optim
+from wassily import adapt, optim, schema
 from wassily import config as configs
 from wassily.errors import UserError
 
@@ -160,6 +160,29 @@ def test_the_second_decay_is_one_that_moves(tmp_path: Path) -> None:
         assert (made.defaults.get("beta2") or made.defaults["betas"][1]) == beta
         assert bool(optim.told(given)) == (values == half)
     assert not optim.told(_config(tmp_path, weights_dtype="bf16", optimizer="lion"))
+
+
+@pytest.mark.parametrize(
+    ("values", "used"),
+    [
+        ({}, 0.999),
+        ({"adam_beta2": 0.9}, 0.9),
+        ({"weights_dtype": "bf16"}, 0.99),
+        ({"use_8bit_adam": True}, 0.999),
+        ({"optimizer": "lion"}, None),
+        ({"optimizer": "adafactor"}, None),
+    ],
+)
+def test_what_is_in_force_is_told_of_an_unset_second_decay(
+    values: dict[str, typing.Any], used: float | None, tmp_path: Path
+) -> None:
+    """The number that is used, so that naming it is no change; none with an optimizer that has
+    none, whatever an older checkpoint says of it.
+    """
+    plain = schema.public(_config(tmp_path, **values))
+    assert optim.in_force(plain) == plain | {"adam_beta2": used}
+    if not values.get("adam_beta2"):
+        assert optim.in_force(plain | {"adam_beta2": used or 0.999}) == optim.in_force(plain)
 
 
 @pytest.mark.parametrize(("beta", "falls"), [(0.99, True), (0.995, True), (0.999, False)])

@@ -6,7 +6,7 @@ Owner of bitsandbytes and torch-optimi.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,8 +41,19 @@ def described(config: TrainConfig) -> str:
 
 def beta2(config: TrainConfig) -> float:
     """AdamW's second decay: the one that was named, or the usual one of the weights' dtype."""
-    usual = 0.99 if config.weights_dtype == "bf16" else 0.999  # why: `checks`
-    return usual if config.adam_beta2 is None else config.adam_beta2
+    return _second_decay(config.adam_beta2, config.weights_dtype)
+
+
+def _second_decay(named: float | None, dtype: str) -> float:
+    usual = 0.99 if dtype == "bf16" else 0.999  # why: `checks`
+    return usual if named is None else named
+
+
+def in_force(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's plain values, of any version, with the second decay that is used; None: none."""
+    decay = _second_decay(values.get("adam_beta2"), values.get("weights_dtype", "fp32"))
+    adam = values.get("optimizer", "adamw") in ("adamw", "adamw8bit")
+    return {**values, "adam_beta2": decay if adam else None}
 
 
 def told(config: TrainConfig) -> list[str]:

@@ -194,7 +194,7 @@ class Run:
         total, self.pending.steps = saved["pending_loss"]
         self.pending.total.fill_(total)
         now = json.loads(json.dumps(schema.public(self.config)))
-        for line in checkpoint.changed(saved["config"], now):
+        for line in checkpoint.changed(optim.in_force(saved["config"]), optim.in_force(now)):
             self.runtime.say(line)
 
     @property
