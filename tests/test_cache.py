@@ -100,11 +100,60 @@ def test_a_half_written_shard_is_not_there(tmp_path: Path) -> None:
     assert not aside.exists()
 
 
+@pytest.mark.parametrize(
+    "keys", [torch.zeros(2, 8, dtype=torch.uint8), torch.zeros(2, 16), torch.zeros(16)]
+)
+def test_a_shard_with_other_keys_is_named(tmp_path: Path, keys: torch.Tensor) -> None:
+    """It opens, but its keys are none: the same line as for one that does not open."""
+    filled(tmp_path, "a")
+    cache.write_tensors(tmp_path / "odd.safetensors", {cache.KEYS: keys, "x": torch.zeros(2, 2)})
+    with pytest.raises(UserError, match=r"odd\.safetensors: not a shard of the cache"):
+        cache.Store(tmp_path)
+
+
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     """One line with the file and what to do."""
     (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(UserError, match=r"broken\.safetensors: not a shard of the cache"):
         cache.Store(tmp_path)
+
+
+def test_a_shard_that_goes_away_under_a_run_is_named(tmp_path: Path) -> None:
+    """`cache prune` beside a run: one line, and what to do."""
+    store = filled(tmp_path, "a")
+    (shard,) = tmp_path.glob("*.safetensors")
+    shard.unlink()
+    with pytest.raises(UserError, match=rf"{shard.name}: gone or not whole .*; start again"):
+        store[cache.digest("a")]
+    with pytest.raises(UserError, match=rf"{shard.name}: gone or not whole .*; start again"):
+        store.column(keys_of("a"), "x")
+
+
+def test_a_file_that_another_run_finishes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named between the listing and the look at its age."""
+    gone = tmp_path / f"{cache.ASIDE}gone"
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: iter([gone]))
+    cache.sweep(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_to_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk mounted for reading: the last use is not noted, and what is aside stays."""
+
+    def refuse(*words: object, **more: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    aside = tmp_path / f"{cache.ASIDE}x"
+    aside.write_bytes(b"half")
+    os.utime(aside, (0, 0))
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    cache.mark_used(tmp_path)
+    cache.sweep(tmp_path)
+    assert aside.exists()
 
 
 def test_two_writers_of_the_same_entry_do_not_hurt_each_other(tmp_path: Path) -> None:

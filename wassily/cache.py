@@ -11,6 +11,7 @@ In memory an entry takes 16 bytes of key and 8 of position, whatever its size.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -113,8 +114,17 @@ class _Shard:
 
 @functools.lru_cache(maxsize=64)
 def _shard(path: str) -> _Shard:
-    """An open shard. Few stay open: a large cache has more shards than a process may have files."""
-    return _Shard(Path(path))
+    """An open shard. Few stay open: a large cache has more shards than a process may have files.
+
+    Raises UserError: `prune` may have been called since the shard was listed.
+    """
+    try:
+        return _Shard(Path(path))
+    except OSError as error:
+        raise UserError(
+            f"{path}: gone or not whole since the start ({error.strerror or error}); start again, "
+            "and it is encoded anew"
+        ) from None
 
 
 class Store:
@@ -131,6 +141,8 @@ class Store:
         for number, path in enumerate(self.paths):
             try:
                 own = open_tensors(Path(path)).get_tensor(KEYS).numpy()
+                if own.dtype != np.uint8 or own.shape[1:] != (16,):
+                    raise ValueError(f"keys of {own.dtype}, {own.shape}")
             except Exception as error:  # the library has kinds of its own
                 raise UserError(f"{path}: not a shard of the cache ({error}); remove it") from None
             keys.append(own)
@@ -249,10 +261,14 @@ def kept(root: Path) -> str:
 
 
 def sweep(folder: Path, older_than: float = 3600.0) -> None:
-    """Remove files that a killed writer left aside; young ones may be another run's."""
+    """Remove files that a killed writer left aside; young ones may be another run's.
+
+    What cannot be removed stays: another run has finished it, or the disk is for reading only.
+    """
     for path in folder.rglob(f"{ASIDE}*"):
-        if time.time() - path.stat().st_mtime > older_than:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
 
 
 def file_digest(path: str) -> bytes:
@@ -299,8 +315,8 @@ def _place_key(place: Place) -> bytes:
 
 
 def mark_used(folder: Path) -> None:
-    """Note that a run uses this folder now; `prune` goes by it."""
-    if folder.is_dir():
+    """Note that a run uses this folder now, where one may; `prune` goes by it."""
+    with contextlib.suppress(OSError):
         os.utime(folder)
 
 
