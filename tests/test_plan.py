@@ -127,7 +127,17 @@ def test_help_is_quick_and_a_bad_flag_is_found_first() -> None:
     assert refused("plan", "prior", "--gpu_memory", "0").endswith(
         "--gpu_memory: 0.0 is not above 0"
     )
+    line = refused("plan", "prior", "--gpu_memory", "1e300")
+    assert line.endswith("--gpu_memory: 1e+300 is in GB; it is not below 1e6")
     assert "plan needs the network" in refused("plan")
+
+
+def test_what_a_launch_would_refuse_is_refused(tiny: Tiny) -> None:
+    """Weights in bf16 with nothing said of the arithmetic, here and on the command line."""
+    models = ["--pretrained_prior_model_name_or_path", tiny.prior]
+    models += ["--pretrained_decoder_model_name_or_path", tiny.decoder]
+    line = refused("plan", "decoder", *models, "--weights_dtype", "bf16")
+    assert "add --mixed_precision bf16" in line
 
 
 # ---------------------------------------------------------------- presets

@@ -284,6 +284,8 @@ class _Planned:
         for name in ("gpu_memory", "pictures_per_second"):
             value = getattr(self, name)
             require(value is None or value > 0, f"--{name}: {value} is not above 0")
+        most = self.gpu_memory
+        require(most is None or most < 1e6, f"--gpu_memory: {most} is in GB; it is not below 1e6")
 
 
 @dataclass(frozen=True, kw_only=True)

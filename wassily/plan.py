@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import adapt, heldout, memory, models, presets, recipes, sides, sizes
+from wassily import adapt, heldout, memory, models, optim, presets, recipes, sides, sizes
 from wassily.config import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
@@ -240,6 +240,7 @@ def plan(config: PriorPlan | DecoderPlan) -> None:
     )
     most = _memory(config)
     precision = precision_of(config)
+    optim.check_launch(config, precision, 1)
     whole, _ = fits_fused(config, repositories, precision, most)
     found = estimate(config, repositories, precision, whole)
     for line in [*_memory_lines(config, found, precision, whole), ""]:
