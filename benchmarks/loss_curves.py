@@ -29,6 +29,7 @@ FOUR = {"train_batch_size": 1, "gradient_accumulation_steps": 4}
 RELEASE = {"gradient_release": True}
 WAYS: dict[str, dict[str, object]] = {
     "plain": {},
+    "second decay 0.99": {"adam_beta2": 0.99},
     "four micro-batches": FOUR | {"fuse_accumulation": "off"},
     "four, as one batch": FOUR | {"fuse_accumulation": "on"},
     "bf16 arithmetic": BF16,
@@ -51,6 +52,7 @@ def options(words: list[str] | None) -> argparse.Namespace:
     add("--rate", type=float, default=1e-3)
     add("--steps", type=int, default=500)
     add("--last", type=int, default=100, help="steps that are compared")
+    add("--ways", choices=WAYS, nargs="+", metavar="NAME", help="these and the plain one; else all")
     add("--pictures", type=Path, metavar="FOLDER", help="else 64 drawn ones")
     add("--work", type=Path, metavar="FOLDER", help="kept; else removed")
     add("--results", type=Path, metavar="FOLDER", default=report.RESULTS)
@@ -103,10 +105,13 @@ def main(words: list[str] | None = None) -> Path:
         folders = models.make(work / args.size, args.size)
         pictures = args.pictures or models.draw_pictures(work / "pictures", 64, 64)
         for role in args.networks:
+            found = ways(role)
+            if args.ways:
+                found = {name: found[name] for name in ("plain", *args.ways) if name in found}
             job = Job(role, folders, pictures, args.resolution, 4, 1, args.steps, rate=args.rate)
             runs.encode(job, work)
             rows, curves = [], {}
-            for name, flags in ways(role).items():
+            for name, flags in found.items():
                 own = dataclasses.replace(job, precision=str(flags.get("mixed_precision", "no")))
                 curves[name] = losses(own, flags, work)
                 cells = compared(curves[name], curves["plain"], args.last)
