@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
+from wassily import config as configs
 from wassily import data, models, run, runtime, start, stream
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
@@ -188,7 +189,8 @@ def test_a_pushed_decoder_needs_a_prior_that_others_have(tiny: Tiny) -> None:
             DecoderConfig,
             tiny,
             push_to_hub=True,
-            pretrained_prior_model_name_or_path="kandinsky-community/kandinsky-2-2-prior",
+            pretrained_prior_model_name_or_path=configs.PRIOR,
+            pretrained_decoder_model_name_or_path=configs.DECODER,
         )
     )
 
