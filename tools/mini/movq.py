@@ -57,10 +57,10 @@ def losses(net, data, rng):
     return {"loss": total, "squared": squared, "size": size}
 
 
-def batch_of(data, rng):
+def batch_of(data, rng, doodles=DOODLES):
     """Pictures of the world and some doodles, (BATCH, 3, H, W) in [-1, 1]."""
-    index = rng.integers(len(data.pictures), size=BATCH - DOODLES)
-    return pixels(np.concatenate([data.pictures[index], bank.doodles(rng, DOODLES)[0]]))
+    index = rng.integers(len(data.pictures), size=BATCH - doodles)
+    return pixels(np.concatenate([data.pictures[index], bank.doodles(rng, doodles)[0]]))
 
 
 def psnr(net, pictures):
@@ -138,15 +138,18 @@ def train(work, steps=4000, n=100_000):
     return minutes
 
 
-def polish(work, steps=1200, n=100_000):
-    """Trains the decoding half on, against fixed latents; others may be trained on them already."""
-    data = bank.load(work, 1, n)
+def polish(work, steps=1200, n=80_000):
+    """Trains the decoding half on, against fixed latents; others may be trained on them already.
+
+    Half of it on doodles: what a user teaches later looks like nothing in the world.
+    """
+    data = bank.load(work, 4, n)  # the decoder's, drawn already
     net = VQModel.from_pretrained(f"{work}/parts/movq").to(memory_format=torch.channels_last)
     for frozen in (net.encoder, net.quant_conv, net.quantize):
         frozen.requires_grad_(False)
 
     def loss_of(step, rng):
-        x = batch_of(data, rng)
+        x = batch_of(data, rng, BATCH // 2)
         with torch.no_grad():
             z = net.encode(x).latents
         y = decode(net, z + NOISE * torch.randn_like(z))
