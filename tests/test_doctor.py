@@ -168,7 +168,7 @@ def test_csv_and_text_files_too(tmp_path: Path, prior: str) -> None:
     csv.write_text('file_name,text\n0.png,"a, b"\n1.png,a, b\n2.png,c\n', "utf-8")
     done, report = _check(root, prior)
     assert report["findings"]["metadata"]["items"] == [
-        f"{csv} line 3: more cells than the header names"
+        f"{csv} line 3: more cells than the header names; put a text with commas in quotes"
     ]
     assert (done.code, report["summary"]["readable"]) == (1, 2)
     csv.unlink()

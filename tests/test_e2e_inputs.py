@@ -297,7 +297,8 @@ def test_bad_datasets(tmp_path: Path, tiny: Tiny) -> None:
     words[-1] = str(a_dataset(tmp_path / "broken", b"no picture", ["a", "b"]))
     line = refused(*words)
     assert "row 0" in line and "row 1" in line and "--skip_bad_images" in line
-    words[-1] = str(tmp_path / "run")
+    (tmp_path / "nothing").mkdir()
+    words[-1] = str(tmp_path / "nothing")
     assert "cannot be loaded" in refused(*words)
     words[-1] = "nobody/nothing"
     assert "nobody/nothing" in refused(*words)

@@ -24,7 +24,8 @@ from pathlib import Path
 from wassily import lock
 with lock.held(Path(sys.argv[1])):
     child = os.fork()
-    print(child, flush=True)
+    if child:
+        print(child, flush=True)
     time.sleep(60)
 """
 

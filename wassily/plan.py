@@ -117,12 +117,12 @@ def _encoders(config: TrainConfig, repositories: dict[str, str], dtype: torch.dt
 # ---------------------------------------------------------------- choices
 
 
-def at_most(config: TrainConfig, repositories: dict[str, str], precision: str) -> int:
+def at_most(config: TrainConfig, repositories: dict[str, str]) -> int:
     """Bytes that a step with its micro-batches as one stays below, from a forward pass alone.
 
     A multiple of what `estimate` says, in a tenth of its time: enough where memory is plenty.
     """
-    net = _network(config, repositories, precision)
+    net = _network(config, repositories, "no")  # fp32 is the most; nothing casts on "meta"
 
     def load(role: str, *where: Any, **options: Any) -> Any:
         return net if role == models.TRAINED[config.role] else models.skeleton(role, *where)
@@ -130,6 +130,7 @@ def at_most(config: TrainConfig, repositories: dict[str, str], precision: str) -
     with torch.device("meta"):
         kit = recipes.make_kit(config, repositories, load)
         count = config.train_batch_size * config.gradient_accumulation_steps
+        count += sum(sides.counted(ratio, count) for ratio in sides.ratios(config))
         return memory.bound(kit.objective.to("meta"), *sizes.blank_batch(config, kit, count))
 
 
@@ -144,7 +145,7 @@ def fits_fused(
         return wish == "on", f"--fuse_accumulation {wish}"
     if free is None:
         return False, "free memory is not known"
-    if not config.no_cache and (most := at_most(config, repositories, precision)) <= free:
+    if not config.no_cache and (most := at_most(config, repositories)) <= free:
         return True, f"as one batch they take less than {most / GB:.1f} of {free / GB:.1f} GB"
     peak = estimate(config, repositories, precision, True).peak
     sizes = f"{peak / GB:.1f} of {free / GB:.1f} GB"
