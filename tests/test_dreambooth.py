@@ -308,3 +308,13 @@ def test_the_card_tells_both(things: Path, dogs: Path) -> None:
     assert "| class pictures beside them | 5, a red dog, weight 0.5 |" in text
     assert "| caption of all pictures | a sks\\|dog |" in text
     assert 'pipeline(prompt="a sks|dog")' in text
+
+
+def test_links_out_of_the_folder_are_refused(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    """As in a folder with captions: a stranger's link could name any file."""
+    inside = tmp_path / "pics"
+    inside.mkdir()
+    [first, *_] = sorted(photos.glob("*.jpg")) or sorted(photos.glob("*.png"))
+    (inside / f"a{first.suffix}").symlink_to(first)
+    words = command("decoder", tmp_path / "run", tiny, None, instance_data_dir=inside)
+    assert "a link that leads out of" in refused(*words)

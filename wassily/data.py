@@ -24,6 +24,7 @@ from wassily.folders import (
     Fault,
     as_captions,
     attempt,
+    check_file,
     checked_captions,
     no_pictures,
     pictures_in,
@@ -145,9 +146,12 @@ def read_folder(
 def read_prompted(folder: str, prompt: str | None) -> Pictures:
     """All pictures of a folder with one caption, or with none; what else lies there is not read.
 
-    Raises UserError if there are none.
+    Raises UserError if there are none, and for a link that leads out of the folder.
     """
-    paths = [str(path) for path in pictures_in(Path(folder))]
+    found = pictures_in(Path(folder))
+    for path in found:
+        check_file(path, Path(folder))
+    paths = [str(path) for path in found]
     if not paths:
         raise no_pictures(folder)
     columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path in paths]}

@@ -132,6 +132,13 @@ def _escapes_and_there(path: str, inside: Path) -> tuple[bool, bool]:
         return False, False
 
 
+def check_file(path: Path, root: Path) -> None:
+    """Raise UserError for a link that leads out of the folder, and for a name that is not UTF-8."""
+    if path.is_symlink():
+        _check_inside(path, root)
+    _check_name(path)
+
+
 def _check_inside(file: Path, root: Path) -> None:
     """Raise UserError for a link that leads out of the folder: a stranger's could name any file.
 
@@ -258,10 +265,7 @@ def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator
     found = pictures_in(root)
     texts = [path.with_suffix(".txt") for path in found] if caption_column else []
     for path in [*found, *texts]:
-        if path.is_symlink():
-            attempt(fault, None, _check_inside, path, root)
-    for path in found:
-        _check_name(path)
+        attempt(fault, None, check_file, path, root)
     if not caption_column:
         yield from ((str(path), ()) for path in found)
         return
