@@ -265,7 +265,10 @@ def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator
     found = pictures_in(root)
     texts = [path.with_suffix(".txt") for path in found] if caption_column else []
     for path in [*found, *texts]:
-        attempt(fault, None, check_file, path, root)
+        if path.is_symlink():
+            attempt(fault, None, _check_inside, path, root)
+    for path in found:
+        _check_name(path)
     if not caption_column:
         yield from ((str(path), ()) for path in found)
         return
