@@ -5,11 +5,14 @@ Configs call this at their birth, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 from wassily.schema import at_least, require
+
+STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
 
 
 def training(config: Any) -> None:
@@ -284,3 +287,43 @@ def _check_lora(config: Any) -> None:
         not (config.lora and config.gradient_release),
         "--lora and --gradient_release: an adapter's gradients are a few megabytes; leave it out",
     )
+
+
+def canvas(config: Any) -> None:
+    """Raise UserError for contradictions among the pictures that are painted on."""
+    if config.mask is not None:
+        require(config.image is not None, "--mask needs --image: the picture that is mended")
+        require(config.strength is None, "--strength has no part in --mask: leave it out")
+    if config.control is not None:
+        require(config.image is None, "--control and --image were both given: keep one")
+    if config.strength is not None:
+        require(config.image is not None, "--strength needs --image: the picture that is changed")
+        require(0 < config.strength <= 1, f"--strength: {config.strength:g} is not in (0, 1]")
+    strength = STRENGTH if config.strength is None else config.strength
+    require(
+        config.image is None or config.mask is not None or int(config.steps * strength) >= 1,
+        f"--strength: {strength:g} of {config.steps} steps is no step; take "
+        f"{1 / config.steps:.2g} or more, or more --steps",
+    )
+
+
+def drawn_again(config: Any) -> None:
+    """Raise UserError if anything is asked of a picture drawn again besides where it goes."""
+    free = {"from_picture", "out", "offload", "cache_dir"}
+    for field in dataclasses.fields(config):
+        same = field.name in free or getattr(config, field.name) == field.default
+        name = f"--{field.name}" if field.name != "prompts" else "a prompt"
+        require(same, f"--from draws a picture as it was drawn: leave {name} out")
+
+
+def weighted(part: str) -> tuple[str, float]:
+    """A part of a mix, "a cat:0.3", as its text and its weight. Raises UserError."""
+    text, colon, number = part.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    require(bool(colon), f"mix: {part!r} has no weight; write {part + ':0.5'!r}")
+    require(math.isfinite(weight), f"mix: {part!r}: {number!r} after the colon is no weight")
+    require(bool(text.strip()), f"mix: {part!r}: nothing stands before the weight")
+    return text, weight

@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ SUFFIXES = frozenset(
 )
 # What is read at all. PIL knows more kinds; of PostScript it would start another program.
 KINDS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+TRANSPARENT = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 FONT = Path(__file__).parent / "fonts" / "labels.ttf"
 
@@ -59,11 +61,39 @@ def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
 
     16-bit grey is scaled to 8 bits. Raises BadPicture for anything that is not a whole picture.
     """
+    return _opened(source, _to_rgb)
+
+
+def open_mask(source: str | os.PathLike[str] | bytes) -> Image.Image:
+    """A mask as RGB: like `open_rgb`, but what is transparent in it could be meant either way.
+
+    Raises BadPicture for that, too, and for a mask without white.
+    """
+    return _opened(source, _to_mask)
+
+
+def _to_mask(picture: Image.Image) -> Image.Image:
+    if _has_alpha(picture) and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+        raise BadPicture("transparent in parts: save it in black and white alone")
+    mask = _to_rgb(picture)
+    if np.asarray(mask.convert("L")).max() < 128:
+        raise BadPicture("no white in it, so nothing would be painted anew")
+    return mask
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return "transparency" in picture.info or picture.mode in TRANSPARENT
+
+
+def _opened(
+    source: str | os.PathLike[str] | bytes, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """A whole picture, turned as its camera was, and converted. Raises BadPicture."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=_kinds()) as picture:
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            return convert(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError:
         raise BadPicture("not a picture of a known kind") from None
     except FileNotFoundError:
@@ -100,7 +130,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         picture = Image.fromarray((values.clip(0, 65535) / 257.0).round().astype(np.uint8))
     if picture.mode == "F":
         raise BadPicture("values with a fraction, of which nobody knows the white: save 8 bits")
-    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+    if _has_alpha(picture):
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, picture)
@@ -112,21 +142,35 @@ def mirror(picture: Image.Image) -> Image.Image:
     return ImageOps.mirror(picture)
 
 
-def centre_pixels(picture: Image.Image, width: int, height: int) -> Tensor:
-    """The largest centre crop of a shape, resized bicubically: (3, height, width) fp32 in [-1, 1].
-
-    For a square, crop box and resampling are those of the training guide's decoder, to the last
-    bit.
-    """
+def cropped(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The largest centre crop of a shape, resized bicubically to that width and height."""
     whole, tall = picture.size
     across = min(whole, tall * width / height)
     down = min(tall, whole * height / width)
     box = ((whole - across) / 2, (tall - down) / 2, (whole + across) / 2, (tall + down) / 2)
     # crop() rounds the box itself; reducing_gap=1 lets large pictures shrink in two cheap steps.
-    size = (width, height)
-    cropped = picture.crop(box).resize(size, Image.Resampling.BICUBIC, reducing_gap=1)
-    values = np.asarray(cropped).astype(np.float32) / 127.5 - 1
+    return picture.crop(box).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=1)
+
+
+def centre_pixels(picture: Image.Image, width: int, height: int) -> Tensor:
+    """`cropped` as (3, height, width) fp32 in [-1, 1].
+
+    For a square, crop box and resampling are those of the training guide's decoder, to the last
+    bit.
+    """
+    values = np.asarray(cropped(picture, width, height)).astype(np.float32) / 127.5 - 1
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+def unit_pixels(picture: Image.Image) -> Tensor:
+    """A picture as (3, H, W) fp32 in [0, 1]."""
+    values = np.asarray(picture.convert("RGB")).astype(np.float32) / 255
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture at another width and height, each pixel one of its own."""
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def small_pixels(picture: Image.Image, side: int, mode: str = "RGB") -> np.ndarray:
@@ -202,6 +246,20 @@ def png_notes(path: Path) -> dict[str, str]:
             return {key: str(value) for key, value in getattr(picture, "text", {}).items()}
     except (OSError, ValueError, SyntaxError):
         return {}
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG. Raises BadPicture for what is none."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            picture.load()  # chunks may stand behind the pixels
+            return {key: str(value) for key, value in picture.text.items()}  # type: ignore[attr-defined]
+    except UnidentifiedImageError:
+        raise BadPicture("not a PNG") from None
+    except FileNotFoundError:
+        raise BadPicture("no such file") from None
+    except Exception as error:
+        raise BadPicture(str(error).partition("\n")[0] or type(error).__name__) from None
 
 
 def _font(size: int) -> Any:

@@ -1,18 +1,73 @@
-"""Parts -> the two stock pipelines -> pictures. The only file that draws with diffusers."""
+"""Parts -> the stock pipelines -> pictures. The only file that draws with diffusers.
+
+Two questions are apart: what a picture's embedding is made of (a text, or a mix of texts and
+pictures), and what the decoder paints on (noise alone, a picture, a part of one, a hint). Each
+answer to the one goes with each to the other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+from diffusers import (
+    KandinskyV22ControlnetPipeline,
+    KandinskyV22Img2ImgPipeline,
+    KandinskyV22InpaintPipeline,
+    KandinskyV22Pipeline,
+    KandinskyV22PriorPipeline,
+)
 from torch import Tensor
 
-from wassily import models
+from wassily import models, pictures
+from wassily.checks import STRENGTH
+from wassily.errors import UserError
+
+INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
+HINTED = "kandinsky-community/kandinsky-2-2-controlnet-depth"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Texts and PIL pictures with a weight each: the embedding is the weighted sum of theirs.
+
+    One picture of weight 1 is that picture's own embedding.
+    """
+
+    parts: tuple[Any, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a decoder paints on besides noise, as PIL pictures; with nothing set, noise alone.
+
+    `image` alone is changed by `strength`, in (0, 1]; with `mask`, of the same shape, what is white
+    in that is painted anew. `hint` (RGB) tells the layout, as depth does. Each is cropped to the
+    shape of what is drawn, around its centre, and resized.
+    """
+
+    image: Any = None
+    mask: Any = None
+    hint: Any = None
+    strength: float = STRENGTH
+
+    @property
+    def kind(self) -> str:
+        """The kind of decoder that it takes: "hint", "inpainting" or "plain"."""
+        if self.hint is not None:
+            return "hint"
+        return "plain" if self.mask is None else "inpainting"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height in pixels of the picture to paint on, if there is one."""
+        picture = self.image if self.hint is None else self.hint
+        return None if picture is None else picture.size
 
 
 @dataclass(frozen=True)
@@ -27,6 +82,10 @@ class Drawing:
     height: int | None = None
     width: int | None = None
     batch_size: int = 4
+    canvas: Canvas = Canvas()
+
+
+Subject = str | Mix
 
 
 def at(drawing: Drawing, side: int) -> Drawing:
@@ -76,6 +135,50 @@ def rounded_to(pipeline: KandinskyV22Pipeline) -> int:
     return int(pipeline.movq_scale_factor) ** 2
 
 
+def check_kind(name: str, config: dict[str, Any], wanted: str) -> None:
+    """Raise UserError unless a UNet of this configuration is of the wanted kind (`Canvas.kind`).
+
+    `name` is what the message calls the decoder.
+    """
+    kind = "inpainting" if config.get("in_channels") == 9 else "plain"
+    if config.get("addition_embed_type") == "image_hint":
+        kind = "hint"
+    if kind == wanted:
+        return
+    if wanted == "hint":
+        raise UserError(f"--control: {name} reads no hint; name one that does, as {HINTED}")
+    if wanted == "inpainting":
+        raise UserError(
+            f"--mask: {name} has {config.get('in_channels')} input channels, and inpainting takes "
+            f"9; name a decoder made for it, as {INPAINTING}"
+        )
+    needs = "--control PICTURE" if kind == "hint" else "--image PICTURE with --mask PICTURE"
+    raise UserError(f"{name}: a decoder that draws with {needs} only")
+
+
+def shape(pipeline: KandinskyV22Pipeline, drawing: Drawing) -> tuple[int, int]:
+    """Height and width in pixels of what is drawn, multiples of `rounded_to`.
+
+    Sides that are not given are the decoder's own; on a canvas they follow from its aspect, with
+    the area of the decoder's own square where neither is given.
+    """
+    side, step, size = native_size(pipeline), rounded_to(pipeline), drawing.canvas.size
+    height, width = drawing.height, drawing.width
+    if size is None:
+        return _up(height or side, step), _up(width or side, step)
+    aspect = size[0] / size[1]
+    tall: float = height or (width / aspect if width else side / aspect**0.5)
+    across: float = width or tall * aspect
+    return (
+        _up(height or max(1, round(tall / step)) * step, step),
+        _up(width or max(1, round(across / step)) * step, step),
+    )
+
+
+def _up(length: int, step: int) -> int:
+    return -(-length // step) * step
+
+
 @contextlib.contextmanager
 def on(pipeline: Any, device: torch.device) -> Iterator[None]:
     """The networks of a pipeline on `device` inside; after it, back where each of them was.
@@ -99,25 +202,35 @@ def on(pipeline: Any, device: torch.device) -> Iterator[None]:
 @torch.no_grad()
 def embed(
     pipeline: KandinskyV22PriorPipeline,
-    prompts: list[str],
+    subjects: Sequence[Subject],
     generators: list[torch.Generator],
     drawing: Drawing,
 ) -> tuple[Tensor, Tensor]:
-    """Prompts -> image embeddings and their negatives, each (B, D), with one generator a picture.
+    """Subjects -> image embeddings and their negatives, each (B, D), with one generator a picture.
 
-    A negative prompt goes one picture at a time: the stock pipeline then draws twice the noise, and
-    only so is a picture independent of its neighbours.
+    Texts go together. A negative prompt goes one picture at a time: the stock pipeline then draws
+    twice the noise, and only so is a picture independent of its neighbours. So does a mix.
     """
     options = {
         "num_inference_steps": drawing.prior_steps,
         "guidance_scale": drawing.prior_guidance_scale,
     }
-    if drawing.negative_prompt is None:
+    prompts = [subject for subject in subjects if isinstance(subject, str)]
+    if drawing.negative_prompt is None and len(prompts) == len(subjects):
         output = pipeline(prompts, generator=generators, **options)
         return output.image_embeds, output.negative_image_embeds
+    negative = drawing.negative_prompt
     pairs = [
-        pipeline(prompt, negative_prompt=drawing.negative_prompt, generator=generator, **options)
-        for prompt, generator in zip(prompts, generators, strict=True)
+        pipeline(subject, negative_prompt=negative, generator=generator, **options)
+        if isinstance(subject, str)
+        else pipeline.interpolate(
+            list(subject.parts),
+            list(subject.weights),
+            negative_prompt=negative or "",
+            generator=generator,
+            **options,
+        )
+        for subject, generator in zip(subjects, generators, strict=True)
     ]
     return (
         torch.cat([p.image_embeds for p in pairs]),
@@ -127,16 +240,16 @@ def embed(
 
 def embed_all(
     prior: KandinskyV22PriorPipeline,
-    prompts: list[str],
+    subjects: Sequence[Subject],
     generators: list[torch.Generator],
     drawing: Drawing,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """`embed` for any number of prompts, N, batch by batch: (N, D), (N, D)."""
+    """`embed` for any number of subjects, N, batch by batch: (N, D), (N, D)."""
     with on(prior, device):
         found = [
-            embed(prior, prompts[part], generators[part], drawing)
-            for part in _batches(len(prompts), drawing)
+            embed(prior, subjects[part], generators[part], drawing)
+            for part in _batches(len(subjects), drawing)
         ]
     return torch.cat([positive for positive, _ in found]), torch.cat([n for _, n in found])
 
@@ -153,23 +266,53 @@ def paint(
     """Image embeddings and their negatives, each (N, D) -> N PIL pictures, batch by batch; or
     their latents, each (C, H/f, W/f).
     """
-    size = native_size(decoder)
-    pictures: list[Any] = []
+    stock, given = onto(decoder, drawing)
+    painted: list[Any] = []
     with on(decoder, device):
         for part in _batches(len(generators), drawing):
-            drawn = decoder(
+            drawn = stock(
                 image_embeds=embeds[0][part],
                 negative_image_embeds=embeds[1][part],
-                height=drawing.height or size,
-                width=drawing.width or size,
+                **given(len(generators[part])),
                 num_inference_steps=drawing.steps,
                 guidance_scale=drawing.guidance_scale,
                 generator=generators[part],
                 output_type=output,
             ).images
-            pictures += list(drawn)
+            painted += list(drawn)
             on_done(len(drawn))
-    return pictures
+    return painted
+
+
+def onto(
+    decoder: KandinskyV22Pipeline, drawing: Drawing
+) -> tuple[Any, Callable[[int], dict[str, Any]]]:
+    """The stock pipeline that paints on a drawing's canvas, of the decoder's own parts; and what it
+    is given for a batch of so many pictures.
+    """
+    canvas, parts = drawing.canvas, decoder.components
+    check_kind("this decoder", dict(decoder.unet.config), canvas.kind)
+    height, width = shape(decoder, drawing)
+    size = {"height": height, "width": width}
+    if canvas.hint is not None:
+        hint = pictures.unit_pixels(pictures.cropped(canvas.hint, width, height))[None]
+        hint = hint.to(decoder.unet.dtype)
+        return _silent(
+            KandinskyV22ControlnetPipeline(**parts)
+        ), lambda count: size | {"hint": hint.to(decoder.unet.device).repeat(count, 1, 1, 1)}
+    if canvas.image is None:
+        return decoder, lambda count: size
+    image = pictures.cropped(canvas.image, width, height)
+    if canvas.mask is not None:
+        mask = pictures.cropped(pictures.resized(canvas.mask, canvas.image.size), width, height)
+        return _silent(
+            KandinskyV22InpaintPipeline(**parts)
+        ), lambda count: size | {"image": [image] * count, "mask_image": [mask] * count}
+    stock = _silent(KandinskyV22Img2ImgPipeline(**parts))
+    if hasattr(stock, "image_processor"):
+        # It resizes with height and width exchanged; the picture is of the right size already.
+        stock.image_processor.register_to_config(do_resize=False)
+    return stock, lambda count: size | {"image": [image] * count, "strength": canvas.strength}
 
 
 def _batches(count: int, drawing: Drawing) -> list[slice]:
@@ -179,17 +322,17 @@ def _batches(count: int, drawing: Drawing) -> list[slice]:
 def draw(
     prior: KandinskyV22PriorPipeline,
     decoder: KandinskyV22Pipeline,
-    jobs: list[tuple[str, int]],
+    jobs: Sequence[tuple[Subject, int]],
     drawing: Drawing,
     device: torch.device,
     on_done: Callable[[int], Any] = lambda count: None,
 ) -> list[Any]:
-    """(prompt, seed) pairs -> PIL pictures in that order.
+    """(subject, seed) pairs -> PIL pictures in that order.
 
     Each picture has a generator of its own that goes through both stages, so for one picture the
     result is that of the stock combined pipeline. Each stage is on the device only while it works.
     `on_done` is called with the number of pictures finished.
     """
     generators = [torch.Generator().manual_seed(seed) for _, seed in jobs]
-    embeds = embed_all(prior, [prompt for prompt, _ in jobs], generators, drawing, device)
+    embeds = embed_all(prior, [subject for subject, _ in jobs], generators, drawing, device)
     return paint(decoder, embeds, generators, drawing, device, on_done)

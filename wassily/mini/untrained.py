@@ -104,11 +104,15 @@ def prior() -> diffusers.PriorTransformer:
     return network
 
 
-def unet() -> diffusers.UNet2DConditionModel:
-    """The decoder's kinds of blocks, two of them."""
+def unet(
+    in_channels: int = 4, addition: str = "image", factor: int = FACTOR
+) -> diffusers.UNet2DConditionModel:
+    """The decoder's kinds of blocks, two of them; one for inpainting has 9 input channels, one that
+    reads a hint has 8 and the addition "image_hint".
+    """
     return diffusers.UNet2DConditionModel(
-        sample_size=SIDE // FACTOR,
-        in_channels=4,
+        sample_size=SIDE // factor,
+        in_channels=in_channels,
         out_channels=8,
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
@@ -120,17 +124,18 @@ def unet() -> diffusers.UNet2DConditionModel:
         attention_head_dim=8,
         encoder_hid_dim=EMBEDDING,
         encoder_hid_dim_type="image_proj",
-        addition_embed_type="image",
+        addition_embed_type=addition,
         resnet_time_scale_shift="scale_shift",
     )
 
 
-def movq() -> diffusers.VQModel:
-    """Three levels, so four pixels to a latent; the spatial norm of the real one."""
+def movq(factor: int = FACTOR) -> diffusers.VQModel:
+    """Four or eight pixels to a latent; the spatial norm of the real one."""
+    halvings = factor.bit_length() - 1
     return diffusers.VQModel(
-        block_out_channels=(32, 32, 32),  # SpatialNorm wants multiples of 32
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(32,) * (halvings + 1),  # SpatialNorm wants multiples of 32
+        down_block_types=(*["DownEncoderBlock2D"] * halvings, "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", *["UpDecoderBlock2D"] * halvings),
         latent_channels=4,
         layers_per_block=1,
         norm_num_groups=4,
@@ -187,3 +192,18 @@ def make(out: Path, seed: int = 0) -> Tiny:
     card = f"---\nprior:\n- {folders.prior}\ntags:\n- kandinsky\n---\n\nRandom weights.\n"
     (folders.decoder / "README.md").write_text(card, "utf-8")
     return folders
+
+
+def make_decoder(folder: Path, kind: str, seed: int = 0) -> Path:
+    """Write the folder of a decoder of another kind: "inpainting" or "hint"; its path.
+
+    The hint's own layers have eight pixels to a latent, so that decoder has, too.
+    """
+    factor = 8 if kind == "hint" else FACTOR
+    given = {"inpainting": (9, "image", factor), "hint": (8, "image_hint", factor)}[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        diffusers.KandinskyV22Pipeline(
+            unet=unet(*given), scheduler=decoder_scheduler(), movq=movq(factor)
+        ).save_pretrained(folder)
+    return folder
