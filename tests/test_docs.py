@@ -15,8 +15,9 @@ from types import ModuleType
 import pytest
 from e2e import wassily
 from helpers import draw_picture, run_cli
+from PIL import Image
 
-from wassily.mini.untrained import Tiny
+from wassily.mini.untrained import Tiny, make_decoder
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -290,3 +291,41 @@ def test_the_page_on_lora_works(
     small = "height=32, width=32, num_inference_steps=2, prior_num_inference_steps=2"
     exec(code.replace('prompt="a red circle"', f'prompt="a red circle", {small}'), {})
     assert (tmp_path / "picture.png").is_file()
+
+
+# ---------------------------------------------------------------- drawing, and from Python
+
+
+def _pixels_of(name: str) -> bytes:
+    with Image.open(name) as picture:
+        return picture.tobytes()
+
+
+def test_the_page_on_drawing_works(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands one after the other, in few steps; small decoders stand in for the two released
+    ones.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo", "depth"):
+        draw_picture(1, 64, 64).save(f"{name}.png")
+    draw_picture(2, 64, 64).convert("L").save("mask.png")
+    released = {
+        f"{HUB}decoder-inpaint": make_decoder(tmp_path / "inpaint", "inpainting"),
+        f"{HUB}controlnet-depth": make_decoder(tmp_path / "depth", "hint"),
+    }
+    blocks = FENCE.findall((ROOT / "docs" / "drawing.md").read_text("utf-8"))
+    commands = [shlex.split(code.replace("\\\n", " ")) for language, code in blocks if language]
+    for program, *words in commands:
+        assert program == "wassily"
+        given = [str(released.get(word, word)) for word in words]
+        if "--from" not in given:
+            given += ["--steps", "2", "--prior_steps", "2"]
+            given += [] if "mini" in given else ["--prior", str(tiny.prior)]
+        done = wassily(*given)
+        assert done.code == 0, f"{words}: {done.text}"
+    made = {path.name for path in tmp_path.glob("*.png")} | {p.name for p in Path("like").iterdir()}
+    assert {"hat.png", "robot.png", "again.png", "000-variations-of-circle-png.png"} <= made
+    assert len(commands) == 7
+    assert _pixels_of("mix.png") == _pixels_of("again.png")

@@ -16,11 +16,11 @@ ROWS = [
     {"__main__"},
     {"cli"},
     {"demo"},
-    {"evaluate"},
+    {"evaluation"},
     {"run", "prefill", "generate", "merge", "doctor"},
     {"plan", "start", "skipped"},
     {"sizes"},
-    {"results"},
+    {"results", "tasks", "notes"},
     {"drift", "sides"},
     {"preserve"},
     {"recipes"},
@@ -89,6 +89,10 @@ def _imports(path: Path, everywhere: bool = True) -> set[str]:
     functions.
     """
     tree = ast.parse(path.read_text("utf-8"))
+    if (
+        path == PACKAGE / "__init__.py"
+    ):  # what it tells type checkers alone is fetched when asked for
+        tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and _for_types(n))]
     found: set[str] = set()
     for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
@@ -97,6 +101,10 @@ def _imports(path: Path, everywhere: bool = True) -> set[str]:
             assert node.level == 0, f"{path.name}: a relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def _for_types(node: ast.If) -> bool:
+    return ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _ours(path: Path, everywhere: bool = True) -> set[str]:

@@ -289,6 +289,16 @@ def _check_lora(config: Any) -> None:
     )
 
 
+def drawing(config: Any) -> None:
+    """Raise UserError for steps, guidance, sizes and batches out of range."""
+    at_least(config, 1, "steps", "batch_size", "height", "width")
+    at_least(config, 2, "prior_steps")  # its scheduler divides by one less
+    at_least(config, 0, "guidance_scale", "prior_guidance_scale")
+    for name in ("steps", "prior_steps"):
+        value = getattr(config, name)
+        require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
+
+
 def canvas(config: Any) -> None:
     """Raise UserError for contradictions among the pictures that are painted on."""
     if config.mask is not None:
@@ -298,12 +308,17 @@ def canvas(config: Any) -> None:
         require(config.image is None, "--control and --image were both given: keep one")
     if config.strength is not None:
         require(config.image is not None, "--strength needs --image: the picture that is changed")
-        require(0 < config.strength <= 1, f"--strength: {config.strength:g} is not in (0, 1]")
-    strength = STRENGTH if config.strength is None else config.strength
+    strength(config, config.steps)
+
+
+def strength(canvas: Any, steps: int) -> None:
+    """Raise UserError if a picture would not be changed by one step, or by more than all."""
+    value = STRENGTH if canvas.strength is None else canvas.strength
+    require(0 < value <= 1, f"--strength: {value:g} is not in (0, 1]")
     require(
-        config.image is None or config.mask is not None or int(config.steps * strength) >= 1,
-        f"--strength: {strength:g} of {config.steps} steps is no step; take "
-        f"{1 / config.steps:.2g} or more, or more --steps",
+        canvas.image is None or canvas.mask is not None or int(steps * value) >= 1,
+        f"--strength: {value:g} of {steps} steps is no step; take {1 / steps:.2g} or more, or more "
+        "--steps",
     )
 
 

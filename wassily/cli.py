@@ -26,6 +26,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   plan prior      tell what a training would take: memory, disk, steps, time;
   plan decoder    and which flags fit a GPU
   generate        draw pictures from prompts
+  mix             draw from several texts and pictures at once, each with its weight
   merge           fold an adapter (LoRA) into a model, or mix a model with its fine-tune
   data check      look through a folder of pictures for what would harm a training
   evaluate        measure what was learnt and what was kept
@@ -52,8 +53,9 @@ VERBS = {
     ("plan", "decoder"): ("DecoderPlan", "wassily.plan:plan"),
     ("merge",): ("MergeConfig", "wassily.merge:merge"),
     ("generate",): ("GenerateConfig", "wassily.generate:generate"),
+    ("mix",): ("MixConfig", "wassily.generate:draw"),
     ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
-    ("evaluate",): ("EvaluateConfig", "wassily.evaluate:evaluate"),
+    ("evaluate",): ("EvaluateConfig", "wassily.evaluation:evaluate"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.prefill:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.prefill:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),

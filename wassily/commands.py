@@ -8,21 +8,25 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wassily import checks
 from wassily.config import DECODER, PRIOR
 from wassily.schema import at_least, check_types, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """Draw pictures from prompts with the stock pipelines.
+class DrawConfig:
+    """What is the same however a picture is asked for."""
 
-    Example: wassily generate "a robot naruto, 4k photo" --prior runs/prior --decoder runs/decoder
-    """
-
-    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Prompts, each in quotes."""
-    prompts_file: str | None = None
-    """A text file with one prompt a line, UTF-8; drawn after the prompts of the command line."""
+    image: str | None = None
+    """Picture to start from: it is changed, not drawn from nothing."""
+    strength: float | None = None
+    """How much of --image is changed: above 0, which is nothing, to 1, which is all; 0.3, the stock
+    pipeline's, if unset."""
+    mask: str | None = None
+    """Picture that is white where --image is painted anew, black where it stays; for a decoder made
+    for inpainting."""
+    control: str | None = None
+    """Picture of the layout, as depth; for a decoder that reads such a hint."""
     prior: str = PRIOR
     """Prior: an output folder, a checkpoint folder, a hub name, or mini."""
     decoder: str = DECODER
@@ -66,18 +70,66 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(self, 1, "num_images", "steps", "batch_size", "height", "width")
-        at_least(self, 2, "prior_steps")  # its scheduler divides by one less
-        at_least(self, 0, "guidance_scale", "prior_guidance_scale", "lora_scale", "seed")
-        for name in ("steps", "prior_steps"):
-            value = getattr(self, name)
-            require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
+        at_least(self, 1, "num_images")
+        at_least(self, 0, "lora_scale", "seed")
+        checks.drawing(self)
         last = (self.seed or 0) + self.num_images
         require(last < 2**63, f"--seed: {self.seed} is too large; seeds go up to 2**63")
+        checks.canvas(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(DrawConfig):
+    """Draw pictures from prompts with the stock pipelines.
+
+    Example: wassily generate "a robot naruto, 4k photo" --prior runs/prior --decoder runs/decoder
+    """
+
+    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Prompts, each in quotes."""
+    prompts_file: str | None = None
+    """A text file with one prompt a line, UTF-8; drawn after the prompts of the command line."""
+    variations: str | None = None
+    """Picture to draw others like: from its own embedding, instead of a prompt's."""
+    from_picture: Annotated[str | None, tyro.conf.arg(aliases=["--from"])] = None
+    """PNG that wassily drew, to draw it again from its notes, to the bit on the same machine."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.from_picture is not None:
+            checks.drawn_again(self)
+            return
+        asked = bool(self.prompts) or self.prompts_file is not None
         require(
-            bool(self.prompts) or self.prompts_file is not None,
+            asked or self.variations is not None,
             'nothing to draw: give a prompt, wassily generate "a red cat", or --prompts_file',
         )
+        require(
+            not (asked and self.variations is not None),
+            f"--variations {self.variations} takes no prompt; a text and a picture together: "
+            f'wassily mix "a red cat:0.5" {self.variations}:0.5',
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixConfig(DrawConfig):
+    """Draw pictures from several texts and pictures at once: the weighted sum of their embeddings.
+
+    Example: wassily mix "a cat:0.3" photo.png:0.7
+    """
+
+    parts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Texts and picture files, each with a colon and its weight at the end."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            len(self.parts) > 1,
+            'mix takes two parts or more, each with its weight: wassily mix "a cat:0.3" '
+            "photo.png:0.7",
+        )
+        for part in self.parts:
+            checks.weighted(part)
 
 
 @dataclass(frozen=True, kw_only=True)

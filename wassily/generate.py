@@ -1,7 +1,8 @@
-"""`wassily generate`: prompts to PNGs that carry what drew them."""
+"""`wassily generate` and `wassily mix`: PNGs that carry what drew them."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -9,28 +10,110 @@ from typing import Any
 
 import torch
 
-from wassily import adapt, draws, models, pictures, sample
-from wassily.commands import GenerateConfig
+from wassily import adapt, draws, models, notes, pictures, sample, tasks
+from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import DTYPES, Progress, has_accelerator, process_state, quiet_libraries
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+DTYPE_NAMES = {DTYPES[precision]: name for name, precision in NAMES.items()}
 
 
 def generate(config: GenerateConfig) -> None:
-    """Draw every prompt `num_images` times into `out`."""
-    prompts = all_prompts(config)
-    jobs_seed = draws.fresh_seed() if config.seed is None else config.seed
-    jobs = [(prompt, jobs_seed + k) for prompt in prompts for k in range(config.num_images)]
+    """Draw every prompt `num_images` times into `out`; or a picture again from its notes."""
+    if config.from_picture is None:
+        draw(config)
+    else:
+        draw_again(config)
+
+
+def draw(config: DrawConfig) -> None:
+    """Draw all that a config asks for, one seed after the other, and save it with its notes."""
+    task = tasks.task(config)
+    first = draws.fresh_seed() if config.seed is None else config.seed
+    jobs = [
+        (subject, words, first + k)
+        for subject, words in zip(task.subjects, task.words, strict=True)
+        for k in range(config.num_images)
+    ]
+    files, prior, decoder, device = _ready(config, task)
+    bar = Progress("drawing", len(jobs), unit="picture")
+    drawing = drawing_of(config, task.canvas)
+    pairs = [(subject, seed) for subject, _, seed in jobs]
+    drawn = sample.draw(prior, decoder, pairs, drawing, device, bar.advance)
+    bar.close()
+    for number, ((_, words, seed), picture, file) in enumerate(
+        zip(jobs, drawn, files, strict=True)
+    ):
+        begin = number - number % config.batch_size
+        one = notes.Drawn(
+            alone(
+                config,
+                words,
+                seed=seed,
+                batch_size=min(config.batch_size, len(jobs) - begin),
+                dtype=DTYPE_NAMES[decoder.unet.dtype],
+            ),
+            number - begin,
+            task.digests,
+            notes.made_with(device),
+        )
+        pictures.save_png(picture, file, notes.of(one, words))
+        print(f"{file}  (seed {seed})")
+    if config.grid:
+        path = grid_file(config, len(drawn))
+        rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
+        headings = [f"seed {first + k}" for k in range(config.num_images)]
+        pictures.save_png(pictures.sheet(rows, headings, task.words), path, {})
+        print(path)
+
+
+def draw_again(config: GenerateConfig) -> None:
+    """Draw one picture as its notes tell, in a batch like its first one."""
+    old = notes.read(str(config.from_picture))
+    asked = dataclasses.replace(
+        old.config, out=config.out, offload=config.offload, cache_dir=config.cache_dir
+    )
+    task = tasks.task(asked)
+    notes.check_same(old, task.digests)
+    print(f"prior {asked.prior}, decoder {asked.decoder}, seed {asked.seed}")
+    (file,), prior, decoder, device = _ready(asked, task)
+    for line in notes.differences(old, device):
+        print(line)
+    jobs = [(task.subjects[0], asked.seed)] * asked.batch_size
+    drawing = drawing_of(asked, task.canvas)
+    picture = sample.draw(prior, decoder, jobs, drawing, device)[old.place]
+    again = dataclasses.replace(old, made_with=notes.made_with(device))
+    pictures.save_png(picture, file, notes.of(again, task.words[0]))
+    print(f"{file}  (seed {asked.seed})")
+
+
+def _ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, torch.device]:
+    """Where the pictures go, both pipelines and the device. Raises UserError, if it can before
+    the output folder is made and any weight is loaded.
+    """
     for name, home in ((config.prior, "prior"), (config.decoder, "decoder")):
-        models.locate(name, home)  # a wrong folder is found before the output folder is made
+        models.locate(name, home)
     given_adapters(config)
-    files = output_files(config, prompts)
+    tasks.check_decoder(config, task.canvas)
+    files = output_files(config, task.words)
     quiet_libraries()
     prior, decoder, device = load_pipelines(config)
     for line in rounded_sizes(config, sample.rounded_to(decoder)):
         print(line)
-    drawing = sample.Drawing(
+    return files, prior, decoder, device
+
+
+def alone(config: DrawConfig, words: str, **changes: Any) -> DrawConfig:
+    """The config of one picture of those that a config asks for."""
+    if isinstance(config, GenerateConfig) and config.variations is None:
+        changes |= {"prompts": (words,), "prompts_file": None}
+    return dataclasses.replace(config, num_images=1, **changes)
+
+
+def drawing_of(config: DrawConfig, canvas: sample.Canvas) -> sample.Drawing:
+    """How a config says to draw on a canvas."""
+    return sample.Drawing(
         config.steps,
         config.prior_steps,
         config.guidance_scale,
@@ -39,38 +122,11 @@ def generate(config: GenerateConfig) -> None:
         config.height,
         config.width,
         config.batch_size,
+        canvas,
     )
-    bar = Progress("drawing", len(jobs), unit="picture")
-    drawn = sample.draw(prior, decoder, jobs, drawing, device, bar.advance)
-    bar.close()
-    for (prompt, seed), picture, file in zip(jobs, drawn, files, strict=True):
-        pictures.save_png(picture, file, notes(config, prompt, seed))
-        print(f"{file}  (seed {seed})")
-    if config.grid:
-        path = grid_file(config, len(drawn))
-        rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
-        headings = [f"seed {jobs_seed + k}" for k in range(config.num_images)]
-        pictures.save_png(pictures.sheet(rows, headings, prompts), path, {})
-        print(path)
 
 
-def all_prompts(config: GenerateConfig) -> list[str]:
-    """The prompts of the command line, then those of the file. Raises UserError."""
-    prompts = list(config.prompts)
-    if config.prompts_file is not None:
-        try:
-            text = Path(config.prompts_file).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--prompts_file {config.prompts_file}: {error}") from None
-        prompts += [line.strip() for line in text.splitlines() if line.strip()]
-    if not prompts:
-        raise UserError(f"--prompts_file {config.prompts_file}: no prompt in it")
-    if not all(prompt.strip() for prompt in prompts):
-        raise UserError("a prompt is empty")
-    return prompts
-
-
-def output_files(config: GenerateConfig, prompts: list[str]) -> list[Path]:
+def output_files(config: DrawConfig, prompts: list[str]) -> list[Path]:
     """Where each picture goes: the one file asked for, or numbered files in a folder."""
     out = Path(config.out)
     count = len(prompts) * config.num_images
@@ -112,7 +168,7 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"--out {out}: no permission to write there")
 
 
-def grid_file(config: GenerateConfig, count: int) -> Path:
+def grid_file(config: DrawConfig, count: int) -> Path:
     """The sheet's name: inside a folder, beside the file of one picture, or the file itself."""
     out = Path(config.out)
     if out.suffix.lower() != ".png":
@@ -120,7 +176,7 @@ def grid_file(config: GenerateConfig, count: int) -> Path:
     return out if count > 1 else out.with_name(f"{out.stem}-sheet.png")
 
 
-def rounded_sizes(config: GenerateConfig, multiple: int) -> list[str]:
+def rounded_sizes(config: DrawConfig, multiple: int) -> list[str]:
     """A line for each side that the pipeline rounds up to a multiple of so many pixels."""
     return [
         f"--{name} {side}: no multiple of {multiple}; drawn at {-side // multiple * -multiple}"
@@ -134,30 +190,7 @@ def slug(prompt: str) -> str:
     return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "picture"
 
 
-def notes(config: GenerateConfig, prompt: str, seed: int) -> dict[str, Any]:
-    """What the PNG tells about itself."""
-    adapters = {
-        name: value
-        for name in ("prior_lora", "decoder_lora")
-        if (value := getattr(config, name)) is not None
-    }
-    if config.lora_scale != 1:
-        adapters["lora_scale"] = config.lora_scale
-    return {
-        "prompt": prompt,
-        "negative_prompt": config.negative_prompt or "",
-        "seed": seed,
-        "prior": config.prior,
-        "decoder": config.decoder,
-        "steps": config.steps,
-        "prior_steps": config.prior_steps,
-        "guidance_scale": config.guidance_scale,
-        "prior_guidance_scale": config.prior_guidance_scale,
-        **adapters,
-    }
-
-
-def given_adapters(config: GenerateConfig) -> dict[str, list[Path]]:
+def given_adapters(config: DrawConfig) -> dict[str, list[Path]]:
     """The files of --prior_lora and --decoder_lora, by home. Raises UserError for what is none."""
     found: dict[str, list[Path]] = {"prior": [], "decoder": []}
     for home, name in (("prior", config.prior_lora), ("decoder", config.decoder_lora)):
@@ -171,7 +204,7 @@ def given_adapters(config: GenerateConfig) -> dict[str, list[Path]]:
     return found
 
 
-def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
+def load_pipelines(config: DrawConfig) -> tuple[Any, Any, torch.device]:
     """Both pipelines, and the device to draw on. Raises UserError for a wrong folder."""
     prior, decoder = models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")
     device = process_state().device
@@ -203,7 +236,7 @@ def load_pipelines(config: GenerateConfig) -> tuple[Any, Any, torch.device]:
     return pipelines[0], pipelines[1], device
 
 
-def check_widths(config: GenerateConfig, prior: Any, decoder: Any) -> None:
+def check_widths(config: DrawConfig, prior: Any, decoder: Any) -> None:
     """Raise UserError if the decoder does not read embeddings as wide as the prior makes them."""
     made, read = prior.prior.config.embedding_dim, decoder.unet.config.encoder_hid_dim
     if read not in (None, made):

@@ -280,6 +280,17 @@ def load_network(folder: Path, role: str) -> nn.Module:
     return network
 
 
+def config_of(found: Trained, home: str, cache_dir: str | None = None) -> dict[str, Any]:
+    """The configuration of a network to draw with, without its weights. Raises UserError."""
+    role = TRAINED[home]
+    if found.network is None:
+        return load_config(role, found.repository, cache_dir)
+    try:
+        return dict(json.loads((found.network / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{found.network}: cannot load the {role}: {error}") from None
+
+
 def prior_alpha_bars() -> torch.Tensor:
     """The prior's training schedule: squared cosine, 1000 steps, capped betas; shape (1000,)."""
     schedule = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")

@@ -23,8 +23,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from wassily import models, pictures
-from wassily.checks import STRENGTH
+from wassily import checks, models, pictures
 from wassily.errors import UserError
 
 INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
@@ -54,7 +53,7 @@ class Canvas:
     image: Any = None
     mask: Any = None
     hint: Any = None
-    strength: float = STRENGTH
+    strength: float = checks.STRENGTH
 
     @property
     def kind(self) -> str:
@@ -83,6 +82,10 @@ class Drawing:
     width: int | None = None
     batch_size: int = 4
     canvas: Canvas = Canvas()
+
+    def __post_init__(self) -> None:
+        checks.drawing(self)
+        checks.strength(self.canvas, self.steps)
 
 
 Subject = str | Mix

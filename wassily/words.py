@@ -12,7 +12,7 @@ from typing import Any, Literal
 from wassily.errors import did_you_mean
 from wassily.schema import describe_type
 
-ALIASES = {"validation_prompt": "validation_prompts"}
+ALIASES = {"validation_prompt": "validation_prompts", "from": "from_picture"}
 
 
 def fault(cls: type, words: list[str], reason: str, positional: str | None) -> str:

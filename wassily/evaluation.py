@@ -32,7 +32,7 @@ from wassily import (
     turns,
 )
 from wassily import config as configs
-from wassily.commands import EvaluateConfig, GenerateConfig
+from wassily.commands import DrawConfig, EvaluateConfig
 from wassily.errors import UserError
 from wassily.runtime import Progress, Runtime, quiet_libraries
 from wassily.scores import Drawn, Score, Side, Truth
@@ -42,14 +42,21 @@ GENERIC = Path(__file__).parent / "prompts"
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Draw with the networks and with their base, score both, print the table, write the JSON."""
+    """Print the scores as a table, and write them as JSON if a file is named."""
+    found = scored(config)
+    print("\n".join(table(found)))
+    if config.out:
+        checkpoint.write_text(Path(config.out), as_json(config, located(config), found))
+        print(f"\n{config.out}")
+
+
+def scored(config: EvaluateConfig) -> list[Score]:
+    """Draw with the networks and with their base, and score both. Raises UserError."""
     names = located(config)
     lists = prompt_lists(config)
     _check_out(config)
     quiet_libraries()
-    prior, decoder, device = generate.load_pipelines(
-        _as_generate(config, config.prior, config.decoder)
-    )
+    prior, decoder, device = generate.load_pipelines(_to_draw(config, config.prior, config.decoder))
     bench = Bench(config, prior, decoder, device, lists)
     bench.hold_out(names)
     tuned = bench.side("tuned")
@@ -59,11 +66,7 @@ def evaluate(config: EvaluateConfig) -> None:
         base = bench.side("base")
     bench.bar.close()
     texts = {name: bench.texts(prompts) for name, prompts in lists.items()}
-    found = scores.all_scores(tuned, base, bench.truth, texts, config.seed)
-    print("\n".join(table(found)))
-    if config.out:
-        checkpoint.write_text(Path(config.out), as_json(config, names, found))
-        print(f"\n{config.out}")
+    return scores.all_scores(tuned, base, bench.truth, texts, config.seed)
 
 
 def located(config: EvaluateConfig) -> dict[str, models.Trained]:
@@ -90,16 +93,14 @@ def _check_out(config: EvaluateConfig) -> None:
             raise UserError(f"--{flag} {folder}: {error.strerror or error}") from None
 
 
-def _as_generate(config: EvaluateConfig, prior: str, decoder: str) -> GenerateConfig:
-    return GenerateConfig(
-        prompts=("-",), prior=prior, decoder=decoder, dtype=config.dtype, cache_dir=config.cache_dir
-    )
+def _to_draw(config: EvaluateConfig, prior: str, decoder: str) -> DrawConfig:
+    return DrawConfig(prior=prior, decoder=decoder, dtype=config.dtype, cache_dir=config.cache_dir)
 
 
 def _exchange(config: EvaluateConfig, prior: Any, decoder: Any) -> None:
     """Put the base's trained networks into the pipelines; the frozen parts stay."""
     names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
-    theirs = generate.load_pipelines(_as_generate(config, *names))
+    theirs = generate.load_pipelines(_to_draw(config, *names))
     prior.register_modules(prior=theirs[0].prior)
     decoder.register_modules(unet=theirs[1].unet)
 

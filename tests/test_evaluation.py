@@ -17,7 +17,7 @@ from e2e import refused, train, wassily
 from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import cli, encode, evaluate, heldout, models, pictures, recipes, sample
+from wassily import cli, encode, evaluation, heldout, models, pictures, recipes, sample
 from wassily.commands import EvaluateConfig
 from wassily.errors import UserError
 from wassily.mini import world
@@ -145,22 +145,22 @@ def test_a_checkpoint_and_pictures_that_cannot_be_read(
 def test_the_lists() -> None:
     """100 different prompts in each language, line by line the same in both; Arabic is Arabic."""
     for config in (EvaluateConfig(), EvaluateConfig(prompts="mini")):
-        lists = evaluate.prompt_lists(config)
+        lists = evaluation.prompt_lists(config)
         assert list(lists) == ["english", "arabic"]
         for lines in lists.values():
             assert len(set(lines)) == len(lines) == 100
         assert all(p.isascii() or "é" in p for p in lists["english"])
         assert all(re.search("[\u0621-\u064a]", p) for p in lists["arabic"])
     for given in ({"prior": "mini"}, {"base_prior": "mini"}, {"prompts": "mini"}):
-        own = evaluate.prompt_lists(EvaluateConfig(**given))
+        own = evaluation.prompt_lists(EvaluateConfig(**given))
         assert own == lists
-    few = evaluate.prompt_lists(EvaluateConfig(max_prompts=64))
+    few = evaluation.prompt_lists(EvaluateConfig(max_prompts=64))
     assert [len(lines) for lines in few.values()] == [32, 32]
 
 
 def test_the_bundled_models_list_is_of_its_world() -> None:
     """Written by the tool, and what it writes now; both languages ask for the same scenes."""
-    lists = evaluate.prompt_lists(EvaluateConfig(prompts="mini"))
+    lists = evaluation.prompt_lists(EvaluateConfig(prompts="mini"))
     for name, code in prompts.LANGUAGES.items():
         assert [prompt for prompt, _ in prompts.pairs(code)] == lists[name]
     scenes = [[scene for _, scene in prompts.pairs(code)] for code in ("en", "ar")]
@@ -228,12 +228,12 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
         cache_dir=str(tmp_path),
         save_pictures=str(tmp_path),
     )
-    names = evaluate.located(config)
+    names = evaluation.located(config)
     pipelines = (
         sample.prior_pipeline(str(tiny.prior), torch.float32, None),
         sample.decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
-    bench = evaluate.Bench(config, *pipelines, torch.device("cpu"), {})
+    bench = evaluation.Bench(config, *pipelines, torch.device("cpu"), {})
     bench.hold_out(names)
     bench.side("tuned")
     assert bench.truth is not None
@@ -254,13 +254,13 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
 
 
 def _training(config: EvaluateConfig) -> Any:
-    return evaluate._as_training(evaluate.configs.PriorConfig, config, SIDE)
+    return evaluation._as_training(evaluation.configs.PriorConfig, config, SIDE)
 
 
 def test_a_name_that_is_no_list() -> None:
     """The message names the flag."""
     with pytest.raises(UserError, match="--prompts builtins"):
-        evaluate.prompt_lists(EvaluateConfig(prompts="builtins"))
+        evaluation.prompt_lists(EvaluateConfig(prompts="builtins"))
 
 
 def test_the_commands_of_the_page(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:

@@ -1,0 +1,117 @@
+"""What a PNG tells about itself, for people and for drawing it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wassily import __version__, pictures, schema
+from wassily.commands import DrawConfig, GenerateConfig, MixConfig
+from wassily.errors import UserError
+
+KEY = "wassily"
+KINDS = {"generate": GenerateConfig, "mix": MixConfig}
+# What has no part in the pixels, or is of all pictures of a run at once.
+LEFT_OUT = frozenset(
+    {"out", "grid", "num_images", "offload", "cache_dir", "prompts_file", "from_picture"}
+)
+MOST = 1024  # pictures in a batch that a PNG may ask for
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What drew one picture: a config for it alone, and its place in the batch.
+
+    A network's last bits depend on how many pictures it sees at once, so `config.batch_size` is
+    the number of pictures in that batch.
+    """
+
+    config: Any
+    place: int
+    digests: dict[str, str]
+    made_with: dict[str, str]
+
+
+def made_with(device: torch.device) -> dict[str, str]:
+    """What the bits of a picture depend on besides: versions and the kind of device."""
+    names = ("torch", "diffusers", "transformers")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"wassily": __version__, **found, "device": device.type}
+
+
+def of(drawn: Drawn, words: str) -> dict[str, Any]:
+    """The text chunks of a picture: one a setting for people, and all in one for `read`."""
+    config = drawn.config
+    command = next(name for name, kind in KINDS.items() if isinstance(config, kind))
+    named = ("prior_lora", "decoder_lora", "image", "mask", "control", "variations")
+    given = {name: getattr(config, name, None) for name in named}
+    if config.lora_scale != 1:
+        given["lora_scale"] = config.lora_scale
+    if config.image is not None and config.mask is None:
+        given["strength"] = config.strength
+    plain = {k: v for k, v in dataclasses.asdict(config).items() if k not in LEFT_OUT}
+    whole = {
+        "command": command,
+        "config": {k: v for k, v in plain.items() if v is not None},
+        "place": drawn.place,
+        "digests": drawn.digests,
+        "made_with": drawn.made_with,
+    }
+    return {
+        "prompt": words,
+        "negative_prompt": config.negative_prompt or "",
+        "seed": config.seed,
+        "prior": config.prior,
+        "decoder": config.decoder,
+        "steps": config.steps,
+        "prior_steps": config.prior_steps,
+        "guidance_scale": config.guidance_scale,
+        "prior_guidance_scale": config.prior_guidance_scale,
+        **{name: value for name, value in given.items() if value is not None},
+        KEY: json.dumps(whole, ensure_ascii=False),
+    }
+
+
+def read(name: str) -> Drawn:
+    """What drew a PNG. Raises UserError for one that does not tell, or not rightly."""
+    where = f"--from {name}"
+    try:
+        found = pictures.read_notes(Path(name).expanduser())
+    except pictures.BadPicture as error:
+        raise UserError(f"{where}: {error}") from None
+    if KEY not in found:
+        raise UserError(f"{where}: no notes of wassily in it that tell what drew it")
+    try:
+        whole = json.loads(found[KEY])
+        kind = KINDS[whole["command"]]
+        values = {k: v for k, v in whole["config"].items() if k not in LEFT_OUT}
+        config: DrawConfig = kind(**schema.from_mapping(kind, values, "notes"))
+        drawn = Drawn(config, whole["place"], dict(whole["digests"]), dict(whole["made_with"]))
+        if config.seed is None or not 0 <= drawn.place < config.batch_size <= MOST:
+            raise ValueError("no seed, or no place in a batch")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
+        raise UserError(f"{where}: its notes are damaged ({error})") from None
+    return drawn
+
+
+def check_same(drawn: Drawn, digests: dict[str, str]) -> None:
+    """Raise UserError if a picture that it was drawn from is another now."""
+    for name, digest in digests.items():
+        if drawn.digests.get(name) != digest:
+            raise UserError(f"{name}: no longer the picture that it was drawn from")
+
+
+def differences(drawn: Drawn, device: torch.device) -> list[str]:
+    """A line for each thing that was another when it was drawn: then the bits may be others."""
+    now = made_with(device)
+    return [
+        f"drawn with {name} {before}, this is {now[name]}: the last bits may differ"
+        for name, before in drawn.made_with.items()
+        if name in now and before != now[name]
+    ]

@@ -1,0 +1,114 @@
+"""What a picture is drawn from: texts, mixes, and the pictures on this disk that they name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wassily import checks, models, pictures, sample
+from wassily.commands import DrawConfig, GenerateConfig, MixConfig
+from wassily.errors import UserError
+from wassily.sample import Canvas, Mix, Subject
+
+ASPECT = 0.02  # how far the shape of a mask may be from its picture's
+
+
+@dataclass(frozen=True)
+class Task:
+    """Subjects, as `words` would say them, and what they are painted on.
+
+    `digests` tells of each picture that was read its SHA-256 in 16 letters.
+    """
+
+    subjects: list[Subject]
+    words: list[str]
+    canvas: Canvas
+    digests: dict[str, str]
+
+
+def task(config: DrawConfig) -> Task:
+    """All that a config names, read and checked; no model is. Raises UserError."""
+    shelf = Shelf()
+    if isinstance(config, MixConfig):
+        parts = [checks.weighted(part) for part in config.parts]
+        mixed = tuple(shelf.text_or_picture(text) for text, _ in parts)
+        subjects: list[Subject] = [Mix(mixed, tuple(weight for _, weight in parts))]
+        words = [" ".join(config.parts)]
+    elif isinstance(config, GenerateConfig) and config.variations is not None:
+        subjects = [Mix((shelf.open("--variations", config.variations),), (1.0,))]
+        words = [f"variations of {Path(config.variations).name}"]
+    else:
+        words = prompts(config)
+        subjects = list(words)
+    return Task(subjects, words, _canvas(config, shelf), shelf.digests)
+
+
+def prompts(config: Any) -> list[str]:
+    """The prompts of the command line, then those of the file. Raises UserError."""
+    found = list(config.prompts)
+    if config.prompts_file is not None:
+        try:
+            text = Path(config.prompts_file).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--prompts_file {config.prompts_file}: {error}") from None
+        found += [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise UserError(f"--prompts_file {config.prompts_file}: no prompt in it")
+    if not all(prompt.strip() for prompt in found):
+        raise UserError("a prompt is empty")
+    return found
+
+
+@dataclass
+class Shelf:
+    """The pictures that were opened, by their names."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def open(self, flag: str, name: str, how: Callable[[bytes], Any] = pictures.open_rgb) -> Any:
+        """A picture as RGB. Raises UserError that names the flag."""
+        try:
+            content = pictures.file_bytes(str(Path(name).expanduser()))
+            picture = how(content)
+        except pictures.BadPicture as error:
+            raise UserError(f"{flag} {name}: {error}") from None
+        self.digests[name] = hashlib.sha256(content).hexdigest()[:16]
+        return picture
+
+    def text_or_picture(self, part: str) -> Any:
+        """A part of a mix: a picture if its name is a picture's or there is such a file."""
+        path = Path(part).expanduser()
+        try:
+            picture = path.is_file() or path.suffix.lower() in pictures.SUFFIXES
+        except OSError:  # too long for a file's name
+            picture = False
+        return self.open("mix:", part) if picture else part
+
+
+def _canvas(config: DrawConfig, shelf: Shelf) -> Canvas:
+    """The pictures to paint on, opened. Raises UserError for a mask of another shape."""
+    if config.control is not None:
+        return Canvas(hint=shelf.open("--control", config.control))
+    if config.image is None:
+        return Canvas()
+    image = shelf.open("--image", config.image)
+    if config.mask is None:
+        return Canvas(image, strength=config.strength or checks.STRENGTH)
+    mask = shelf.open("--mask", config.mask, pictures.open_mask)
+    (width, height), (across, down) = image.size, mask.size
+    if abs(across * height / (down * width) - 1) > ASPECT:
+        raise UserError(
+            f"--mask {config.mask}: {across} x {down}, and --image is {width} x {height}: a mask "
+            "has the shape of its picture, at any size"
+        )
+    return Canvas(image, mask)
+
+
+def check_decoder(config: DrawConfig, canvas: Canvas) -> None:
+    """Raise UserError if the decoder is not of the kind that a canvas takes; loads no weights."""
+    found = models.locate(config.decoder, "decoder")
+    network = models.config_of(found, "decoder", config.cache_dir)
+    sample.check_kind(f"--decoder {config.decoder}", network, canvas.kind)
