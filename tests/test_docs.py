@@ -11,12 +11,14 @@ import sys
 import textwrap
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from e2e import wassily
 from helpers import draw_picture, run_cli
 from PIL import Image
 
+import wassily as package
 from wassily.mini.untrained import Tiny, make_decoder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -329,3 +331,34 @@ def test_the_page_on_drawing_works(
     assert {"hat.png", "robot.png", "again.png", "000-variations-of-circle-png.png"} <= made
     assert len(commands) == 7
     assert _pixels_of("mix.png") == _pixels_of("again.png")
+
+
+def test_the_page_on_python_works(
+    tmp_path: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its code from the first line to the last, in few steps."""
+    (tmp_path / "pics").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    blocks = FENCE.findall((ROOT / "docs" / "python.md").read_text("utf-8"))
+    code = "\n".join(code for language, code in blocks if language == "python")
+    for long, short in {
+        "steps=50": "steps=2, prior_steps=2",
+        "max_train_steps=200": "max_train_steps=1",
+        "max_prompts=4": "max_prompts=4, steps=2, prior_steps=2",
+    }.items():
+        assert long in code
+        code = code.replace(long, short)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    said = capsys.readouterr().out
+    assert "--resolution: 30 is not a multiple of 8 from 8 on\n" in said
+    assert re.search(r"^english .* [-\d.e]+ [-\d.e]+$", said, re.M)
+    drawn = [names[name].tobytes() for name in ("circle", "other", "star", "like", "mixed")]
+    assert len(set(drawn)) == len(drawn)
+    assert (tmp_path / "runs" / "prior" / "prior" / "config.json").is_file()
+    table = (ROOT / "docs" / "python.md").read_text("utf-8").partition("| name |")[2]
+    told = set(re.findall(r"`(\w+)(?:\([\w, .]*\))?`", table.partition("## ")[0]))
+    assert set(package.__all__) <= told

@@ -16,6 +16,7 @@ ROWS = [
     {"__main__"},
     {"cli"},
     {"demo"},
+    {"api"},
     {"evaluation"},
     {"run", "prefill", "generate", "merge", "doctor"},
     {"plan", "start", "skipped"},

@@ -1,3 +1,60 @@
 """Fine-tune and run Kandinsky 2.2: pictures and captions in, a stock diffusers pipeline out."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+__all__ = [
+    "Canvas",
+    "DecoderConfig",
+    "Drawing",
+    "EvaluateConfig",
+    "Mix",
+    "Pipelines",
+    "PriorConfig",
+    "Score",
+    "UserError",
+    "evaluate",
+    "load_pipelines",
+    "open_picture",
+    "train_decoder",
+    "train_prior",
+]
+
+if TYPE_CHECKING:
+    from wassily.api import (
+        Pipelines,
+        evaluate,
+        load_pipelines,
+        open_picture,
+        train_decoder,
+        train_prior,
+    )
+    from wassily.commands import EvaluateConfig
+    from wassily.config import DecoderConfig, PriorConfig
+    from wassily.errors import UserError
+    from wassily.sample import Canvas, Drawing, Mix
+    from wassily.scores import Score
+else:
+    # Where each name is fetched from when it is first asked for: the import itself stays light.
+    _HOMES = {
+        "EvaluateConfig": "commands",
+        "DecoderConfig": "config",
+        "PriorConfig": "config",
+        "UserError": "errors",
+        "Canvas": "sample",
+        "Drawing": "sample",
+        "Mix": "sample",
+        "Score": "scores",
+    }
+
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api')}")
+        return getattr(home, name)
+
+    def __dir__():
+        return sorted([*globals(), *__all__])

@@ -1,0 +1,113 @@
+"""What `import wassily` gives: pipelines to draw with, both trainings, the evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from wassily import evaluation, generate, pictures, run, sample
+from wassily.commands import DrawConfig, EvaluateConfig
+from wassily.config import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
+from wassily.errors import UserError
+from wassily.runtime import quiet_libraries
+from wassily.sample import Drawing, Mix, Subject
+from wassily.scores import Score
+
+
+@dataclass(frozen=True)
+class Pipelines:
+    """A stock `diffusers.KandinskyV22PriorPipeline`, a `diffusers.KandinskyV22Pipeline`, and the
+    device they draw on; each is there only while it works.
+    """
+
+    prior: Any
+    decoder: Any
+    device: torch.device
+
+    def draw(
+        self,
+        subjects: Subject | Iterable[Subject],
+        seeds: Iterable[int] = (0,),
+        drawing: Drawing | None = None,
+    ) -> list[Any]:
+        """Each subject with each seed, subject by subject, as PIL pictures.
+
+        A subject is a text or a `Mix`. The same seed gives what `wassily generate --seed` does.
+        Raises UserError if the decoder is not of the kind that the drawing's canvas takes.
+        """
+        several = [subjects] if isinstance(subjects, (str, Mix)) else list(subjects)
+        chosen = list(seeds)
+        jobs: Sequence[tuple[Subject, int]] = [(s, seed) for s in several for seed in chosen]
+        if not jobs:
+            return []
+        return sample.draw(self.prior, self.decoder, jobs, drawing or Drawing(), self.device)
+
+
+def load_pipelines(
+    prior: str = PRIOR,
+    decoder: str = DECODER,
+    *,
+    prior_lora: str | None = None,
+    decoder_lora: str | None = None,
+    lora_scale: float = 1.0,
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
+    offload: bool = False,
+    cache_dir: str | None = None,
+) -> Pipelines:
+    """Both pipelines, their adapters folded in; names and values as `wassily generate` takes them.
+
+    Raises UserError for a name behind which there is no such network.
+    """
+    config = DrawConfig(
+        prior=prior,
+        decoder=decoder,
+        prior_lora=prior_lora,
+        decoder_lora=decoder_lora,
+        lora_scale=lora_scale,
+        dtype=dtype,
+        offload=offload,
+        cache_dir=cache_dir,
+    )
+    quiet_libraries()
+    return Pipelines(*generate.load_pipelines(config))
+
+
+def open_picture(path: str | os.PathLike[str]) -> Any:
+    """A picture for a `Mix` or a `Canvas`, as PIL in RGB: upright, transparent parts white.
+
+    Raises UserError for anything that is not a whole picture.
+    """
+    try:
+        return pictures.open_rgb(path)
+    except pictures.BadPicture as error:
+        raise UserError(f"{os.fspath(path)}: {error}") from None
+
+
+def train_prior(config: PriorConfig) -> Path:
+    """Train the prior as `wassily train prior` does; the output folder. Raises UserError."""
+    return _train(config, PriorConfig)
+
+
+def train_decoder(config: DecoderConfig) -> Path:
+    """Train the decoder as `wassily train decoder` does; the output folder. Raises UserError."""
+    return _train(config, DecoderConfig)
+
+
+def _train(config: TrainConfig, kind: type) -> Path:
+    if not isinstance(config, kind):
+        raise TypeError(f"a {kind.__name__} is wanted, not {type(config).__name__}")
+    output_dir = Path(config.output_dir)
+    run.train(config)
+    return output_dir
+
+
+def evaluate(config: EvaluateConfig) -> list[Score]:
+    """The scores of `wassily evaluate`, each with its intervals; nothing is printed or written but
+    progress, and the pictures if the config says so. Raises UserError.
+    """
+    return evaluation.scored(config)
