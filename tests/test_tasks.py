@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,7 @@ def test_damaged_notes(here: Path, chunk: object, message: str) -> None:
             "--image words.png: not a picture of a known kind",
         ),
         (("a", "--image", ".", "--strength", 1), "--image .: "),
+        (("a", "--image", "~nobody/x", "--strength", 1), "--image ~nobody/x: no such file"),
         (("a", "--mask", "mask.png"), "--mask needs --image"),
         (("a", "--strength", 0.5), "--strength needs --image"),
         (("a", "--image", "in.png", "--strength", 0), "--strength: 0 is not in (0, 1]"),
@@ -204,6 +206,19 @@ def test_other_decoders_are_refused_for_plain_drawing(
             assert done.err.endswith(f"{needs}\n")
 
 
+def test_a_checkpoint_is_judged_by_its_own_network(
+    here: Path, tiny: Tiny, inpainting: Path
+) -> None:
+    """Not by that of the repository of its frozen parts."""
+    shutil.copytree(inpainting / "unet", "checkpoint-3/unet")
+    state = {"role": "decoder", "repositories": {"decoder": str(tiny.decoder)}}
+    Path("checkpoint-3/state.json").write_text(json.dumps(state))
+    words = ("a", "--image", "in.png", "--decoder", "checkpoint-3", "--out", "x.png")
+    done = _run(tiny, *words, "--mask", "mask.png")
+    assert done.code == 0, done.text
+    assert _run(tiny, *words, "--strength", 1).code == 2
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
@@ -224,10 +239,12 @@ def test_parts_of_a_mix_that_are_none(parts: tuple[str, ...], message: str) -> N
 
 def test_the_parts_of_a_mix(here: Path) -> None:
     """A text may hold colons; a picture is a file that is there, or has a picture's ending."""
-    found = tasks.task(MixConfig(parts=("a ratio of 3:4:1", "photo.jpg:.5", f"{'x' * 300}:1e0")))
+    parts = ("a ratio of 3:4:1", "photo.jpg:.5", f"{'x' * 300}:1e0", "~nobody at all:-2", ".:1")
+    found = tasks.task(MixConfig(parts=parts))
     (mix,) = found.subjects
     assert isinstance(mix, sample.Mix)
-    assert (mix.parts[0], mix.weights) == ("a ratio of 3:4", (1.0, 0.5, 1.0))
+    assert mix.weights == (1.0, 0.5, 1.0, -2.0, 1.0)
+    assert (mix.parts[0], mix.parts[3:]) == ("a ratio of 3:4", ("~nobody at all", "."))
     assert mix.parts[1].tobytes() == pictures.open_rgb("photo.jpg").tobytes()
     assert set(found.digests) == {"photo.jpg"}
     with pytest.raises(UserError, match=r"mix: none\.png: no such file"):

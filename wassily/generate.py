@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wassily import adapt, draws, models, notes, pictures, sample, tasks
+from wassily import adapt, checks, draws, models, notes, pictures, sample, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import DTYPES, Progress, has_accelerator, process_state, quiet_libraries
@@ -106,6 +106,8 @@ def _ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, 
 
 def alone(config: DrawConfig, words: str, **changes: Any) -> DrawConfig:
     """The config of one picture of those that a config asks for."""
+    if config.image is not None and config.mask is None:
+        changes["strength"] = config.strength or checks.STRENGTH
     if isinstance(config, GenerateConfig) and config.variations is None:
         changes |= {"prompts": (words,), "prompts_file": None}
     return dataclasses.replace(config, num_images=1, **changes)

@@ -82,7 +82,7 @@ def read(name: str) -> Drawn:
     """What drew a PNG. Raises UserError for one that does not tell, or not rightly."""
     where = f"--from {name}"
     try:
-        found = pictures.read_notes(Path(name).expanduser())
+        found = pictures.read_notes(Path(name))
     except pictures.BadPicture as error:
         raise UserError(f"{where}: {error}") from None
     if KEY not in found:

@@ -71,7 +71,7 @@ class Shelf:
     def open(self, flag: str, name: str, how: Callable[[bytes], Any] = pictures.open_rgb) -> Any:
         """A picture as RGB. Raises UserError that names the flag."""
         try:
-            content = pictures.file_bytes(str(Path(name).expanduser()))
+            content = pictures.file_bytes(str(_path(name)))
             picture = how(content)
         except pictures.BadPicture as error:
             raise UserError(f"{flag} {name}: {error}") from None
@@ -80,12 +80,19 @@ class Shelf:
 
     def text_or_picture(self, part: str) -> Any:
         """A part of a mix: a picture if its name is a picture's or there is such a file."""
-        path = Path(part).expanduser()
+        path = _path(part)
         try:
             picture = path.is_file() or path.suffix.lower() in pictures.SUFFIXES
-        except OSError:  # too long for a file's name
+        except (OSError, ValueError):  # no name that a file can have
             picture = False
         return self.open("mix:", part) if picture else part
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # a text that begins with ~ and is nobody's home
+        return Path(name)
 
 
 def _canvas(config: DrawConfig, shelf: Shelf) -> Canvas:
