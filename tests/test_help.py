@@ -18,6 +18,8 @@ from wassily import config as configs
 
 CLASSES = {verb: cli.config_class(name) for verb, (name, _) in cli.VERBS.items()}
 
+POSITIONAL = {("generate", "prompts"), ("mix", "parts"), ("data", "folder")}
+
 
 def _docstrings(cls: type) -> dict[str, str]:
     """Field -> the string below it, of a class and its bases, read from the source."""
@@ -52,7 +54,7 @@ def test_every_flag_has_help(verb: tuple[str, ...]) -> None:
         text = strings[field.name]
         assert text.endswith("."), field.name
         assert _plain(text).replace("`", "") in shown.replace("`", ""), field.name
-        positional = (verb[0], field.name) in {("generate", "prompts"), ("data", "folder")}
+        positional = (verb[0], field.name) in POSITIONAL
         assert positional or f"--{field.name}" in shown.replace("-no-", "-"), field.name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,21 @@ def _stock(kind: str, folder: Path) -> Any:
     return _quiet(getattr(diffusers, f"KandinskyV22{kind}Pipeline").from_pretrained(folder))
 
 
+@functools.cache
+def _prior(folder: Path) -> Any:
+    return sample.prior_pipeline(str(folder), torch.float32, None)
+
+
+@functools.cache
+def _decoder(folder: Path) -> Any:
+    return sample.decoder_pipeline(str(folder), torch.float32, None)
+
+
 def _draw(
     tiny: Tiny, decoder: Path, subject: sample.Subject, canvas: Canvas, **more: Any
 ) -> Image.Image:
-    prior = sample.prior_pipeline(str(tiny.prior), torch.float32, None)
-    pipeline = sample.decoder_pipeline(str(decoder), torch.float32, None)
+    prior = _prior(tiny.prior)
+    pipeline = _decoder(decoder)
     drawing = Drawing(**DRAWING | more, canvas=canvas)
     return sample.draw(prior, pipeline, [(subject, SEED)], drawing, CPU)[0]
 
@@ -156,8 +167,8 @@ def test_a_batch_is_its_pictures(
 ) -> None:
     """But for rounding, at most 2 of 255; also without guidance."""
     canvas = next(canvas for of, canvas, _, _ in BY_HAND if of == kind)
-    prior = sample.prior_pipeline(str(tiny.prior), torch.float32, None)
-    pipeline = sample.decoder_pipeline(str(decoders[kind]), torch.float32, None)
+    prior = _prior(tiny.prior)
+    pipeline = _decoder(decoders[kind])
     drawing = Drawing(**DRAWING | {"guidance_scale": guidance}, canvas=canvas)
     jobs = [("a", 1), ("b", 2), ("c", 3)]
     together = sample.draw(prior, pipeline, jobs, drawing, CPU)
@@ -188,7 +199,7 @@ def test_img2img_of_a_wide_picture_keeps_its_layout(decoders: dict[str, Path]) -
     whole: the latents are those of the picture itself.
     """
     wide = draw_picture(3, 2 * SIDE, SIDE)
-    pipeline = sample.decoder_pipeline(str(decoders["plain"]), torch.float32, None)
+    pipeline = _decoder(decoders["plain"])
     drawing = Drawing(canvas=Canvas(wide), height=SIDE, width=2 * SIDE)
     stock, given = sample.onto(pipeline, drawing)
     values = given(1)
@@ -212,7 +223,7 @@ def test_the_shape_follows_the_canvas(
     size: tuple[int, int], given: dict[str, int], wanted: tuple[int, int], decoders: dict[str, Path]
 ) -> None:
     """Width by height, in multiples of 16 as this MoVQ wants them."""
-    pipeline = sample.decoder_pipeline(str(decoders["plain"]), torch.float32, None)
+    pipeline = _decoder(decoders["plain"])
     drawing = Drawing(canvas=Canvas(Image.new("RGB", size)), **given)
     assert sample.shape(pipeline, drawing) == wanted[::-1]
 
