@@ -31,7 +31,7 @@ from wassily.recipes import Kit
 from wassily.stream import Examples
 
 SEED = 0  # of the questions
-DRAWINGS, ANSWERS = 128, 16
+DRAWINGS, ANSWERS = 256, 8
 AT_ONCE = 4  # drawings: the last bits of one depend on how many are made together
 EVERY = 8  # one question of so many is about the unconditional, for guidance's sake
 # Weaker guidance than one draws with: what is to be kept is the whole of what the base knows.
