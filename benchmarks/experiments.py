@@ -61,8 +61,8 @@ HOLD = {"preserve": "builtin"}
 STRONG = {"prior": {"preserve_weight": 30}, "decoder": {"preserve_weight": 10}}
 WAYS: dict[str, Way] = {
     "guide": Way(),
-    "recommended": Way(RATE | HOLD, **STRONG),
-    "recommended, LoRA 8": Way(RATE | HOLD | {"lora": True, "rank": 8}, **STRONG),
+    "preserve": Way(RATE | HOLD, **STRONG),
+    "preserve, LoRA 8": Way(RATE | HOLD | {"lora": True, "rank": 8}, **STRONG),
     "LoRA 8": Way(RATE | {"lora": True, "rank": 8}),
     "half-way": Way(of="guide", alpha=0.5),
     "dropout": Way({"condition_dropout": 0.1}),

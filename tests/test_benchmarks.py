@@ -19,6 +19,7 @@ from helpers import ROOT
 
 from benchmarks import (
     cache_scale,
+    experiments,
     flops,
     generate_speed,
     loss_curves,
@@ -29,6 +30,8 @@ from benchmarks import (
 )
 from benchmarks import train_speed as speed
 from benchmarks.runs import Timed, Usage
+from wassily import cli
+from wassily.mini import judge
 
 
 def _child(words: list[str]) -> None:
@@ -163,3 +166,37 @@ def test_loss_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain[3:] == ["+0.0000", "0"]
     assert half[1] == "`--mixed_precision bf16 --weights_dtype bf16`"
     assert _number(half[2]) > 0 and half[4] != "0"
+
+
+def test_the_ways_of_fine_tuning(tmp_path: Path) -> None:
+    """By hand, of 4 old prompts: the base has 3 wholly right. One run keeps 2 of these 3 and gains
+    none, another keeps 1: lost are (25 + 50) / 2 points, and learnt is what new prompts show.
+    """
+
+    def row(way: str, seed: int, style: list[int], shape: list[int]) -> dict[str, Any]:
+        seen = {name: [1] * 4 for name in judge.JUDGED}
+        return {
+            "way": way,
+            "thing": "inked",
+            "seed": seed,
+            "seen": {"new": seen | {"style": style}, "old": seen | {"shape": shape}},
+        }
+
+    rows = [
+        row("base", -1, [0] * 4, [1, 1, 1, 0]),
+        row("guide", 0, [1, 1, 1, 1], [1, 1, 0, 0]),
+        row("guide", 1, [1, 1, 0, 0], [1, 0, 0, 0]),
+    ]
+    base, guide = experiments.lines(rows, "inked")
+    assert [cell.split(" ")[0] for cell in base] == ["base", "1", "0.0", "75.0", "", "4"]
+    assert [cell.split(" ")[0] for cell in guide] == ["guide", "2", "75.0", "37.5", "37.5", "8"]
+
+
+@pytest.mark.parametrize("name", [n for n, way in experiments.WAYS.items() if way.of is None])
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_a_way_is_a_command(name: str, role: str, tmp_path: Path) -> None:
+    """Its words make a config of that network."""
+    (tmp_path / "inked-0").mkdir()
+    words = experiments.words_of(experiments.WAYS[name], role, "inked", 0, tmp_path, name)
+    config = cli.parse(f"{role.capitalize()}Config", words[2:], "wassily")
+    assert config.role == role and config.max_train_steps == experiments.STEPS[role]
