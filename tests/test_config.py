@@ -64,6 +64,10 @@ GUIDE: dict[str, Any] = {
     "tracker_project_name": "text2image-fine-tune",
 }
 NEW = {
+    "validation_steps": None,
+    "validation_scores": 0,
+    "keep_best": None,
+    "patience": None,
     "preset": None,
     "fuse_accumulation": "auto",
     "checkpointing_minutes": None,

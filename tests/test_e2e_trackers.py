@@ -83,7 +83,7 @@ def test_samples_in_the_tracker(run: Path) -> None:
     shown = events(run)
     assert shown.Tags()["images"] == ["validation"]
     images = shown.Images("validation")
-    assert [image.step for image in images] == [7, STEPS]
+    assert [image.step for image in images] == [0, 7, STEPS]
     for image in images:
         with Image.open(io.BytesIO(image.encoded_image_string)) as picture:
             seen = np.asarray(picture.convert("RGB"))

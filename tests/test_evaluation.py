@@ -18,8 +18,8 @@ from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
 from wassily import cli, encode, evaluation, heldout, models, pictures, recipes, sample
-from wassily.commands import EvaluateConfig
 from wassily.errors import UserError
+from wassily.measuring import EvaluateConfig
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
 
@@ -234,7 +234,7 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
         sample.decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
     bench = evaluation.Bench(config, *pipelines, torch.device("cpu"), {})
-    bench.hold_out(names)
+    bench.hold_out(names, 1)
     bench.side("tuned")
     assert bench.truth is not None
     own = torch.from_numpy(bench.truth.pictures)
@@ -274,7 +274,8 @@ def test_the_commands_of_the_page(tiny: Tiny, tmp_path: Path, monkeypatch: Any) 
     blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.M | re.S)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("wassily ")]
-    assert [words[0] for words in commands] == ["train"] * 2 + ["evaluate"] * 4
+    verbs = ["train"] * 2 + ["evaluate"] * 3 + ["train", "report", "sweep", "evaluate"]
+    assert [words[0] for words in commands] == verbs
     stand_ins = {
         "kandinsky-community/kandinsky-2-2-prior": str(tiny.prior),
         "kandinsky-community/kandinsky-2-2-decoder": str(tiny.decoder),
@@ -287,6 +288,7 @@ def test_the_commands_of_the_page(tiny: Tiny, tmp_path: Path, monkeypatch: Any) 
         parsed = cli.parse(cli.VERBS[(words[0],)][0], words[1:], "x") if "mini" in words else None
         if parsed is None:
             given = [stand_ins.get(word, word) for word in words]
-            done = wassily(*given, *(small if words[0] == "train" else few))
+            more = {"train": small, "report": [], "sweep": [*few, "--decoder", str(tiny.decoder)]}
+            done = wassily(*given, *more.get(words[0], few))
             assert done.code == 0, done.text
     assert _scores(tmp_path / "scores.json")["prior loss", "loss"]["change"]["n"] >= 2

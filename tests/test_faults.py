@@ -272,7 +272,7 @@ def test_pictures_of_a_bad_batch_are_named(
     read: list[list[str]] = []
     before = runs.Run._fit
 
-    def noted(self: Any, loader: Any, pace: Any) -> None:
+    def noted(self: Any, loader: Any) -> int:
         fetch = loader.dataset.fetch
 
         def fetching(index: int, step: int, slot: int) -> Any:
@@ -281,7 +281,7 @@ def test_pictures_of_a_bad_batch_are_named(
             return fetch(index, step, slot)
 
         loader.dataset.fetch = fetching
-        before(self, loader, pace)
+        return before(self, loader)
 
     monkeypatch.setattr(runs.Run, "_fit", noted)
     flags = FLAGS | {"train_batch_size": 2, "gradient_accumulation_steps": 1}

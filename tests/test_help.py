@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from helpers import run_cli, run_command
 
-from wassily import cli, commands
+from wassily import cli, commands, measuring
 from wassily import config as configs
 
 CLASSES = {verb: cli.config_class(name) for verb, (name, _) in cli.VERBS.items()}
 
-POSITIONAL = {("generate", "prompts"), ("mix", "parts"), ("data", "folder")}
+POSITIONAL = {("generate", "prompts"), ("mix", "parts"), ("data", "folder"), ("report", "folder")}
 
 
 def _docstrings(cls: type) -> dict[str, str]:
     """Field -> the string below it, of a class and its bases, read from the source."""
-    files = [Path(module.__file__ or "") for module in (configs, commands)]
+    files = [Path(module.__file__ or "") for module in (configs, commands, measuring)]
     tree = ast.parse("\n".join(file.read_text("utf-8") for file in files))
     found: dict[str, str] = {}
     names = [base.__name__ for base in cls.__mro__]

@@ -16,13 +16,14 @@ from helpers import read_jsonl
 from PIL import Image
 from torch import nn
 
-from wassily import cli, models
+from wassily import cli, logbook, models
 from wassily import results as module
 from wassily.adapt import Whole, trained_parameters
 from wassily.card import Facts
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.drift import NoDrift
 from wassily.ema import Ema, NoEma
+from wassily.logbook import LOG
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.results import Results
 from wassily.runtime import Runtime
@@ -87,7 +88,7 @@ def test_log_is_one_object_a_line(tiny: Tiny, tmp_path: Path) -> None:
     results, _ = _results("prior", tiny, tmp_path)
     results.log(10, {"train_loss": 0.1 + 0.2, "lr": 1e-5})
     results.log(20, {"train_loss": 0.25, "lr": 1e-5})
-    assert list(read_jsonl(tmp_path / module.LOG)) == [
+    assert list(read_jsonl(tmp_path / LOG)) == [
         {"step": 10, "train_loss": 0.1 + 0.2, "lr": 1e-5},
         {"step": 20, "train_loss": 0.25, "lr": 1e-5},
     ]
@@ -96,14 +97,14 @@ def test_log_is_one_object_a_line(tiny: Tiny, tmp_path: Path) -> None:
 def test_rewind_drops_what_a_killed_run_logged_ahead(tiny: Tiny, tmp_path: Path) -> None:
     """Later steps and a torn last line; the log then goes on."""
     results, _ = _results("prior", tiny, tmp_path)
-    results.rewind(5)  # no log yet
+    logbook.rewind(tmp_path, 5)  # no log yet
     for step in (5, 10, 15):
         results.log(step, {"train_loss": 1.0})
-    with (tmp_path / module.LOG).open("a") as file:
+    with (tmp_path / LOG).open("a") as file:
         file.write('{"step": 20, "tra')
-    results.rewind(10)
+    logbook.rewind(tmp_path, 10)
     results.log(15, {"train_loss": 2.0})
-    got = [(row["step"], row["train_loss"]) for row in read_jsonl(tmp_path / module.LOG)]
+    got = [(row["step"], row["train_loss"]) for row in read_jsonl(tmp_path / LOG)]
     assert got == [(5, 1.0), (10, 1.0), (15, 2.0)]
 
 
@@ -176,10 +177,10 @@ def test_averaged_weights_are_what_is_drawn_with(tiny: Tiny, tmp_path: Path) -> 
 
 
 def test_no_prompts_no_samples(tiny: Tiny, tmp_path: Path) -> None:
-    """Nothing is written, no pipeline is built."""
+    """Nothing but the report is written, no pipeline is built."""
     results, _ = _results("prior", tiny, tmp_path, validation_prompts=())
     results.validate(1)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 # ---------------------------------------------------------------- export
@@ -251,4 +252,4 @@ def test_state_of_the_log_is_plain_json(tiny: Tiny, tmp_path: Path) -> None:
     """A reader needs no code of ours."""
     results, _ = _results("prior", tiny, tmp_path)
     results.log(1, {"train_loss": 0.5})
-    assert json.loads((tmp_path / module.LOG).read_text()) == {"step": 1, "train_loss": 0.5}
+    assert json.loads((tmp_path / LOG).read_text()) == {"step": 1, "train_loss": 0.5}

@@ -13,10 +13,12 @@ import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
 from wassily import config as configs
-from wassily import data, models, run, runtime, start, stream
+from wassily import data, manifest, models, run, runtime, start, stream
+from wassily.best import LastIsBest
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
+from wassily.validations import Validations
 
 
 def _train(home: str, tiny: Tiny, folder: Path, out: Path, *words: object) -> Outcome:
@@ -117,6 +119,7 @@ def test_a_run_is_not_trained_over_but_gone_on_with(
     state = json.loads(file.read_text("utf-8"))
     state["config"]["adam_beta2"] = 0.999  # as it was written while that was its default
     file.write_text(json.dumps(state), "utf-8")
+    manifest.seal(file.parent)
     done = _train("prior", tiny, photos, out, *latest, "--max_train_steps", 5)
     assert done.code == 0, done.err
     assert "changed since" not in done.out
@@ -265,5 +268,5 @@ def test_validation_follows_epochs(
     expected = set()
     for epoch in range(0, 40, every):
         expected.add(math.ceil((epoch + 1) * pictures / size))
-    got = {done for done in range(1, max(expected) + 1) if bare._ends_an_epoch_to_validate(done)}
-    assert got == expected
+    found = Validations(bare.config, None, LastIsBest(), size, pictures)  # type: ignore[arg-type]
+    assert {done for done in range(max(expected) + 1) if found.due(done)} == expected

@@ -35,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, photos: Path) ->
     return out
 
 
-def _when(
+def when_done(
     monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None], what: str = "training"
 ) -> None:
     """Act as soon as that step, or that picture, is done."""
@@ -67,7 +67,7 @@ def test_the_first_one_finishes_the_step(
     name, before = signal.Signals(number).name, signal.getsignal(number)
     for step in (4, 5):
         with monkeypatch.context() as patch:
-            _when(patch, step, lambda: os.kill(os.getpid(), number))
+            when_done(patch, step, lambda: os.kill(os.getpid(), number))
             outcome = wassily(*words)
         assert outcome.code == 128 + number, outcome.text
         assert checkpoints(out)[-1] == f"checkpoint-{step}"
@@ -110,7 +110,7 @@ def test_before_the_first_step(
 ) -> None:
     """While pictures are encoded: at once, and one line says what is kept. So it is."""
     monkeypatch.setattr(encodings.cache, "SHARD_BYTES", 1)  # each entry is a shard
-    _when(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM), "encoding pictures")
+    when_done(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM), "encoding pictures")
     words = command("prior", tmp_path / "run", tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
     outcome = wassily(*words)
     assert outcome.code == 143, outcome.text
@@ -142,7 +142,7 @@ def test_while_class_pictures_are_drawn(
     flags |= {"with_prior_preservation": True, "class_prompt": "a dog", "num_class_images": 5}
     words = command("prior", tmp_path / "run", tiny, photos, **flags, sample_batch_size=2)
     with monkeypatch.context() as patch:
-        _when(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT), "drawing class pictures")
+        when_done(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT), "drawing class pictures")
         outcome = wassily(*words)
     assert outcome.code == 130, outcome.text
     said, again = outcome.err.splitlines()[-2:]
@@ -166,7 +166,7 @@ def test_while_the_base_is_asked(
     flags = FLAGS | {"cache_dir": tmp_path / "cache", "preserve": "builtin", "max_train_steps": 1}
     words = command("prior", tmp_path / "run", tiny, photos, **flags)
     with monkeypatch.context() as patch:
-        _when(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM), "asking the base")
+        when_done(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM), "asking the base")
         outcome = wassily(*words)
     assert outcome.code == 143, outcome.text
     again = outcome.err.splitlines()[-1].partition("wassily ")[2]

@@ -56,6 +56,7 @@ class Log:
     validations: list[int] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
     stop: int = 1000
+    end: int = 1000  # at this validation
 
     def events(self, every: int = 1, save: int = 1000, validate: int = 1000) -> Events:
         """Hooks that note."""
@@ -67,8 +68,13 @@ class Log:
             stop_at=lambda done: done == self.stop,
             on_skipped=self.skipped.extend,
             validate_at=lambda done: done % validate == 0,
-            on_validate=self.validations.append,
+            on_validate=self.validated,
         )
+
+    def validated(self, done: int) -> bool:
+        """Note it; whether the run should end."""
+        self.validations.append(done)
+        return done == self.end
 
 
 @dataclass
@@ -237,6 +243,25 @@ def test_told_to_stop(tmp_path: Path) -> None:
     assert [step for step, _ in log.logs] == [3]
     ((step, total, steps),) = log.saves
     assert (step, steps, log.validations) == (4, 1, [])
+    pending = Pending(torch.tensor(total), steps)
+    rest = _fit(tmp_path, steps=7, start=4, every=3, objective=objective, pending=pending)
+    assert torch.equal(rest.objective.w, whole.objective.w)
+    assert [v["train_loss"] for _, v in rest.log.logs] == [
+        v["train_loss"] for _, v in whole.log.logs[1:]
+    ]
+
+
+@pytest.mark.parametrize("save", [2, 3])
+def test_a_validation_that_ends_the_run(save: int, tmp_path: Path) -> None:
+    """Its step is saved once, whether it was to be saved anyway or not; with more patience the rest
+    is the uninterrupted run's.
+    """
+    whole = _fit(tmp_path, steps=7, every=3)
+    log, objective = Log(end=4), Objective()
+    _fit(tmp_path, steps=7, every=3, save=save, validate=2, objective=objective, log=log)
+    assert [step for step, _, _ in log.saves] == [*range(save, 4, save), 4]
+    assert log.validations == [2, 4]
+    _, total, steps = log.saves[-1]
     pending = Pending(torch.tensor(total), steps)
     rest = _fit(tmp_path, steps=7, start=4, every=3, objective=objective, pending=pending)
     assert torch.equal(rest.objective.w, whole.objective.w)

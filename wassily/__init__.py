@@ -32,15 +32,15 @@ if TYPE_CHECKING:
         train_decoder,
         train_prior,
     )
-    from wassily.commands import EvaluateConfig
     from wassily.config import DecoderConfig, PriorConfig
     from wassily.errors import UserError
+    from wassily.measuring import EvaluateConfig
     from wassily.sample import Canvas, Drawing, Mix
     from wassily.scores import Score
 else:
     # Where each name is fetched from when it is first asked for: the import itself stays light.
     _HOMES = {
-        "EvaluateConfig": "commands",
+        "EvaluateConfig": "measuring",
         "DecoderConfig": "config",
         "PriorConfig": "config",
         "UserError": "errors",

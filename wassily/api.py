@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 
 from wassily import evaluation, generate, pictures, run, sample
-from wassily.commands import DrawConfig, EvaluateConfig
+from wassily.commands import DrawConfig
 from wassily.config import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
+from wassily.measuring import EvaluateConfig
 from wassily.runtime import quiet_libraries
 from wassily.sample import Drawing, Mix, Subject
 from wassily.scores import Score

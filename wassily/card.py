@@ -27,6 +27,45 @@ class Facts:
     seed: int
     has_samples: bool
     trained: str = ""
+    best: str = ""
+
+
+def facts_of(
+    *,
+    config: TrainConfig,
+    repositories: dict[str, str],
+    hub_repository: str | None,
+    steps: int,
+    pictures: int,
+    seed: int,
+    trained: str,
+    best: str,
+) -> Facts:
+    """The facts of a run; `repositories` are resolved, by home."""
+
+    def public(home: str, instead: str) -> str:
+        # A folder of this machine is no name that others can use.
+        repository = repositories[home]
+        if models.public_name(repository, home) == "mini" and hub_repository:
+            return "mini" if home == config.role else instead
+        return instead if Path(repository).is_absolute() and hub_repository else repository
+
+    named = config.dataset_name
+    return Facts(
+        name=hub_repository or str(Path(config.output_dir).resolve()),
+        role=config.role,
+        base=public(config.role, Path(repositories[config.role]).name),
+        prior=config.hub_prior_id or repositories["prior"],
+        decoder=public("decoder", DECODER),
+        data=named or "",
+        data_is_public=bool(named) and not Path(str(named)).exists(),
+        steps=steps,
+        pictures=pictures,
+        seed=seed,
+        has_samples=bool(config.validation_prompts),
+        trained=trained,
+        best=best,
+    )
 
 
 def quoted(text: str) -> str:
@@ -165,6 +204,8 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
         "moving average": config.use_ema,
         "seed": facts.seed,
     }
+    if facts.best:
+        rows = {"best weights": facts.best} | rows
     if config.instance_prompt:
         rows["caption of all pictures"] = escaped(config.instance_prompt)
     if config.with_prior_preservation:

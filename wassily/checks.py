@@ -28,6 +28,8 @@ def training(config: Any) -> None:
         "num_train_epochs",
         "max_train_steps",
         "validation_epochs",
+        "validation_steps",
+        "patience",
         "logging_steps",
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
@@ -59,6 +61,7 @@ def training(config: Any) -> None:
     _check_optimizer(config)
     _check_gradient_release(config)
     require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
+    _check_best(config)
     _check_source(config)
     _check_instance(config)
     _check_class(config)
@@ -68,6 +71,27 @@ def training(config: Any) -> None:
     require(
         bool(config.output_dir.strip()),
         "--output_dir is empty: name the folder that takes the results",
+    )
+
+
+def _check_best(config: Any) -> None:
+    count, metric = config.validation_scores, config.keep_best
+    require(count == 0 or count >= 2, f"--validation_scores: {count} is no spread; take 2 or more")
+    require(
+        not count or config.holdout > 0 or metric in (None, "loss", "kept"),
+        f"--keep_best {metric} without held-out pictures: add --holdout 0.05",
+    )
+    require(
+        metric != "loss" or config.holdout > 0,
+        "--keep_best loss without held-out pictures: add --holdout 0.05",
+    )
+    require(
+        metric in (None, "loss") or count > 0,
+        f"--keep_best {metric} needs scores at validation: add --validation_scores 64",
+    )
+    require(
+        config.patience is None or metric is not None,
+        "--patience does nothing without --keep_best: add --keep_best loss",
     )
 
 

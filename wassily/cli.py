@@ -30,6 +30,8 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   merge           fold an adapter (LoRA) into a model, or mix a model with its fine-tune
   data check      look through a folder of pictures for what would harm a training
   evaluate        measure what was learnt and what was kept
+  sweep           find how much of a fine-tune is best, between its base and itself
+  report          write a training's report.html anew
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -56,6 +58,8 @@ VERBS = {
     ("mix",): ("MixConfig", "wassily.generate:draw"),
     ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
     ("evaluate",): ("EvaluateConfig", "wassily.evaluation:evaluate"),
+    ("sweep",): ("SweepConfig", "wassily.sweep:sweep"),
+    ("report",): ("ReportConfig", "wassily.report:report"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.prefill:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.prefill:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
@@ -148,10 +152,11 @@ def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
 
 
 def config_class(name: str) -> type:
-    """A config class by its name: the trainings' are in `config`, the others in `commands`."""
-    from wassily import commands, config
+    """A config class by its name."""
+    from wassily import commands, config, measuring
 
-    return getattr(config, name, None) or getattr(commands, name)
+    homes = (config, commands, measuring)
+    return next(getattr(home, name) for home in homes if hasattr(home, name))
 
 
 def parse(class_name: str, words: list[str], prog: str) -> Any:

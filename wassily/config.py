@@ -20,6 +20,7 @@ Schedule = Literal[
 ]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "lion"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "trackio", "mlflow", "all", "none"]
+Metric = Literal["loss", "learned", "kept", "both"]
 Preset = Literal["8gb", "12gb", "16gb", "24gb", "80gb"]
 TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
 
@@ -183,6 +184,16 @@ class TrainConfig:
     """Prompts drawn during training, into output_dir/validation and the tracker."""
     validation_epochs: int = 5
     """Draw them after the first epoch and then every so many epochs, and at the end."""
+    validation_steps: int | None = None
+    """Validate every so many optimizer steps instead, and at the end."""
+    validation_scores: int = 0
+    """At validation also score what was learned, on held-out pictures, and what was kept, on
+    generic prompts: so many of each at most; 64 is usual, 0 scores nothing."""
+    keep_best: Metric | None = None
+    """Export the weights that were best at a validation, not the last: by the held-out loss, or by
+    the scores learned, kept or both (their sum)."""
+    patience: int | None = None
+    """End the run after so many validations in a row without a better --keep_best."""
     report_to: Tracker = "tensorboard"
     """Where curves and samples are sent."""
     tracker_project_name: str = "text2image-fine-tune"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from wassily import (
     encodings,
     generate,
     heldout,
+    lists,
     measures,
     models,
     objectives,
@@ -29,16 +29,13 @@ from wassily import (
     recipes,
     sample,
     scores,
-    turns,
 )
 from wassily import config as configs
-from wassily.commands import DrawConfig, EvaluateConfig
+from wassily.commands import DrawConfig
 from wassily.errors import UserError
+from wassily.measuring import EvaluateConfig
 from wassily.runtime import Progress, Runtime, quiet_libraries
 from wassily.scores import Drawn, Score, Side, Truth
-
-LISTS = ("english", "arabic")
-GENERIC = Path(__file__).parent / "prompts"
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -53,19 +50,19 @@ def evaluate(config: EvaluateConfig) -> None:
 def scored(config: EvaluateConfig) -> list[Score]:
     """Draw with the networks and with their base, and score both. Raises UserError."""
     names = located(config)
-    lists = prompt_lists(config)
+    asked = prompt_lists(config)
     _check_out(config)
     quiet_libraries()
-    prior, decoder, device = generate.load_pipelines(_to_draw(config, config.prior, config.decoder))
-    bench = Bench(config, prior, decoder, device, lists)
-    bench.hold_out(names)
+    prior, decoder, device = generate.load_pipelines(to_draw(config, config.prior, config.decoder))
+    bench = Bench(config, prior, decoder, device, asked)
+    bench.hold_out(names, 1 + bool(config.base_prior or config.base_decoder))
     tuned = bench.side("tuned")
     base = None
     if config.base_prior or config.base_decoder:
         _exchange(config, prior, decoder)
         base = bench.side("base")
     bench.bar.close()
-    texts = {name: bench.texts(prompts) for name, prompts in lists.items()}
+    texts = {name: bench.texts(prompts) for name, prompts in asked.items()}
     return scores.all_scores(tuned, base, bench.truth, texts, config.seed)
 
 
@@ -93,14 +90,15 @@ def _check_out(config: EvaluateConfig) -> None:
             raise UserError(f"--{flag} {folder}: {error.strerror or error}") from None
 
 
-def _to_draw(config: EvaluateConfig, prior: str, decoder: str) -> DrawConfig:
+def to_draw(config: EvaluateConfig, prior: str, decoder: str) -> DrawConfig:
+    """The drawing whose pipelines are wanted."""
     return DrawConfig(prior=prior, decoder=decoder, dtype=config.dtype, cache_dir=config.cache_dir)
 
 
 def _exchange(config: EvaluateConfig, prior: Any, decoder: Any) -> None:
     """Put the base's trained networks into the pipelines; the frozen parts stay."""
     names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
-    theirs = generate.load_pipelines(_to_draw(config, *names))
+    theirs = generate.load_pipelines(to_draw(config, *names))
     prior.register_modules(prior=theirs[0].prior)
     decoder.register_modules(unet=theirs[1].unet)
 
@@ -111,26 +109,13 @@ def _exchange(config: EvaluateConfig, prior: Any, decoder: Any) -> None:
 def prompt_lists(config: EvaluateConfig) -> dict[str, list[str]]:
     """The generic prompts by list, of each at least 2. Raises UserError."""
     if config.prompts in ("builtin", "mini"):
-        names = (config.prior, config.base_prior, config.prompts)
-        folder = models.MINI / "prompts" if "mini" in names else GENERIC
-        lists = {name: _lines(folder / f"{name}.txt") for name in LISTS}
+        found = lists.builtin("mini" in (config.prior, config.base_prior, config.prompts))
     else:
-        lists = {Path(config.prompts).stem: _lines(Path(config.prompts))}
-    most = config.max_prompts
-    each = None if most is None else max(2, most // len(lists))
-    short = {name: prompts[:each] for name, prompts in lists.items()}
-    for prompts in short.values():
-        if len(prompts) < 2:
-            raise UserError(f"--prompts {config.prompts}: at least 2 prompts are needed")
+        found = {Path(config.prompts).stem: lists.lines(Path(config.prompts))}
+    short = lists.shortened(found, config.max_prompts)
+    if any(len(prompts) < 2 for prompts in short.values()):
+        raise UserError(f"--prompts {config.prompts}: at least 2 prompts are needed")
     return short
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts {path}: {error}") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 # ---------------------------------------------------------------- drawing
@@ -166,9 +151,11 @@ class Bench:
         self.probes: dict[str, heldout.Probe] = {}
         self.bar: Any = None
 
-    def hold_out(self, names: dict[str, models.Trained]) -> None:
-        """Encode the held-out pictures and captions, if pictures were named."""
-        config, sides = self.config, 1 + bool(self.config.base_prior or self.config.base_decoder)
+    def hold_out(self, names: dict[str, models.Trained], sides: int) -> None:
+        """Encode the held-out pictures and captions, if pictures were named; tell the time that
+        `sides` measures take.
+        """
+        config = self.config
         if config.train_data_dir or config.dataset_name:
             self._encode(names)
         drawings = 2 * len(self.captions) + sum(map(len, self.lists.values()))
@@ -188,8 +175,7 @@ class Bench:
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
             self.probes[training.role] = heldout.probe(reading, config.seed, config.batch_size)
-        choice = turns.Choice(config.seed, False)
-        self.captions = [choice.caption(source[n], 0, n) for n in range(len(source))]
+        self.captions = list(self.probes["prior"].captions)
         batches = self.probes["prior"].batches
         self.truth = Truth(
             _array(torch.cat([batch["image_embeds"] for batch in batches])),
@@ -199,14 +185,14 @@ class Bench:
 
     def side(self, label: str) -> Side:
         """Everything that is asked, with the networks that are in the pipelines now."""
-        lists = {n: self._drawn(p, f"{label}/{n}") for n, p in self.lists.items()}
+        drawn = {n: self._drawn(p, f"{label}/{n}") for n, p in self.lists.items()}
         if self.truth is None:
-            return Side(lists=lists)
+            return Side(lists=drawn)
         return Side(
             self._drawn(self.captions, f"{label}/held_out"),
             self._redrawn(f"{label}/redrawn"),
             self._losses(),
-            lists,
+            drawn,
         )
 
     def _drawn(self, prompts: list[str], name: str) -> Drawn:
@@ -244,25 +230,11 @@ class Bench:
 
     def _seen(self, drawn: list[Any]) -> np.ndarray:
         """Pictures in the space of the image encoder: (N, D)."""
-        processor, encoder = self.prior.image_processor, self.prior.image_encoder
-        return self._encoded(
-            [encode.clip_pixels(picture, processor=processor) for picture in drawn],
-            lambda pixels: encode.image(encoder, pixels),
-        )
+        return _array(sample.seen(self.prior, drawn, self.config.batch_size, self.device))
 
     def texts(self, prompts: list[str]) -> np.ndarray:
         """Prompts in the same space: (N, D)."""
-        tokenizer, encoder = self.prior.tokenizer, self.prior.text_encoder
-        return self._encoded(
-            [encode.tokens(prompt, tokenizer=tokenizer) for prompt in prompts],
-            lambda both: encode.text(encoder, both[:, 0], 1)[0],
-        )
-
-    def _encoded(self, inputs: list[Tensor], run: Callable[[Tensor], Tensor]) -> np.ndarray:
-        size = self.config.batch_size
-        with sample.on(self.prior, self.device):
-            parts = [torch.stack(inputs[i : i + size]) for i in range(0, len(inputs), size)]
-            return _array(torch.cat([run(part) for part in parts]))
+        return _array(sample.read(self.prior, prompts, self.config.batch_size, self.device))
 
     def _losses(self) -> dict[str, np.ndarray]:
         """The loss of each network on each held-out picture in each band of timesteps."""
@@ -340,7 +312,7 @@ def table(found: list[Score]) -> list[str]:
             title = f"{TITLES.get(group, f'prompts, {group}')}, n = {score.tuned.n}"
             lines += ["", _line(title, ["tuned", "base", "change"] if compared else [])]
         estimates = [(score.tuned, ""), (score.base, ""), (score.change, "+")]
-        lines.append(_line(f"  {score.what}", [_cell(e, sign) for e, sign in estimates]))
+        lines.append(_line(f"  {score.what}", [cell(e, sign) for e, sign in estimates]))
     return [*lines, "", f"in brackets: {measures.LEVEL:.0%} bootstrap intervals over the examples"]
 
 
@@ -348,7 +320,8 @@ def _line(what: str, cells: list[str]) -> str:
     return (f"{what:46s}" + "".join(f"{cell:28s}" for cell in cells)).rstrip()
 
 
-def _cell(estimate: measures.Estimate | None, sign: str) -> str:
+def cell(estimate: measures.Estimate | None, sign: str) -> str:
+    """A score and its interval; nothing of none."""
     if estimate is None:
         return ""
     value, low, high = (f"{v:{sign}.4f}" for v in (estimate.value, estimate.low, estimate.high))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wassily import cache, draws, encodings
+from wassily import cache, draws, encodings, turns
 from wassily.data import Pictures
 from wassily.errors import UserError
 from wassily.runtime import Runtime
@@ -115,12 +115,13 @@ def plain(objective: Any) -> nn.Module:
 class Probe:
     """Held-out examples to measure losses on, each a batch of one, on the CPU.
 
-    `chunk` bands of one example are computed at once.
+    `chunk` bands of one example are computed at once. `captions`: one of each, where they are read.
     """
 
     batches: list[dict[str, Tensor]]
     seed: int
     chunk: int = BANDS
+    captions: tuple[str, ...] = ()
 
     def losses(self, objective: Any, runtime: Runtime) -> Losses:
         """The plain loss of an objective's network, each process doing its share."""
@@ -153,7 +154,10 @@ def probe(reading: Any, seed: int, chunk: int = BANDS) -> Probe:
     """The probe over all examples of a held-out reading; they are encoded here, once."""
     numbers = range(len(reading.source))
     rows = (reading.fetch(number, 0, number) for number in numbers)
-    return Probe([reading.finish(reading.collate([row])) for row in rows], seed, chunk)
+    batches = [reading.finish(reading.collate([row])) for row in rows]
+    choice, source = turns.Choice(seed, False), reading.source
+    told = [choice.caption(source[n], 0, n) for n in numbers if source[n].captions]
+    return Probe(batches, seed, chunk, tuple(told))
 
 
 def small_probe(

@@ -19,7 +19,7 @@ from wassily.runtime import quiet_libraries
 def merge(config: MergeConfig) -> None:
     """Write the stock pipeline folder that the config describes into `out`."""
     out = Path(config.out).expanduser()
-    _check_new(out)
+    check_new(out)
     quiet_libraries()
     home, base, net, origin = folded(config) if config.lora else mixed(config)
     role = models.TRAINED[home]
@@ -33,7 +33,7 @@ def merge(config: MergeConfig) -> None:
     print(f"the merged {home} is in {out}: wassily generate PROMPT --{home} {out}")
 
 
-def _check_new(out: Path) -> None:
+def check_new(out: Path) -> None:
     """Raise UserError if something is there, or the place cannot be written to."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: there already; name a new folder")

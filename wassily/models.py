@@ -23,6 +23,7 @@ from wassily.errors import UserError
 MINI = Path(__file__).parent / "mini"
 RELEASED = Path(__file__).parent / "kandinsky22.json"  # configurations of the released model
 ADAPTER, ADAPTER_EMA = "pytorch_lora_weights.safetensors", "pytorch_lora_weights_ema.safetensors"
+ADAPTERS = (ADAPTER_EMA, ADAPTER)  # the averaged one is preferred
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,7 @@ def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> P
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        files = [path / file for file in (ADAPTER_EMA, ADAPTER) if (path / file).is_file()]
+        files = [path / file for file in ADAPTERS if (path / file).is_file()]
         if not files:
             raise UserError(f"{name}: no adapter there (no {ADAPTER})")
         path = files[0]

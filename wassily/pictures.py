@@ -262,6 +262,21 @@ def read_notes(path: Path) -> dict[str, str]:
         raise BadPicture(str(error).partition("\n")[0] or type(error).__name__) from None
 
 
+def thumbnail(path: Path, side: int) -> tuple[str, bytes, dict[str, str], int]:
+    """A PNG of ours made small: its kind ("png" as it is, or "jpeg"), the file's bytes, its notes
+    and the longer side of the original, in pixels. Raises OSError.
+    """
+    with Image.open(path) as picture:
+        notes = {str(k): str(v) for k, v in getattr(picture, "text", {}).items()}
+        longer = max(picture.size)
+        small = picture.convert("RGB")
+    small.thumbnail((side, side))
+    kind = "jpeg" if longer > side // 2 else "png"
+    buffer = io.BytesIO()
+    small.save(buffer, kind, **({"quality": 88} if kind == "jpeg" else {}))
+    return kind, buffer.getvalue(), notes, longer
+
+
 def _font(size: int) -> Any:
     if FONT.exists():
         engine = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC

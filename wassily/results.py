@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from wassily import checkpoint, compiled, models, pictures, sample
+from wassily import compiled, gauge, logbook, models, pictures, report, sample
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
 from wassily.drift import Drift, NoDrift
 from wassily.ema import Ema, NoEma
 from wassily.errors import listed
+from wassily.gauge import Gauge
 from wassily.heldout import Losses
-from wassily.runtime import Progress, Runtime
+from wassily.runtime import Runtime, progress
 
-LOG = "log.jsonl"
 VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script
-
-
-def _step_of(line: str) -> int:
-    """The step of a line of the log; -1 if it is none, as when a kill cut it."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return -1
 
 
 class Results:
@@ -49,27 +42,24 @@ class Results:
         adaptation: Whole | Lora,
         drift: Drift | NoDrift,
         held_out_losses: Callable[[], Losses] | None = None,
+        gauge: Gauge | None = None,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
         self.runtime, self.seed, self.role, self.net = runtime, seed, role, net
         self.ema, self.adaptation, self.drift = ema, adaptation, drift
-        self.held_out_losses = held_out_losses
+        self.held_out_losses, self.gauge = held_out_losses, gauge
 
     # -- numbers
 
-    def begin(self, step: int) -> None:
-        """The log as it was at `step`; a new run's begins with the held-out loss of its base."""
-        self.rewind(step)
-        if step == 0:
-            self.measure(0)
+    def begin(self, step: int, due: bool) -> None:
+        """The log as it was at `step`; a new run's begins with what is measured of its base.
 
-    def rewind(self, step: int) -> None:
-        """Drop what was logged after `step`: a run that was killed goes on from its checkpoint."""
-        path = self.output_dir / LOG
-        if self.runtime.main and path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if step > 0 <= _step_of(line) <= step]
-            checkpoint.write_text(path, "".join(f"{line}\n" for line in kept))
+        A validation that is `due` at this step may have been lost to a stop: it is made up for.
+        """
+        if self.runtime.main:
+            logbook.rewind(self.output_dir, step)
+        if step == 0 or due:
+            self.validate(step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One line into log.jsonl, and the same numbers to the trackers."""
@@ -85,15 +75,24 @@ class Results:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.runtime.main:
-            with (self.output_dir / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            logbook.append(self.output_dir, line)
+
+    def _has(self, step: int, name: str) -> bool:
+        """Whether a line of that step has an event or a value of that name."""
+        rows = [row for row in logbook.read(self.output_dir) if row["step"] == step]
+        return any(row.get("event") == name or name in row for row in rows)
+
+    def measured(self, step: int) -> dict[str, float]:
+        """What was measured at a step, by the names that --keep_best takes; on all processes."""
+        read = functools.partial(logbook.read, self.output_dir)
+        return dict(self.runtime.shared(lambda: logbook.measured(read(), step)))
 
     def measure(self, step: int) -> None:
         """The loss on the held-out pictures, if there are any, into the log and the trackers.
 
         Not if it is there: the end of a finished run may come again.
         """
-        if self.held_out_losses is None or self.runtime.shared(lambda: self._has_measured(step)):
+        if self.held_out_losses is None or self.runtime.shared(lambda: self._has(step, "held_out")):
             return
         self.net.eval()
         with compiled.paused(self.config.compile), self.ema.applied():
@@ -105,54 +104,80 @@ class Results:
             f"step {step}: held-out loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
         )
 
-    def _has_measured(self, step: int) -> bool:
-        path = self.output_dir / LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines if _step_of(line) == step]
-        return any(row.get("event") == "held_out" for row in rows)
-
     def _measure_drift(self, step: int) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
-        if isinstance(self.drift, NoDrift):
+        if isinstance(self.drift, NoDrift) or self._has(step, self.drift.name):
             return
         with self.ema.applied():
             found = self.drift.measure()
-        path = self.output_dir / LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines if _step_of(line) == step]
-        if not any(self.drift.name in row for row in rows):
-            self.log(step, found)
+        self.log(step, found)
 
     # -- samples
 
     def validate(self, step: int) -> None:
-        """Measure the held-out loss and the drift, and draw the validation prompts, with the
-        weights in training (averaged, if so configured).
+        """Measure the held-out loss, the scores and the drift, and draw the validation prompts,
+        with the weights in training (averaged, if so configured).
+
+        Of step 0 these are the base's; what can fail here then fails before the first step.
         """
         self.measure(step)
         if self.runtime.main:
-            self._measure_drift(step)
-        if self.config.validation_prompts and self.runtime.main:
-            self._draw_samples(step)
+            if step:
+                self._measure_drift(step)
+            scores = self.gauge is not None and not self._has(step, "scores")
+            samples = bool(self.config.validation_prompts)
+            if scores or samples:
+                with self._drawing() as (prior, decoder):
+                    if scores:
+                        self._score(step, prior, decoder)
+                    if samples:
+                        self._draw_samples(step, prior, decoder)
+            report.refresh(self.output_dir, self.runtime.say)
         self.runtime.wait()
 
-    def _draw_samples(self, step: int) -> None:
-        prompts = list(self.config.validation_prompts)
-        folder = self.output_dir / "validation" / f"step-{step}"
-        if (folder / "sheet.png").exists():
-            shutil.rmtree(folder)
-        bar = Progress(
-            f"samples at step {step}", len(prompts), shown=self.runtime.main, unit="picture"
-        )
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[tuple[Any, Any]]:
+        """Both pipelines, one with the network in training; inside, they draw."""
+        where = (self.runtime.weight_dtype, self.config.cache_dir)
+        own: dict[str, Any] = {self.role: self.net}
+        nothing: dict[str, Any] = {}
+        of_prior, of_decoder = (own, nothing) if self.role == "prior" else (nothing, own)
+        prior = sample.prior_pipeline(self.repositories["prior"], *where, **of_prior)
+        decoder = sample.decoder_pipeline(self.repositories["decoder"], *where, **of_decoder)
         self.net.eval()
         with (
             compiled.paused(self.config.compile),
             self.ema.applied(),
             self.runtime.accelerator.autocast(),
         ):
-            drawn = self._draw([(prompt, self.seed) for prompt in prompts], bar)
+            yield prior, decoder
         self.net.train()
-        bar.close()
+
+    def _score(self, step: int, prior: Any, decoder: Any) -> None:
+        assert self.gauge is not None
+        with progress(f"scores at step {step}", self.gauge.count(), unit="picture") as bar:
+            found = self.gauge.measure(prior, decoder, self.runtime.device, bar.advance)
+        self.runtime.log({f"scores/{name}": score.value for name, score in found.items()}, step)
+        self._write(gauge.as_row(step, found))
+        told = ", ".join(f"{name} {score.value:.4f}" for name, score in found.items())
+        self.runtime.say(f"step {step}: {told}")
+
+    def show_samples_of(self, step: int) -> None:
+        """Let samples.png be the sheet of that validation, whose weights are exported."""
+        sheet = self.output_dir / "validation" / f"step-{step}" / "sheet.png"
+        if self.runtime.main and sheet.is_file():
+            shutil.copyfile(sheet, self.output_dir / "samples.png")
+
+    def _draw_samples(self, step: int, prior: Any, decoder: Any) -> None:
+        prompts, side = list(self.config.validation_prompts), self.config.resolution
+        folder = self.output_dir / "validation" / f"step-{step}"
+        if (folder / "sheet.png").exists():
+            shutil.rmtree(folder)
+        drawing = sample.Drawing(steps=VALIDATION_STEPS, height=side, width=side, batch_size=1)
+        jobs = [(prompt, self.seed) for prompt in prompts]
+        with progress(f"samples at step {step}", len(prompts), unit="picture") as bar:
+            device = self.runtime.device
+            drawn = sample.draw(prior, decoder, jobs, drawing, device, bar.advance)
         for number, (prompt, picture) in enumerate(zip(prompts, drawn, strict=True)):
             notes = {"prompt": prompt, "seed": self.seed, "step": step, "run": self.output_dir.name}
             pictures.save_png(picture, folder / f"{number:02d}.png", notes)
@@ -160,23 +185,6 @@ class Results:
         pictures.save_png(sheet, folder / "sheet.png", {})
         shutil.copyfile(folder / "sheet.png", self.output_dir / "samples.png")
         self.runtime.log_pictures("validation", drawn, prompts, step)
-
-    def _draw(self, jobs: list[tuple[str, int]], bar: Progress) -> list[Any]:
-        prior = sample.prior_pipeline(
-            self.repositories["prior"],
-            self.runtime.weight_dtype,
-            self.config.cache_dir,
-            **({"prior": self.net} if self.role == "prior" else {}),
-        )
-        decoder = sample.decoder_pipeline(
-            self.repositories["decoder"],
-            self.runtime.weight_dtype,
-            self.config.cache_dir,
-            **({"unet": self.net} if self.role == "unet" else {}),
-        )
-        side = self.config.resolution
-        drawing = sample.Drawing(steps=VALIDATION_STEPS, height=side, width=side, batch_size=1)
-        return sample.draw(prior, decoder, jobs, drawing, self.runtime.device, bar.advance)
 
     # -- the pipeline
 
@@ -186,6 +194,7 @@ class Results:
             card = model_card(self.config, facts, self.runtime.precision)
             with self.ema.applied():
                 self.adaptation.export(self.net, self.output_dir, self._save_pipeline, card)
+            report.refresh(self.output_dir, self.runtime.say)
             self.runtime.say(f"the {facts.role} is in {self.output_dir}: {self._next(facts)}")
         self.runtime.wait()
 

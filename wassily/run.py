@@ -20,6 +20,7 @@ from wassily import (
     drift,
     encoders,
     faults,
+    gauge,
     heldout,
     hub,
     models,
@@ -31,10 +32,11 @@ from wassily import (
     sizes,
     start,
     stream,
+    summary,
 )
-from wassily import config as configs
+from wassily import best as bests
 from wassily import runtime as runtimes
-from wassily.card import Facts
+from wassily.card import facts_of
 from wassily.config import TrainConfig
 from wassily.ema import Ema, average
 from wassily.errors import UserError
@@ -44,6 +46,7 @@ from wassily.skipped import Skipped
 from wassily.stopping import Pace, Signals
 from wassily.train import Events, Pending, Span, fit
 from wassily.update import all_finite
+from wassily.validations import Validations
 
 
 def train(config: TrainConfig) -> None:
@@ -137,6 +140,9 @@ class Run:
             optim.release_gradients(self.kit.net, self.optimizer)
         if config.compile:
             compiled.compile_in_place(self.kit.net)
+        self.best = bests.chosen(
+            config.keep_best, config.patience, self.output_dir, self._write_best
+        )
         self.pending = Pending(torch.zeros((), device=runtime.device))
         if self.start_from and self.saved:
             self._restore(self.start_from, self.saved)
@@ -159,6 +165,7 @@ class Run:
         self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
         self.source = self.reading.source
         self.beside = sides.sources(wanted, self.seed, frozen)
+        self.facts = summary.of_data(self.source, frozen, held)
         return frozen
 
     def _signature(self, base: str) -> dict[str, Any]:
@@ -191,6 +198,9 @@ class Run:
         if isinstance(self.ema, Ema):
             self.ema.load(self.adaptation.averages(self.kit.net, folder))
         self.runtime.load_scaler(saved["scaler"])
+        anew = self.best.restore(saved.get("best"), folder.parent)
+        if anew:
+            self.runtime.say(anew)
         total, self.pending.steps = saved["pending_loss"]
         self.pending.total.fill_(total)
         now = json.loads(json.dumps(schema.public(self.config)))
@@ -227,7 +237,7 @@ class Run:
         for line in (*shapes, *optim.told(config), *beside):
             say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
-        for line in start.cut_captions(config, self.repositories, self.source, runtime):
+        for line in summary.lines(self.facts):
             say(line)
         if self.start_from:
             say(f"going on from {self.start_from} at step {self.start}")
@@ -245,57 +255,57 @@ class Run:
             runtime.shared(lambda: faults.check_room(self.output_dir, self.room, "a checkpoint"))
         if runtime.main:
             checkpoint.write_text(self.output_dir / "run.toml", schema.to_toml(config))
+            count = sum(p.numel() for p in self.trained.values())
+            facts = {
+                "base": models.public_name(self.repositories[config.role], config.role),
+                "trained": f"{self.adaptation.describe()}: {count:,} parameters",
+                "steps": self.stop,
+                "global_batch": self.split.global_batch,
+                "beside": [side.described() for side in self.sides],
+                "seed": self.seed,
+                "data": self.facts,
+            }
+            summary.write(config, runtime, facts)
         runtime.start_trackers(config.tracker_project_name, schema.public(config))
 
     def train(self) -> None:
         """The loop."""
         config, runtime = self.config, self.runtime
         examples = recipes.make_examples(self.reading, self.kit, self.seed)
-        members = self.reading.buckets.members()
-        keys = stream.keys(self.seed, members, self.split, self.start)
+        keys = stream.keys(self.seed, self.reading.buckets.members(), self.split, self.start)
         mixed, order = stream.beside(examples, keys, self.sides, self.split, self.start)
-        pin = runtime.device.type == "cuda"
         workers, collate = config.dataloader_num_workers, self.reading.collate
-        loader = stream.loader(mixed, order, collate, workers, pin)
+        loader = stream.loader(mixed, order, collate, workers, runtime.device.type == "cuda")
         probe = self.probe
-        self.results = Results(
-            config,
-            self.repositories,
-            self.output_dir,
-            runtime,
-            self.seed,
-            self.role,
-            self.kit.net,
-            self.ema,
-            self.adaptation,
-            self.drift,
-            functools.partial(probe.losses, self.kit.objective, runtime) if probe else None,
-        )
+        where = (config, self.repositories, self.output_dir, runtime, self.seed)
+        what = (self.role, self.kit.net, self.ema, self.adaptation, self.drift)
+        held = functools.partial(probe.losses, self.kit.objective, runtime) if probe else None
+        scored = gauge.chosen(config, probe, self.repositories["prior"], self.seed)
+        self.results = Results(*where, *what, held, scored)
         before = self.saved["skipped_steps"] if self.saved else 0
         most = None if config.gradient_release else config.max_bad_steps
         self.skipped = Skipped(before, most, self._names_at, self.results, self.output_dir)
-        self.results.begin(self.start)
-        pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime)
-        if 0 < self.start < self.stop and self._ends_an_epoch_to_validate(self.start):
-            self.results.validate(self.start)  # the stop may have come between it and the saving
+        self.validations = Validations(
+            config, self.results, self.best, self.split.global_batch, len(self.source)
+        )
+        # Known before the first step: the checkpoint may be that of a run that had its end.
+        ended = self.validations.begin(self.start, self.stop)
         with self.signals.patience():
-            self._fit(loader, pace)
+            self.done = self.start if ended else self._fit(loader)
         self.signals.check()
+        if self.done < self.stop:
+            runtime.say(self.validations.why_ended(self.done, self.stop))
 
-    def _fit(self, loader: Any, pace: Pace) -> None:
-        config, runtime = self.config, self.runtime
-        fit(
+    def _fit(self, loader: Any) -> int:
+        """The loop itself; the number of steps done."""
+        config, runtime, split = self.config, self.runtime, self.split
+        pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime)
+        return fit(
             self.objective,
             list(self.trained.values()),
             self.optimizer,
             recipes.batches(self.reading, loader, runtime),
-            span=Span(
-                self.start,
-                self.stop,
-                self.split.accumulation,
-                self.seed,
-                self.split.global_batch,
-            ),
+            span=Span(self.start, self.stop, split.accumulation, self.seed, split.global_batch),
             learning_rate=optim.learning_rate(config, self.stop),
             max_grad_norm=config.max_grad_norm,
             ema=self.ema,
@@ -306,17 +316,12 @@ class Run:
                 on_save=self.save,
                 stop_at=pace.stop_at,
                 on_skipped=self.skipped.note,
-                validate_at=self._ends_an_epoch_to_validate,
-                on_validate=self.results.validate,
+                validate_at=self.validations.due,
+                on_validate=self.validations.run,
             ),
             runtime=runtime,
             pending=self.pending,
         )
-
-    def _ends_an_epoch_to_validate(self, done: int) -> bool:
-        batch, count = self.split.global_batch, len(self.source)
-        before, after = (done - 1) * batch // count, done * batch // count
-        return any(epoch % self.config.validation_epochs == 0 for epoch in range(before, after))
 
     def _names_at(self, step: int) -> list[str]:
         """The pictures of the global batch of a step."""
@@ -339,6 +344,7 @@ class Run:
             "signature": self.signature,
             "config": schema.public(self.config),
             "fused": self.fused,
+            "best": self.best.state(),
             "pending_loss": [float(pending.total), pending.steps],
             "skipped_steps": self.skipped.count,
             "scaler": self.runtime.scaler_state(),
@@ -352,9 +358,15 @@ class Run:
             faults.check_room(self.output_dir, self.room, folder.name)
             checkpoint.write_whole(folder, functools.partial(self._write, state=state))
             checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
+            self.best.prune()
             line = faults.warning(self.output_dir, self.room, done)
         if line and done < self.stop:
             self.runtime.say(line)
+
+    def _write_best(self, folder: Path) -> None:
+        state = {"role": self.config.role, "repositories": self.repositories}
+        of = (self.adaptation, self.kit.net, self.ema, state)
+        self.runtime.shared(lambda: bests.write_weights(folder, *of))
 
     def _write(self, folder: Path, state: dict[str, Any]) -> None:
         self.adaptation.save(self.kit.net, folder)
@@ -364,32 +376,22 @@ class Run:
         checkpoint.save_optimizer(folder, self.optimizer, self.trained)
         checkpoint.save_state(folder, state)
 
-    def _public(self, home: str, instead: str) -> str:
-        """A repository for the card: a folder of this machine is no name that others can use."""
-        repository = self.repositories[home]
-        if models.public_name(repository, home) == "mini" and self.hub_repository:
-            return "mini" if home == self.config.role else instead
-        return instead if Path(repository).is_absolute() and self.hub_repository else repository
-
     def finish(self) -> None:
         """Draw the last samples, export the pipeline with its card, upload it if asked to."""
-        self.results.validate(self.stop)
+        if self.done == self.stop:
+            self.validations.run(self.stop)
         if self.runtime.main:  # once more: a kill between a save and its rotation leaves one over
             checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
-        facts = Facts(
-            name=self.hub_repository or str(self.output_dir.resolve()),
-            role=self.config.role,
-            base=self._public(self.config.role, Path(self.repositories[self.config.role]).name),
-            prior=self.config.hub_prior_id or self.repositories["prior"],
-            decoder=self._public("decoder", configs.DECODER),
-            data=self.config.dataset_name or "",
-            data_is_public=bool(self.config.dataset_name)
-            and not Path(str(self.config.dataset_name)).exists(),
-            steps=self.stop,
+        steps, best = self.validations.choose(self.done)
+        facts = facts_of(
+            config=self.config,
+            repositories=self.repositories,
+            hub_repository=self.hub_repository,
+            steps=steps,
             pictures=len(self.source),
             seed=self.seed,
-            has_samples=bool(self.config.validation_prompts),
             trained=self.adaptation.describe() if self.config.lora else "",
+            best=best,
         )
         self.results.export(facts)
         if self.hub_repository and self.runtime.main:

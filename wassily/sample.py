@@ -23,7 +23,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from wassily import checks, models, pictures
+from wassily import checks, encode, models, pictures
 from wassily.errors import UserError
 
 INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
@@ -320,6 +320,34 @@ def onto(
 
 def _batches(count: int, drawing: Drawing) -> list[slice]:
     return [slice(i, i + drawing.batch_size) for i in range(0, count, drawing.batch_size)]
+
+
+def seen(prior: Any, pictures: list[Any], size: int, device: torch.device) -> Tensor:
+    """PIL pictures in the space of a prior pipeline's image encoder, `size` at once: (N, D)."""
+    processor, encoder = prior.image_processor, prior.image_encoder
+    inputs = [encode.clip_pixels(picture, processor=processor) for picture in pictures]
+    return _encoded(prior, inputs, lambda pixels: encode.image(encoder, pixels), size, device)
+
+
+def read(prior: Any, prompts: list[str], size: int, device: torch.device) -> Tensor:
+    """Prompts in the same space, by its text encoder: (N, D)."""
+    tokenizer, encoder = prior.tokenizer, prior.text_encoder
+    inputs = [encode.tokens(prompt, tokenizer=tokenizer) for prompt in prompts]
+    return _encoded(
+        prior, inputs, lambda both: encode.text(encoder, both[:, 0], 1)[0], size, device
+    )
+
+
+def _encoded(
+    prior: Any,
+    inputs: list[Tensor],
+    run: Callable[[Tensor], Tensor],
+    size: int,
+    device: torch.device,
+) -> Tensor:
+    with on(prior, device):
+        parts = [torch.stack(inputs[i : i + size]) for i in range(0, len(inputs), size)]
+        return torch.cat([run(part) for part in parts])
 
 
 def draw(

@@ -100,6 +100,18 @@ def public(config: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in SECRETS}
 
 
+def to_flags(config: Any) -> list[str]:
+    """The words of a command line that give this config: what is not the default, no secrets."""
+    words: list[str] = []
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
+    for key, value in public(config).items():
+        if value == usual[key] or value is None:
+            continue
+        listed = list(value) if isinstance(value, (list, tuple)) else [value]
+        words += [f"--{key}", *([] if value is True else map(str, listed))]
+    return words
+
+
 def to_toml(config: Any) -> str:
     """The config as TOML that `--config` reads back; unset values and secrets are left out."""
     lines = [f"# {type(config).__name__}: run again with --config THIS_FILE"]

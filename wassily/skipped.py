@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wassily import faults
 from wassily.errors import UserError
-from wassily.results import LOG, Results
+from wassily.logbook import LOG
+from wassily.results import Results
 
 
 class Skipped:

@@ -10,7 +10,6 @@ from typing import Any
 from wassily import (
     adapt,
     checkpoint,
-    data,
     draws,
     drift,
     hub,
@@ -74,18 +73,6 @@ def told(config: TrainConfig, repositories: dict[str, str], output_dir: Path) ->
         f"everything else is as usual; the whole is in {output_dir / 'run.toml'}",
         *remarks(config, repositories),
     ]
-
-
-def cut_captions(
-    config: TrainConfig, repositories: dict[str, str], source: data.Pictures, runtime: Runtime
-) -> list[str]:
-    """How many captions are too long for the text encoder, where there are captions."""
-    if config.role != "prior":
-        return []
-    tokenizer = models.load("tokenizer", repositories["prior"], cache_dir=config.cache_dir)
-    cut, total = runtime.shared(lambda: data.count_cut(source, tokenizer))
-    limit = tokenizer.model_max_length
-    return [f"{cut} of {total} captions are longer than {limit} tokens and are cut there"]
 
 
 def begin(

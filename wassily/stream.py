@@ -94,6 +94,11 @@ def _line(seed: int, number: int, bucket: Bucket) -> Callable[[int], int]:
     return index
 
 
+def epochs_ended(done: int, batch: int, count: int) -> range:
+    """The epochs, from 0, that the optimizer step before `done` steps ended; of step 0 none."""
+    return range(max(0, done - 1) * batch // count, done * batch // count)
+
+
 class Examples(Dataset):
     """Key -> tensors of one example: what `fetch` gives, its `noise` and its timestep `t`.
 

@@ -59,7 +59,10 @@ class Pending:
 
 @dataclass(frozen=True)
 class Events:
-    """What happens besides the steps: each is called with the number of steps done."""
+    """What happens besides the steps: each is called with the number of steps done.
+
+    `on_validate` tells whether the run should end there.
+    """
 
     log_every: int
     on_log: Callable[[int, dict[str, float]], None]
@@ -68,7 +71,7 @@ class Events:
     stop_at: Callable[[int], bool]
     on_skipped: Callable[[list[int]], None]
     validate_at: Callable[[int], bool]
-    on_validate: Callable[[int], None]
+    on_validate: Callable[[int], bool]
 
 
 def fit(
@@ -84,15 +87,17 @@ def fit(
     events: Events,
     runtime: Runtime,
     pending: Pending,
-) -> None:
+) -> int:
     """Run the steps of `span`: forward, backward, clip, update, average; log, save and validate.
 
     `objective` maps (batch, noise, t) to a loss per example and is already prepared, like
     `optimizer`; `batches` yields `span.accumulation` micro-batches a step, each with its `noise`
     and `t`. `learning_rate` maps a step (from 0) to a rate. A step whose loss or gradient is not
-    finite changes nothing, and is told by `on_skipped` at the next log or save.
+    finite changes nothing, and is told by `on_skipped` at the next log or save. Returns how many
+    steps are done: fewer than `span.stop` where an event ended the run, which was saved then.
     """
     objective.train()
+    done, saves = span.start, True
     bar = Progress("training", span.stop, span.start, runtime.main)
     since = (span.start, time.monotonic())
     for step in range(span.start, span.stop):
@@ -118,23 +123,31 @@ def fit(
         logs = done % events.log_every == 0 or done == span.stop
         stops = events.stop_at(done) or done == span.stop
         saves = events.save_at(done) or stops
-        if logs or saves:
-            events.on_skipped(pending.settle(done))
         if logs:
+            events.on_skipped(pending.settle(done))
             values = _flush(pending, runtime) | _rate(span, since, done)
             since = (done, time.monotonic())
             events.on_log(done, values | {"lr": learning_rate(step)})
             bar.note(**{name: f"{value:.4g}" for name, value in values.items()})
         if saves:
-            pending.total.copy_(runtime.mean(pending.total))
-            events.on_save(done, pending)
-        if stops:
-            break
-        if events.validate_at(done):
-            events.on_validate(done)
+            _save(pending, events, runtime, done)
+        if not stops and events.validate_at(done):
+            stops = events.on_validate(done)
             objective.train()
             since = (done, time.monotonic())
+        if stops:
+            break
+    if not saves:  # it was that validation which ended the run
+        _save(pending, events, runtime, done)
     bar.close()
+    return done
+
+
+def _save(pending: Pending, events: Events, runtime: Runtime, done: int) -> None:
+    """Settle what is pending, and save."""
+    events.on_skipped(pending.settle(done))
+    pending.total.copy_(runtime.mean(pending.total))
+    events.on_save(done, pending)
 
 
 def _flush(pending: Pending, runtime: Runtime) -> dict[str, float]:

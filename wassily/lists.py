@@ -1,0 +1,44 @@
+"""The lists of generic prompts, which tell what a network kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wassily import models
+from wassily.errors import UserError
+
+LISTS = ("english", "arabic")
+GENERIC = Path(__file__).parent / "prompts"
+
+
+def builtin(mini: bool) -> dict[str, list[str]]:
+    """Prompts by language, line by line the same; those of its own world for the bundled model."""
+    folder = models.MINI / "prompts" if mini else GENERIC
+    return {name: lines(folder / f"{name}.txt") for name in LISTS}
+
+
+def lines(path: Path) -> list[str]:
+    """The prompts of a text file, one a line. Raises UserError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts {path}: {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def shortened(lists: dict[str, list[str]], most: int | None) -> dict[str, list[str]]:
+    """At most so many prompts in all, but 2 of each list, of each list alike."""
+    each = None if most is None else max(2, most // len(lists))
+    return {name: prompts[:each] for name, prompts in lists.items()}
+
+
+def generic(prior: str, most: int) -> list[str]:
+    """At most so many prompts for networks on a resolved prior.
+
+    The bundled model reads both languages. The text encoder of the released weights was trained on
+    English, so Arabic prompts would only add noise there.
+    """
+    mini = prior == str(models.MINI / "prior")
+    found = builtin(mini)
+    chosen = found if mini else {"english": found["english"]}
+    return [prompt for prompts in shortened(chosen, most).values() for prompt in prompts]

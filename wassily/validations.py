@@ -1,0 +1,73 @@
+"""When a run validates, and what comes of it: the best weights are kept, and the run may end."""
+
+from __future__ import annotations
+
+from wassily import best as bests
+from wassily import stream
+from wassily.best import Best, LastIsBest
+from wassily.config import TrainConfig
+from wassily.results import Results
+
+
+class Validations:
+    """The validations of a run of `pictures`, `batch` of them a step; all processes call them."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        results: Results,
+        best: Best | LastIsBest,
+        batch: int,
+        pictures: int,
+    ):
+        self.config, self.results, self.best = config, results, best
+        self.batch, self.pictures = batch, pictures
+
+    def due(self, done: int) -> bool:
+        """Whether there is one after so many steps: by steps, or where an epoch ends."""
+        every = self.config.validation_steps
+        if every:
+            return done > 0 and done % every == 0
+        ended = stream.epochs_ended(done, self.batch, self.pictures)
+        return any(epoch % self.config.validation_epochs == 0 for epoch in ended)
+
+    def begin(self, start: int, stop: int) -> bool:
+        """Measure the base, or go on from a checkpoint; whether the run had its end there already.
+
+        Such a run's stop may have come between the saving and the validation of that step.
+        """
+        due = 0 < start < stop and self.due(start)
+        self.results.begin(start, due)
+        return due and self._judge(start)
+
+    def run(self, done: int) -> bool:
+        """Measure and draw; whether the run should end here."""
+        self.results.validate(done)
+        return self._judge(done)
+
+    def _judge(self, done: int) -> bool:
+        values = self.results.measured(done)
+        return bool(values) and self.best.judge(done, values)
+
+    def why_ended(self, done: int, stop: int) -> str:
+        """The line for a run that patience ended."""
+        return (
+            f"stopped at step {done} of {stop}: no better in {self.config.patience} validations "
+            f"than {self.best.described({})}"
+        )
+
+    def choose(self, done: int) -> tuple[int, str]:
+        """Put the weights that are to be exported where an export takes them from.
+
+        Their step, and what there is to say of the best, if one was kept.
+        """
+        folder, results = self.best.folder(), self.results
+        if folder is None:
+            return done, ""
+        step = bests.step_of(folder)
+        if results.runtime.main:  # the only one that exports
+            bests.take_weights(folder, results.adaptation, results.net, results.ema)
+        results.show_samples_of(step)
+        words = self.best.described(results.measured(0))
+        results.runtime.say(f"exporting the best weights: {words}")
+        return step, f"{words}; the run had {done} steps"
