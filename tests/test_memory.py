@@ -139,7 +139,7 @@ def test_a_bound_without_the_passes(make: Callable[[], Any], reduced: bool) -> N
     """Above the count of a whole step with an average beside it, and within ten times that."""
     with torch.device("meta"):
         objective, inputs = _case(make, 8)
-        most = memory.bound(objective, *inputs) - memory.overhead(0)
+        most = memory.bound(objective.to("meta"), *inputs) - memory.overhead(0)
     with memory.fake():
         objective, inputs = _case(make, 8)
         passed = memory.step(objective, *inputs, held=True, reduced=reduced).total()
