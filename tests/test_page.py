@@ -125,7 +125,7 @@ def test_what_a_page_tells() -> None:
     assert "Kept 0.7000 → 0.6900 ● within the spread −0.0100 (−1.4%)" in text
     worse = Reader(page.page(_story(exported=20))).text
     assert "Kept 0.7000 → 0.5000 ▼ worse" in worse
-    assert "pictures trained on 1,200" in text and "of them there twice or more 3" in text
+    assert "pictures trained on 1,200" in text and "copies among them 3" in text
     assert "beside them 1 of 50 class pictures a step, weight 1; </title>" in text
     assert "step 10 exported" in text and "base model" in text
     assert "wassily train prior --validation_prompts" in text

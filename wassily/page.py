@@ -240,8 +240,8 @@ def _losses(story: Story) -> str:
     by_band = curves.line_chart(
         list(_bands(rows)), "By noise level, against the first measure", "step", "change, %"
     )
-    words = """<p class="quiet">It rises while the training's loss falls: the pictures are being
-learnt by heart. The bands are tenths of the noise schedule, the least noise first.</p>"""
+    words = """<p class="quiet">Where it rises while the training's loss falls, the pictures
+are being learnt by heart. The bands are tenths of the noise schedule, the least noise first.</p>"""
     return f'<section>{title}<div class="charts">{all_of_it}{by_band}</div>{words}</section>'
 
 
@@ -282,7 +282,7 @@ def _training(story: Story) -> str:
 DATA = {
     "pictures": "pictures trained on",
     "held_out": "pictures held out",
-    "duplicates": "of them there twice or more",
+    "duplicates": "copies among them",
     "captions": "captions",
     "different_captions": "different captions",
     "cut_captions": "captions cut",
