@@ -53,10 +53,10 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def watched(fit: Callable[..., None], found: dict[str, int]) -> Callable[..., None]:
+def watched(fit: Callable[..., int], found: dict[str, int]) -> Callable[..., int]:
     """The loop, with the peak of its tensors and of the growth of resident memory noted."""
 
-    def steps(objective: Any, trained: Any, *given: Any, **more: Any) -> None:
+    def steps(objective: Any, trained: Any, *given: Any, **more: Any) -> int:
         standing = tensor_bytes([*objective.parameters(), *objective.buffers()])
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left must not serve the steps
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -64,13 +64,14 @@ def watched(fit: Callable[..., None], found: dict[str, int]) -> Callable[..., No
         events = dataclasses.replace(more.pop("events"), on_save=lambda done, pending: None)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-            fit(objective, trained, *given, events=events, **more)
+            done = fit(objective, trained, *given, events=events, **more)
             found["tensors"] = torch.cuda.max_memory_allocated()
         else:
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-                fit(objective, trained, *given, events=events, **more)
+                done = fit(objective, trained, *given, events=events, **more)
             found["tensors"] = standing + allocated(seen)
         found["resident"] = resident("VmHWM") - before
+        return done
 
     return steps
 
