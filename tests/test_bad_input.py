@@ -34,13 +34,13 @@ def snapshot(folder: Path) -> Snapshot:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder; after the test nothing beside its `pics`, `out` and `made` is there."""
-    folder = tmp_path / "work"
+    folder = tmp_path / "pad"
     (folder / "pics").mkdir(parents=True)
     monkeypatch.chdir(folder)
     yield folder
     kept = {"pics", "out", "made", "outside.png", "outside.txt", "outside.jsonl"}
     assert {p.name for p in folder.iterdir()} <= kept
-    assert {p.name for p in tmp_path.iterdir()} == {"work"}
+    assert {p.name for p in tmp_path.iterdir()} == {"pad"}
 
 
 def cases(found: list[Case]) -> pytest.MarkDecorator:
@@ -107,7 +107,7 @@ def test_a_bad_folder_is_one_line(case: Case, here: Path, tiny: Tiny) -> None:
     assert re.search(case.says, line), line
     assert re.search(r"pics|metadata", line), line
     assert len(line) < 800, line
-    after = {name: what for name, what in snapshot(here).items() if "/work/out/" not in name}
+    after = {name: what for name, what in snapshot(here).items() if f"/{here.name}/out/" not in name}
     assert after == before
     assert not list((here / "out").rglob("*.safetensors"))
     words = ["--pretrained_prior_model_name_or_path", tiny.prior, "--resolution", 32]
