@@ -107,7 +107,9 @@ def test_a_bad_folder_is_one_line(case: Case, here: Path, tiny: Tiny) -> None:
     assert re.search(case.says, line), line
     assert re.search(r"pics|metadata", line), line
     assert len(line) < 800, line
-    after = {name: what for name, what in snapshot(here).items() if f"/{here.name}/out/" not in name}
+    after = {
+        name: what for name, what in snapshot(here).items() if f"/{here.name}/out/" not in name
+    }
     assert after == before
     assert not list((here / "out").rglob("*.safetensors"))
     words = ["--pretrained_prior_model_name_or_path", tiny.prior, "--resolution", 32]
