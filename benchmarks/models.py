@@ -8,7 +8,7 @@ scripts out.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,23 +77,6 @@ SIZES = {
         movq_groups=8,
         movq_codes=64,
     ),
-    # The real prior and decoder behind encoders of one layer: for the memory of a training.
-    "trained": Size(
-        embedding=1280,
-        vocabulary=None,
-        text=(1280, 1280, 1, 20),
-        vision=(64, 64, 1, 4),
-        prior=(32, 64, 20),
-        unet=(384, 768, 1152, 1536),
-        unet_layers=3,
-        unet_head=64,
-        unet_context=768,
-        unet_groups=32,
-        movq=(32, 64, 64, 128),
-        movq_layers=1,
-        movq_groups=8,
-        movq_codes=64,
-    ),
     "full": Size(
         embedding=1280,
         vocabulary=49408,
@@ -111,6 +94,17 @@ SIZES = {
         movq_codes=16384,
     ),
 }
+# The real prior and decoder behind encoders of one layer: for the memory of a training.
+SIZES["trained"] = replace(
+    SIZES["full"],
+    vocabulary=None,
+    text=(1280, 1280, 1, 20),
+    vision=(64, 64, 1, 4),
+    movq=(32, 64, 64, 128),
+    movq_layers=1,
+    movq_groups=8,
+    movq_codes=64,
+)
 
 
 # ---------------------------------------------------------------- the networks
