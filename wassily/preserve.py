@@ -165,11 +165,11 @@ def _made(frozen: Frozen, wanted: list[str], blocks: list[int]) -> Iterator[tupl
                 }
                 for number in asked
             ]
-            noises = [_noise(number, row) for number, row in zip(asked, rows, strict=True)]
-            given = turns.collate(
-                [{**row, "noise": noise} for row, noise in zip(rows, noises, strict=True)]
-            )
-            batch = runtime.to_device(given)
+            given = [
+                {**row, "noise": _noise(number, row)}
+                for number, row in zip(asked, rows, strict=True)
+            ]
+            batch = runtime.to_device(turns.collate(given))
             with runtime.accelerator.autocast():
                 _, found = objective.output(batch, batch["noise"], batch["t"])
             for number, row, answer in zip(asked, rows, found.to("cpu", dtype), strict=True):
@@ -179,7 +179,8 @@ def _made(frozen: Frozen, wanted: list[str], blocks: list[int]) -> Iterator[tupl
 def _drawn(frozen: Frozen, wanted: list[str], seeds: list[int]) -> list[tuple[Row, Row]]:
     """What the base makes of prompts: the fields of an example, and those of its unconditional."""
     config, runtime = frozen.config, frozen.runtime
-    dtype, where = runtime.weight_dtype, (runtime.weight_dtype, config.cache_dir)
+    dtype = runtime.weight_dtype
+    where = (dtype, config.cache_dir)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     prior = sample.prior_pipeline(frozen.repositories["prior"], *where)
     embeds = sample.embed_all(prior, wanted, generators, DRAWING, runtime.device)
