@@ -39,6 +39,15 @@ def _row(text: str, name: str) -> list[str]:
     return re.search(rf"^  {name} +(.*)$", text, re.M)[1].split()  # type: ignore[index]
 
 
+def test_a_flag_of_the_preset_is_not_told_as_ones_own(tmp_path: Path) -> None:
+    """Who typed only the preset and an accumulation is told where the other flag comes from."""
+    words = ("train", "prior", "--train_data_dir", tmp_path, "--gradient_accumulation_steps", "4")
+    assert "--gradient_release (of --preset 8gb) and --gradient_accumulation_steps 4" in refused(
+        *words, "--preset", "8gb"
+    )
+    assert "--gradient_release and --gradient_acc" in refused(*words, "--gradient_release")
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_without_data(role: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kinds and moments, and what would tell more; no weight is read."""

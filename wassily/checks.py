@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from wassily import presets
 from wassily.schema import at_least, require
 
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
@@ -272,24 +273,28 @@ def _check_gradient_release(config: Any) -> None:
     if not config.gradient_release:
         return
     steps, name = config.gradient_accumulation_steps, config.optimizer
+    of_preset = not config.lora and "gradient_release" in presets.PRESETS[config.role].get(
+        config.preset or "", {}
+    )
+    flag = "--gradient_release" + (f" (of --preset {config.preset})" if of_preset else "")
     require(
         steps == 1,
-        f"--gradient_release and --gradient_accumulation_steps {steps}: a gradient is used up at "
+        f"{flag} and --gradient_accumulation_steps {steps}: a gradient is used up at "
         "once and cannot be added to; take 1",
     )
     require(
         config.max_grad_norm == 0,
-        f"--gradient_release and --max_grad_norm {config.max_grad_norm:g}: the norm of the whole "
+        f"{flag} and --max_grad_norm {config.max_grad_norm:g}: the norm of the whole "
         "gradient is never known; add --max_grad_norm 0",
     )
     require(
         config.mixed_precision != "fp16",
-        "--gradient_release and --mixed_precision fp16: its loss scaler looks at all gradients "
+        f"{flag} and --mixed_precision fp16: its loss scaler looks at all gradients "
         "before the step; take bf16 or no",
     )
     require(
         name in ("adamw", "lion") and not config.use_8bit_adam,
-        "--gradient_release needs --optimizer adamw or lion, without --use_8bit_adam",
+        f"{flag} needs --optimizer adamw or lion, without --use_8bit_adam",
     )
 
 
