@@ -161,8 +161,8 @@ def test_while_the_base_is_asked(
 ) -> None:
     """At once; the answers written are kept, and the printed command asks for the others."""
     monkeypatch.setattr(preserve, "DRAWINGS", 8)
-    monkeypatch.setattr(preserve, "ANSWERS", 4)
-    monkeypatch.setattr(encodings.cache, "SHARD_BYTES", 1)  # each answer is a shard
+    monkeypatch.setattr(preserve, "AT_ONCE", {"prior": 4, "decoder": 4})
+    monkeypatch.setattr(preserve, "GROUP", 4)
     flags = FLAGS | {"cache_dir": tmp_path / "cache", "preserve": "builtin", "max_train_steps": 1}
     words = command("prior", tmp_path / "run", tiny, photos, **flags)
     with monkeypatch.context() as patch:
@@ -171,10 +171,10 @@ def test_while_the_base_is_asked(
     assert outcome.code == 143, outcome.text
     again = outcome.err.splitlines()[-1].partition("wassily ")[2]
     kept = {p: p.read_bytes() for p in tmp_path.glob("cache/wassily/base-*/*.safetensors")}
-    assert 1 <= len(kept) < 8 * 4
+    assert len(kept) == 1  # the first of two groups
     assert wassily(*shlex.split(again)).code == 0
     after = list(tmp_path.glob("cache/wassily/base-*/*.safetensors"))
-    assert len(after) >= 8 * 4
+    assert len(after) == 2
     assert {path: path.read_bytes() for path in kept} == kept
 
 

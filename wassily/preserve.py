@@ -31,13 +31,20 @@ from wassily.recipes import Kit
 from wassily.stream import Examples
 
 SEED = 0  # of the questions
-DRAWINGS, ANSWERS = 256, 8
-AT_ONCE = 4  # drawings: the last bits of one depend on how many are made together
+# With a quarter of the drawings a network learns to tell them from what it was not asked about.
+DRAWINGS, ANSWERS = 2048, 4
+# Drawings: the last bits of one depend on how many are made together.
+AT_ONCE = {"prior": 16, "decoder": 4}
+GROUP = 256  # so many are drawn, asked about and written before the next
 EVERY = 8  # one question of so many is about the unconditional, for guidance's sake
-# Weaker guidance than one draws with: what is to be kept is the whole of what the base knows.
-DRAWING = sample.Drawing(
-    steps=25, prior_steps=25, guidance_scale=2.5, prior_guidance_scale=2.0, batch_size=AT_ONCE
-)
+# Weaker guidance than one draws with: what is to be kept is the whole of what the base knows. Few
+# steps, for the latents only say where it is asked.
+DRAWINGS_OF = {
+    role: sample.Drawing(
+        steps=12, prior_steps=25, guidance_scale=2.5, prior_guidance_scale=2.0, batch_size=size
+    )
+    for role, size in AT_ONCE.items()
+}
 GENERIC = Path(__file__).parent / "prompts"
 
 
@@ -86,17 +93,19 @@ def answers(frozen: Frozen, seed: int) -> Answers:
     folder = frozen.root / f"base-{_space(frozen, wanted)}"
     runtime.shared(lambda: cache.sweep(frozen.root))
     keys = cache.stacked(map(_key, range(DRAWINGS * ANSWERS)))
-    blocks = _blocks(cache.Store(folder).missing(keys))
+    size = AT_ONCE[config.role]
+    blocks = _blocks(cache.Store(folder).missing(keys), size)
     for share in runtime.shares():
         mine = blocks[share]
         writer = cache.Writer(folder, ("text_states",) if config.role == "prior" else ())
         shown = runtime.main and len(mine) > 0
-        with runtimes.progress("asking the base", len(mine) * AT_ONCE, shown, "drawing") as bar:
-            for number, row in _made(frozen, wanted, mine):
-                writer.add(_key(number), row)
-                if number % (AT_ONCE * ANSWERS) == 0:
-                    bar.advance(AT_ONCE)
-        writer.flush()
+        with runtimes.progress("asking the base", len(mine) * size, shown, "drawing") as bar:
+            for first in range(0, len(mine), GROUP // size):
+                group = mine[first : first + GROUP // size]
+                for number, row in _made(frozen, wanted, group):
+                    writer.add(_key(number), row)
+                writer.flush()
+                bar.advance(len(group) * size)
         runtime.wait()
     gc.collect()
     if runtime.device.type == "cuda":
@@ -109,9 +118,9 @@ def _key(number: int) -> bytes:
     return cache.digest("answer", number)
 
 
-def _blocks(missing: np.ndarray) -> list[int]:
-    """The blocks of AT_ONCE drawings in which an answer is missing: each is made as a whole."""
-    return sorted({int(number) // (AT_ONCE * ANSWERS) for number in missing})
+def _blocks(missing: np.ndarray, size: int) -> list[int]:
+    """The blocks of `size` drawings in which an answer is missing: each is made as a whole."""
+    return sorted({int(number) // (size * ANSWERS) for number in missing})
 
 
 def _space(frozen: Frozen, wanted: list[str]) -> str:
@@ -119,7 +128,8 @@ def _space(frozen: Frozen, wanted: list[str]) -> str:
     config = frozen.config
     roles = [*models.PARTS] if config.role == "decoder" else ["prior", "text_encoder", "tokenizer"]
     size = config.resolution if config.role == "decoder" else 0
-    settings = (DRAWINGS, ANSWERS, AT_ONCE, EVERY, str(DRAWING), SEED, size, config.role)
+    drawing = str(DRAWINGS_OF[config.role])
+    settings = (DRAWINGS, ANSWERS, EVERY, drawing, SEED, size, config.role)
     return frozen.space(*roles, also=(*settings, *wanted))
 
 
@@ -145,45 +155,40 @@ def is_unconditional(number: int) -> bool:
 
 @torch.no_grad()
 def _made(frozen: Frozen, wanted: list[str], blocks: list[int]) -> Iterator[tuple[int, Row]]:
-    """Each question of some blocks with its answer, in their order; nothing is loaded for none."""
-    if not blocks:
-        return
+    """Each question of some blocks with its answer, in their order."""
     config, runtime = frozen.config, frozen.runtime
-    numbers = [block * AT_ONCE + i for block in blocks for i in range(AT_ONCE)]
+    size = AT_ONCE[config.role]
+    numbers = [block * size + i for block in blocks for i in range(size)]
     drawn = _drawn(frozen, [wanted[n % len(wanted)] for n in numbers], numbers)
     kit = recipes.make_kit(config, frozen.repositories)
     objective: Any = kit.objective.to(runtime.device).eval()
     count, dtype = len(objective.alpha_bars), runtime.weight_dtype
     for drawing, (clean, unconditional) in zip(numbers, drawn, strict=True):
-        for first in range(drawing * ANSWERS, (drawing + 1) * ANSWERS, AT_ONCE):
-            asked = range(first, first + AT_ONCE)
-            rows = [
-                {
-                    **clean,
-                    **(unconditional if is_unconditional(number) else {}),
-                    "t": torch.tensor(timestep(number, count)),
-                }
-                for number in asked
-            ]
-            given = [
-                {**row, "noise": _noise(number, row)}
-                for number, row in zip(asked, rows, strict=True)
-            ]
-            batch = runtime.to_device(turns.collate(given))
-            with runtime.accelerator.autocast():
-                _, found = objective.output(batch, batch["noise"], batch["t"])
-            for number, row, answer in zip(asked, rows, found.to("cpu", dtype), strict=True):
-                yield number, {**row, "base": answer.clone()}
+        asked = range(drawing * ANSWERS, (drawing + 1) * ANSWERS)
+        rows: list[Row] = [
+            {
+                **clean,
+                **(unconditional if is_unconditional(number) else {}),
+                "t": torch.tensor(timestep(number, count)),
+            }
+            for number in asked
+        ]
+        given = [{**row, "noise": _noise(n, row)} for n, row in zip(asked, rows, strict=True)]
+        batch = runtime.to_device(turns.collate(given))
+        with runtime.accelerator.autocast():
+            _, found = objective.output(batch, batch["noise"], batch["t"])
+        for number, row, answer in zip(asked, rows, found.to("cpu", dtype), strict=True):
+            yield number, {**row, "base": answer.clone()}
 
 
 def _drawn(frozen: Frozen, wanted: list[str], seeds: list[int]) -> list[tuple[Row, Row]]:
     """What the base makes of prompts: the fields of an example, and those of its unconditional."""
     config, runtime = frozen.config, frozen.runtime
-    dtype = runtime.weight_dtype
+    dtype, drawing = runtime.weight_dtype, DRAWINGS_OF[config.role]
     where = (dtype, config.cache_dir)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     prior = sample.prior_pipeline(frozen.repositories["prior"], *where)
-    embeds = sample.embed_all(prior, wanted, generators, DRAWING, runtime.device)
+    embeds = sample.embed_all(prior, wanted, generators, drawing, runtime.device)
     kept = [e.to("cpu", dtype) for e in embeds[0]]
     if config.role == "prior":
         texts = _texts(prior, wanted, runtime.device, dtype)
@@ -196,7 +201,7 @@ def _drawn(frozen: Frozen, wanted: list[str], seeds: list[int]) -> list[tuple[Ro
         decoder,
         embeds,
         generators,
-        sample.at(DRAWING, config.resolution),
+        sample.at(drawing, config.resolution),
         runtime.device,
         output="latent",
     )
