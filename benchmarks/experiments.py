@@ -28,7 +28,7 @@ from wassily.commands import GenerateConfig
 from wassily.mini import judge, world
 from wassily.runtime import quiet_libraries
 
-PICTURES, BATCH, STEPS = 200, 16, {"prior": 600, "decoder": 500}
+PICTURES, BATCH, STEPS = 200, 16, {"prior": 1500, "decoder": 1500}
 READ = {"inked": ("style",), "zorb": ("shape",)}  # what makes the new thing
 WHOLE = ("shape", "colour", "background", "count", "style")
 PROMPT_SEED, FIRST_SEED = 12, 1000
@@ -58,7 +58,7 @@ class Way:
 
 RATE = {"learning_rate": 1e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 20}
 HOLD = {"preserve": "builtin"}
-STRONG = {"prior": {"preserve_weight": 30}, "decoder": {"preserve_weight": 10}}
+STRONG = {"prior": {"preserve_weight": 10}, "decoder": {"preserve_weight": 3}}
 WAYS: dict[str, Way] = {
     "guide": Way(),
     "preserve": Way(RATE | HOLD, **STRONG),
@@ -80,8 +80,8 @@ def options(words: list[str] | None) -> argparse.Namespace:
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     add("--things", nargs="+", choices=READ, default=["inked"])
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--new", type=int, default=128, help="new prompts, each drawn once a run")
-    add("--old", type=int, default=128, help="old prompts, likewise")
+    add("--new", type=int, default=256, help="new prompts, each drawn once a run")
+    add("--old", type=int, default=1000, help="old prompts, likewise")
     add("--results", type=Path, metavar="FOLDER", default=report.RESULTS)
     add("--page_only", action="store_true", help="write the page from what is there")
     return parser.parse_args(words)
