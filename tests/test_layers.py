@@ -44,6 +44,7 @@ ROWS = [
         "memory",
         "optim",
         "runtime",
+        "schedulers",
         "stream",
     },
     {
@@ -83,7 +84,7 @@ OWNERS = {
     "tqdm": {"runtime"},
 }
 # diffusers' and transformers' classes have several users, each with a reason.
-DIFFUSERS = {"models", "sample", "objectives", "unpadded", "optim", "runtime"}
+DIFFUSERS = {"models", "sample", "schedulers", "objectives", "unpadded", "optim", "runtime"}
 TRANSFORMERS = {"models", "runtime"}
 
 

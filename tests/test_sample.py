@@ -53,7 +53,7 @@ def _stock_draw(stock: Any, prompt: str, seed: int, **options: Any) -> Image.Ima
 
 def _draw(pipelines: Pipelines, jobs: list[tuple[str, int]], **options: Any) -> list[Image.Image]:
     given = FEW | {"height": SIDE, "width": SIDE} | options
-    return sample.draw(*pipelines, jobs, Drawing(**given), CPU)
+    return sample.draw(*pipelines, jobs, Drawing(**given, scheduler="stock"), CPU)
 
 
 @pytest.mark.parametrize(("prompt", "seed"), JOBS)

@@ -173,7 +173,9 @@ class Results:
         folder = self.output_dir / "validation" / f"step-{step}"
         if (folder / "sheet.png").exists():
             shutil.rmtree(folder)
-        drawing = sample.Drawing(steps=VALIDATION_STEPS, height=side, width=side, batch_size=1)
+        drawing = sample.Drawing(
+            steps=VALIDATION_STEPS, height=side, width=side, batch_size=1, scheduler="stock"
+        )
         jobs = [(prompt, self.seed) for prompt in prompts]
         with progress(f"samples at step {step}", len(prompts), unit="picture") as bar:
             device = self.runtime.device
