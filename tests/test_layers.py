@@ -30,6 +30,7 @@ ROWS = [
     {"heldout", "dreambooth"},
     {"turns"},
     {"train", "objectives", "sample", "card", "encodings", "adapt", "lists", "page"},
+    {"about"},
     {"cache", "models", "update", "stopping", "faults", "best", "logbook"},
     {
         "checkpoint",

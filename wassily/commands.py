@@ -278,6 +278,20 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Tell versions, device, memory and caches of this machine, and what is missing. No secrets.
+
+    Example: wassily doctor
+    """
+
+    cache_dir: str | None = None
+    """Where downloaded models and encodings are kept; the usual places if unset."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """Fine-tune the bundled model on a small example, offline, and draw before and after."""
 
