@@ -44,7 +44,7 @@ class Bare:
 
     def install(self, *words: str) -> None:
         """What pip is asked for."""
-        run(self.bin / "python", "-m", "pip", "install", "--quiet", *words)
+        run(self.bin / "python", "-m", "pip", "install", "--quiet", "--no-compile", *words)
 
     def versions(self, *names: str) -> str:
         """Of what was installed."""
@@ -125,7 +125,13 @@ def trackers(args: argparse.Namespace) -> None:
     extras = f"{ROOT}[{','.join(TRACKERS)}]"
     bare.install("-c", str(ROOT / "constraints.txt"), "--editable", extras, *TESTING)
     print(bare.versions("tensorboard", *TRACKERS))
-    run(bare.bin / "python", "-m", "pytest", "-q", *(args.more or ["tests/test_e2e_trackers.py"]))
+    run(
+        bare.bin / "python",
+        "-m",
+        "pytest",
+        "-q",
+        *(args.more or ["tests/test_trackers.py", "tests/test_e2e_trackers.py"]),
+    )
 
 
 def main() -> None:

@@ -240,7 +240,8 @@ class Runtime:
         plain = {
             k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in config.items()
         }
-        self.accelerator.init_trackers(project, plain)
+        with trackers.without_words():
+            self.accelerator.init_trackers(project, plain)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Send numbers to the trackers."""

@@ -5,9 +5,25 @@ Numbers and the config go through accelerate, which has no common way for pictur
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+
+@contextlib.contextmanager
+def without_words() -> Iterator[None]:
+    """Inside, a tracker that begins does not see the command line, which it would keep, with a
+    token in it, too. What it says is in the config, but for that.
+    """
+    words = sys.argv
+    sys.argv = words[:1]
+    try:
+        yield
+    finally:
+        sys.argv = words
 
 
 def show(tracker: Any, name: str, pictures: list[Any], captions: list[str], step: int) -> bool:
