@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from helpers import run_cli
 from PIL import Image
 
-from wassily import checks, models, sample, schedulers
+from wassily import checks, models, notes, pictures, sample, schedulers
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 from wassily.sample import Canvas, Drawing
@@ -181,7 +182,7 @@ def test_every_canvas_takes_every_scheduler(
 
 def test_the_command_line_tells_it(tiny: Tiny, tmp_path: Path) -> None:
     """The default is the fast one with its steps; the stock one alone has 100; each picture draws
-    itself again; one of an older version, whose notes name no scheduler, by the stock one.
+    itself again.
     """
     where = ("--prior", tiny.prior, "--decoder", tiny.decoder, "--prior_steps", 2, "--seed", 4)
     found = {}
@@ -191,10 +192,29 @@ def test_the_command_line_tells_it(tiny: Tiny, tmp_path: Path) -> None:
         assert done.code == 0, done.err
         with Image.open(out) as picture:
             found[picture.text["scheduler"], picture.text["steps"]] = picture.tobytes()
-        again = tmp_path / "again.png"
-        assert run_cli("generate", "--from", out, "--out", again).code == 0
-        with Image.open(again) as picture:
-            assert picture.tobytes() == list(found.values())[-1]
+        assert _again(out) == list(found.values())[-1]
     default = (checks.SCHEDULER, str(checks.STEPS[checks.SCHEDULER]))
     assert list(found) == [default, ("stock", "100"), ("unipc", "3")]
     assert len(set(found.values())) == 3
+
+
+def _again(file: Path) -> bytes:
+    """The pixels of a picture that is drawn again."""
+    done = run_cli("generate", "--from", file, "--out", file.with_name("again.png"))
+    assert done.code == 0, done.err
+    with Image.open(file.with_name("again.png")) as picture:
+        return picture.tobytes()
+
+
+def test_a_picture_from_before_there_was_a_choice(tiny: Tiny, tmp_path: Path) -> None:
+    """Its notes name no scheduler: it was the stock one."""
+    file = tmp_path / "old.png"
+    where = ("--prior", tiny.prior, "--decoder", tiny.decoder, "--prior_steps", 2, "--seed", 4)
+    words = ("--scheduler", "stock", "--steps", 3, "--out", file)
+    assert run_cli("generate", "a cat", *where, *words).code == 0
+    with Image.open(file) as picture:
+        text, pixels = dict(picture.text), picture.tobytes()
+        whole = json.loads(text[notes.KEY])
+        del whole["config"]["scheduler"]
+        pictures.save_png(picture.copy(), file, text | {notes.KEY: json.dumps(whole)})
+    assert _again(file) == pixels

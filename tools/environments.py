@@ -18,6 +18,7 @@ import sys
 import time
 import venv
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -70,7 +71,7 @@ def run(*words: object, folder: Path = ROOT, quiet: bool = False) -> str:
     return done.stdout or ""
 
 
-def project() -> dict[str, object]:
+def project() -> dict[str, Any]:
     """The project table of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -108,7 +109,7 @@ def package(args: argparse.Namespace) -> None:
 
 def lowest(args: argparse.Namespace) -> None:
     """Exactly the lower bounds, but for --instead; then tests of what touches the libraries."""
-    bounds = lower_bounds(list(project()["dependencies"]))  # type: ignore[call-overload]
+    bounds = lower_bounds(project()["dependencies"])
     named = {re.split(r"[=<>]", word)[0] for word in args.instead}
     wanted = [b for b in bounds if re.split(r"[=<>]", b)[0] not in named] + args.instead
     bare = Bare(args.work / "lowest")
