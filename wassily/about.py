@@ -17,8 +17,8 @@ from wassily.commands import DoctorConfig
 from wassily.config import DECODER, PRIOR
 from wassily.runtime import quiet_libraries
 
-LIBRARIES = ("diffusers", "transformers", "accelerate", "peft", "datasets", "huggingface_hub")
-LIBRARIES += ("safetensors", "numpy", "pillow", "tyro")
+LIBRARIES = "diffusers transformers accelerate peft datasets".split()
+LIBRARIES += "huggingface_hub safetensors numpy pillow tyro".split()
 # What one may do without: package as it is imported -> what brings it, and what it is for.
 EXTRAS = {
     "tensorboard": ("tensorboard", "--report_to tensorboard"),
