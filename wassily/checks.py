@@ -15,8 +15,9 @@ from wassily.schema import at_least, require
 
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
 Scheduler = Literal["stock", "ddim", "dpm++", "unipc"]
-SCHEDULER: Final = "dpm++"  # of `wassily generate`; benchmarks/draw_steps.py measures why
-STEPS = {"stock": 100, "ddim": 25, "dpm++": 20, "unipc": 20}  # of the decoder, by scheduler
+SCHEDULER: Final = "unipc"  # of `wassily generate`; benchmarks/draw_steps.py measures why
+STEPS = {"stock": 100, "ddim": 25, "dpm++": 20, "unipc": 10}  # of the decoder, by scheduler
+EVEN_STEPS = 50  # where the fast ones change a picture, and a share of the steps is taken
 
 
 def training(config: Any) -> None:
@@ -333,9 +334,12 @@ def drawing(config: Any) -> None:
         require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
 
 
-def steps(config: Any) -> int:
-    """The decoder's steps: those asked for, or as many as the scheduler wants."""
-    return int(config.steps or STEPS[config.scheduler])
+def steps(drawing: Any, canvas: Any) -> int:
+    """The decoder's steps: those asked for, or as many as the scheduler wants for such a canvas."""
+    usual = STEPS[drawing.scheduler]
+    changed = canvas.image is not None and canvas.mask is None
+    even = EVEN_STEPS if changed and drawing.scheduler != "stock" else usual
+    return int(drawing.steps or even)
 
 
 def canvas(config: Any) -> None:
@@ -347,7 +351,7 @@ def canvas(config: Any) -> None:
         require(config.image is None, "--control and --image were both given: keep one")
     if config.strength is not None:
         require(config.image is not None, "--strength needs --image: the picture that is changed")
-    strength(config, steps(config))
+    strength(config, steps(config, config))
 
 
 def strength(canvas: Any, steps: int) -> None:

@@ -106,7 +106,7 @@ def _ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, 
 
 def alone(config: DrawConfig, words: str, **changes: Any) -> DrawConfig:
     """The config of one picture of those that a config asks for."""
-    changes["steps"] = checks.steps(config)
+    changes["steps"] = checks.steps(config, config)
     if config.image is not None and config.mask is None:
         changes["strength"] = config.strength or checks.STRENGTH
     if isinstance(config, GenerateConfig) and config.variations is None:

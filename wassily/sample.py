@@ -90,7 +90,7 @@ class Drawing:
 
     def __post_init__(self) -> None:
         checks.drawing(self)
-        checks.strength(self.canvas, checks.steps(self))
+        checks.strength(self.canvas, checks.steps(self, self.canvas))
 
 
 Subject = str | Mix
@@ -283,7 +283,7 @@ def paint(
                 image_embeds=embeds[0][part],
                 negative_image_embeds=embeds[1][part],
                 **given(len(generators[part])),
-                num_inference_steps=checks.steps(drawing),
+                num_inference_steps=checks.steps(drawing, drawing.canvas),
                 guidance_scale=drawing.guidance_scale,
                 generator=generators[part],
                 output_type=output,
