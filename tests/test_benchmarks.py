@@ -209,9 +209,11 @@ def test_steps_at_their_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     words += "--prompts 2 --schedulers dpm++ --steps 2 --prior_steps 2".split()
     page = draw_steps.main([str(word) for word in words]).read_text("utf-8")
     rows = [
-        line.split(" | ") for line in page.splitlines() if line.startswith(("| stock", "| dpm"))
+        line.split(" | ")
+        for line in page.splitlines()
+        if line.startswith(("| stock", "| dpm", "| uni"))
     ]
-    assert [row[0][2:] for row in rows] == ["stock", "dpm++", "dpm++"]
+    assert [row[0][2:] for row in rows] == ["stock", "dpm++", "unipc"]
     assert rows[0][4] == "+0.0 [+0.0, +0.0]" and rows[0][-1] == "1.00 |"
     assert float(rows[1][-1][:-2]) < 0.5
     monkeypatch.setattr(draw_steps, "drawn", None)

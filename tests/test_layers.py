@@ -61,7 +61,8 @@ ROWS = [
         "scores",
     },
     {"pictures", "lookalikes", "trackers"},
-    {"checks", "measures", "presets", "words", "curves", "style"},
+    {"checks", "measures", "words", "curves", "style"},
+    {"presets"},
     {"schema"},
     {"errors", "__init__"},
 ]

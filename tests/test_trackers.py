@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,14 +80,29 @@ def _tensorboard(home: Path) -> Seen:
     )
 
 
+def _log_records(content: bytes) -> Iterator[bytes]:
+    """The records of a wandb file: 7 bytes of header, then LevelDB's log format - blocks of 32 KiB
+    with pieces of checksum (4 bytes), length (2) and kind (1): whole, first, middle, last.
+    """
+    at, held = 7, b""
+    while at + 7 <= len(content):
+        if 2**15 - at % 2**15 < 7:  # too little of the block is left for a piece
+            at += 2**15 - at % 2**15
+            continue
+        size, kind = struct.unpack_from("<HB", content, at + 4)
+        held += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            yield held
+            held = b""
+
+
 def _wandb(home: Path) -> Seen:
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     (file,) = home.glob("wandb/offline-run-*/run-*.wandb")
-    store, rows, config = DataStore(), [], {}
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    rows, config = [], {}
+    for data in _log_records(file.read_bytes()):
         record = Record()
         record.ParseFromString(data)
         if record.HasField("history"):
@@ -96,15 +112,15 @@ def _wandb(home: Path) -> Seen:
             )
         for change in (*record.config.update, *record.run.config.update):
             config[change.key or "/".join(change.nested_key)] = json.loads(change.value_json)
-    validations = {row["_step"]: row["validation"] for row in rows if "validation" in row}
+    validations = {row["_step"]: row for row in rows if "validation/filenames" in row}
     return Seen(
         lambda name: [(row["_step"], row[name]) for row in rows if name in row],
         {name: str(value) for name, value in config.items()},
         {
-            step: [_array(file.parent / "files" / name) for name in shown["filenames"]]
+            step: [_array(file.parent / "files" / name) for name in shown["validation/filenames"]]
             for step, shown in validations.items()
         },
-        {step: shown["captions"] for step, shown in validations.items()},
+        {step: shown["validation/captions"] for step, shown in validations.items()},
     )
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOWEST_TESTS = (
     "models sample sample_tasks schedulers objectives adapt optim data encode generate merge"
 )
-LOWEST_TESTS += " runtime checkpoint e2e_lora e2e_trackers guide_snippets"
+LOWEST_TESTS += " runtime checkpoint trackers e2e_lora e2e_trackers guide_snippets"
 TESTING = ("pytest", "pytest-timeout", "hypothesis", "torch-optimi", "pyyaml")
 TRACKERS = ("wandb", "trackio", "mlflow")
 
