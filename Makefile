@@ -1,7 +1,7 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos bench lint format install clean
+.PHONY: help demo test chaos bench package lowest trackers lint format install clean
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
@@ -21,6 +21,9 @@ help:
 	@echo "make test      set up, then ruff, mypy and pytest"
 	@echo "make chaos     set up, then kill a training 50 times at random moments, and compare"
 	@echo "make bench     set up, then measure at the smallest size, into runs/bench"
+	@echo "make package   build the wheel, install it into an empty environment, run the demo there"
+	@echo "make lowest    run a part of the tests on the lowest versions that pyproject.toml allows"
+	@echo "make trackers  install wandb, trackio and mlflow, and run a training with each"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    put the sources into ruff's format"
 	@echo "make install   set up .venv alone (once; again when pyproject.toml or constraints.txt change)"
@@ -44,6 +47,9 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.generate_speed --size tiny --resolution 64 --results runs/bench
 	@$(BIN)/python -m benchmarks.memory --size tiny --resolution 64 --results runs/bench
 	@$(BIN)/python -m benchmarks.cache_scale --entries 1000 10000 --results runs/bench
+
+package lowest trackers: $(STAMP)
+	@$(BIN)/python -m tools.environments $@ $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -62,7 +62,11 @@ def ways(args: argparse.Namespace, folders: models.Folders) -> dict[str, Callabl
     stock.set_progress_bar_config(disable=True)
     stock.to(device, decoder.unet.dtype)
     drawing = sample.Drawing(
-        args.steps, args.prior_steps, height=args.resolution, width=args.resolution
+        args.steps,
+        args.prior_steps,
+        height=args.resolution,
+        width=args.resolution,
+        scheduler="stock",
     )
 
     def one_by_one() -> None:

@@ -152,7 +152,7 @@ def test_it_loads_in_plain_diffusers(role: str, form: str, tmp_path: Path) -> No
     plain.load_lora_adapter(tmp_path, weight_name=FILE, prefix=None)
     assert torch.equal(_output(plain.eval(), role), expected)
     plain = _net(role)
-    plain.load_lora_adapter(tmp_path / FILE, use_safetensors=True, prefix=None)
+    plain.load_lora_adapter(tmp_path / FILE, weight_name=FILE, use_safetensors=True, prefix=None)
     assert torch.equal(_output(plain.eval(), role), expected)
 
 

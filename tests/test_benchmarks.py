@@ -19,6 +19,7 @@ from helpers import ROOT
 
 from benchmarks import (
     cache_scale,
+    draw_steps,
     experiments,
     flops,
     generate_speed,
@@ -200,3 +201,20 @@ def test_a_way_is_a_command(name: str, role: str, tmp_path: Path) -> None:
     words = experiments.words_of(experiments.WAYS[name], role, "inked", 0, tmp_path, name)
     config = cli.parse(f"{role.capitalize()}Config", words[2:], "wassily")
     assert config.role == role and config.max_train_steps == experiments.STEPS[role]
+
+
+def test_steps_at_their_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stock way is there unasked; what is done is not done again."""
+    words = ["--work", tmp_path / "work", "--results", tmp_path]
+    words += "--prompts 2 --schedulers dpm++ --steps 2 --prior_steps 2".split()
+    page = draw_steps.main([str(word) for word in words]).read_text("utf-8")
+    rows = [
+        line.split(" | ")
+        for line in page.splitlines()
+        if line.startswith(("| stock", "| dpm", "| uni"))
+    ]
+    assert [row[0][2:] for row in rows] == ["stock", "dpm++", "unipc"]
+    assert rows[0][4] == "+0.0 [+0.0, +0.0]" and rows[0][-1] == "1.00 |"
+    assert float(rows[1][-1][:-2]) < 0.5
+    monkeypatch.setattr(draw_steps, "drawn", None)
+    assert draw_steps.main([str(word) for word in words]).read_text("utf-8") == page

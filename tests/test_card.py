@@ -191,3 +191,32 @@ def test_the_code_runs_as_far_as_names_go(role: str, tmp_path: Path) -> None:
             known |= {t.id for t in node.targets if isinstance(t, ast.Name)}
     assert '"me/model"' in code
     assert ('"/d"' in code) == (role == "prior")
+
+
+def test_data_and_measures_in_numbers(tmp_path: Path) -> None:
+    """What is zero or was not measured is not there; no measure, no table."""
+    counts = {"pictures": 7, "duplicates": 0, "captions": 9, "cut_captions": 2, "held_out": 3}
+    measured, before = {"loss": 0.5, "kept": 0.25}, {"loss": 0.75}
+    card = _card(tmp_path, counts=counts, measured=measured, before=before)
+    told = card.split("## Data\n\n")[1].split("\n")[0]
+    assert told == (
+        "7 pictures; 9 captions; 2 cut at the text encoder's length; "
+        "3 more pictures held out to measure on."
+    )
+    table = card.split("## Measured\n\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split(" | ")[1:] for line in table[2:]] == [
+        ["0.7500", "0.5000 |"],
+        ["", "0.2500 |"],
+    ]
+    assert "## Measured" not in _card(tmp_path)
+
+
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+@pytest.mark.parametrize("text", NASTY)
+def test_the_arabic_part(role: str, text: str, tmp_path: Path) -> None:
+    """Of the same numbers, from right to left, and nothing escapes there either."""
+    card = _card(tmp_path, role=role, base=f"/models/{text}", steps=12, pictures=34)
+    part = card.split("## بالعربية\n\n")[1]
+    assert part.startswith('<div dir="rtl">\n\n') and part.count("</div>") == 1
+    assert f"({role})" in part and "12" in part and "34" in part
+    assert f"**{escaped(f'/models/{text}')}**" in part

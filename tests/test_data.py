@@ -291,7 +291,7 @@ def test_data_set_mistakes(tmp_path: Path) -> None:
     datasets.DatasetDict(test=_table(), valid=_table()).save_to_disk(str(tmp_path / "splits"))
     with pytest.raises(UserError, match=r"no 'train' split \(it has: test, valid\)"):
         _from(tmp_path / "splits")
-    _table().select([]).save_to_disk(str(tmp_path / "empty"))
+    _table().select([]).save_to_disk(str(tmp_path / "empty"), num_shards=1)
     with pytest.raises(UserError, match="empty"):
         _from(tmp_path / "empty")
     _table(3, number=[1, 2, 3]).save_to_disk(str(tmp_path / "numbers"))

@@ -328,8 +328,14 @@ def test_the_page_on_drawing_works(
         done = wassily(*given)
         assert done.code == 0, f"{words}: {done.text}"
     made = {path.name for path in tmp_path.glob("*.png")} | {p.name for p in Path("like").iterdir()}
-    assert {"hat.png", "robot.png", "again.png", "000-variations-of-circle-png.png"} <= made
-    assert len(commands) == 7
+    assert {
+        "hat.png",
+        "robot.png",
+        "slow.png",
+        "again.png",
+        "000-variations-of-circle-png.png",
+    } <= made
+    assert len(commands) == 8
     assert _pixels_of("mix.png") == _pixels_of("again.png")
 
 

@@ -155,6 +155,7 @@ def test_samples_are_of_the_exported_weights(
     models = {"prior": tiny.prior, "decoder": tiny.decoder, role: run}
     words = [f"--{name}={folder}" for name, folder in models.items()]
     words += [f"--height={SIDE}", f"--width={SIDE}", "--steps=20", "--prior_steps=25", "--seed=7"]
+    words += ["--scheduler=stock"]
     outcome = wassily("generate", *PROMPTS, *words, "--batch_size=1", f"--out={tmp_path}")
     assert outcome.code == 0, outcome.text
     last = max((run / "validation").iterdir(), key=lambda p: int(p.name.split("-")[1]))

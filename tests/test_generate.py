@@ -62,15 +62,15 @@ def test_a_run_with_everything(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_the_same_seed_is_the_same_picture_as_diffusers(tiny: Tiny, tmp_path: Path) -> None:
-    """One picture into one file, twice, and by the stock pipeline."""
+    """One picture into one file, twice, and by the stock pipeline as it is when nothing is said."""
+    words = ("a red cat", "--seed", 7, "--scheduler", "stock", "--steps", 100, "--prior_steps", 25)
     for name in ("a.png", "b.png"):
-        assert _run(tiny, tmp_path / "deep" / name, "a red cat", "--seed", 7).code == 0
+        assert _run(tiny, tmp_path / "deep" / name, *words).code == 0
     first = _pixels(tmp_path / "deep" / "a.png")
     assert first == _pixels(tmp_path / "deep" / "b.png")
     stock = diffusers.AutoPipelineForText2Image.from_pretrained(tiny.decoder)
-    options = {"num_inference_steps": 2, "prior_num_inference_steps": 2}
     generator = torch.Generator().manual_seed(7)
-    drawn = stock("a red cat", height=SIDE, width=SIDE, generator=generator, **options).images[0]
+    drawn = stock("a red cat", height=SIDE, width=SIDE, generator=generator).images[0]
     assert drawn.tobytes() == first
 
 
@@ -273,3 +273,26 @@ def test_a_prior_and_a_decoder_of_other_models(tiny: Tiny, tmp_path: Path) -> No
         assert done.code == 2
         assert done.err.startswith(f"wassily: error: --prior {prior} makes embeddings of ")
         assert done.err.count("\n") == 1
+
+
+def test_compiling_is_for_the_decoder(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it can be done is known before a weight is loaded; the picture says that it was."""
+    done: list[str] = []
+    load = generate.sample.prior_pipeline
+
+    def prior_pipeline(*given: object, **named: object) -> object:
+        done.append("loaded")
+        return load(*given, **named)
+
+    monkeypatch.setattr(generate.sample, "prior_pipeline", prior_pipeline)
+    monkeypatch.setattr(generate.compiled, "check", lambda device: done.append("checked"))
+    monkeypatch.setattr(
+        generate.compiled, "compile_in_place", lambda net: done.append(type(net).__name__)
+    )
+    assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
+    assert done == ["loaded"]
+    assert _run(tiny, tmp_path / "b.png", "a", "--seed", 1, "--compile").code == 0
+    assert done[1:] == ["checked", "loaded", "UNet2DConditionModel"]
+    assert generate.notes.read(str(tmp_path / "b.png")).config.compile

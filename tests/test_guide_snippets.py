@@ -240,6 +240,7 @@ def test_a_relative_prior_is_found_from_elsewhere(
 def generate(out: Path, prior: Path, decoder: Path, *more: object) -> list[np.ndarray]:
     """Two small pictures of one prompt, drawn by our command."""
     size = ("--height", SIDE, "--width", SIDE, "--steps", 4, "--prior_steps", 4)
+    size += ("--scheduler", "stock")
     models = ("--prior", prior, "--decoder", decoder, "--out", out)
     prompt = "A robot naruto, 4k photo"
     outcome = wassily("generate", prompt, *models, *size, "--num_images", 2, "--seed", 5, *more)

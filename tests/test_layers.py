@@ -30,6 +30,7 @@ ROWS = [
     {"heldout", "dreambooth"},
     {"turns"},
     {"train", "objectives", "sample", "card", "encodings", "adapt", "lists", "page"},
+    {"about"},
     {"cache", "models", "update", "stopping", "faults", "best", "logbook"},
     {
         "checkpoint",
@@ -44,6 +45,7 @@ ROWS = [
         "memory",
         "optim",
         "runtime",
+        "schedulers",
         "stream",
     },
     {
@@ -58,8 +60,9 @@ ROWS = [
         "captions",
         "scores",
     },
-    {"pictures", "lookalikes"},
-    {"checks", "measures", "presets", "words", "curves", "style"},
+    {"pictures", "lookalikes", "trackers"},
+    {"checks", "measures", "words", "curves", "style"},
+    {"presets"},
     {"schema"},
     {"errors", "__init__"},
 ]
@@ -77,13 +80,14 @@ OWNERS = {
     "PIL": {"pictures"},
     "safetensors": {"checkpoint"},
     "tyro": {"cli", "commands", "config"},
-    "wandb": {"runtime"},
-    "tensorboard": {"runtime"},
+    "wandb": {"trackers"},
+    "trackio": {"trackers"},
+    "mlflow": {"trackers"},
     "xformers": {"recipes"},
     "tqdm": {"runtime"},
 }
 # diffusers' and transformers' classes have several users, each with a reason.
-DIFFUSERS = {"models", "sample", "objectives", "unpadded", "optim", "runtime"}
+DIFFUSERS = {"models", "sample", "schedulers", "objectives", "unpadded", "optim", "runtime"}
 TRANSFORMERS = {"models", "runtime"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def _stock_draw(stock: Any, prompt: str, seed: int, **options: Any) -> Image.Ima
 
 def _draw(pipelines: Pipelines, jobs: list[tuple[str, int]], **options: Any) -> list[Image.Image]:
     given = FEW | {"height": SIDE, "width": SIDE} | options
-    return sample.draw(*pipelines, jobs, Drawing(**given), CPU)
+    return sample.draw(*pipelines, jobs, Drawing(**given, scheduler="stock"), CPU)
 
 
 @pytest.mark.parametrize(("prompt", "seed"), JOBS)
@@ -204,3 +206,23 @@ def test_nothing_moves_on_a_cpu_or_where_a_pipeline_offloads_by_itself() -> None
     with sample.on(pipeline, torch.device("meta")):
         pass
     assert net.moves == []
+
+
+def test_the_encoders_are_gone_before_the_decoder_comes(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device holds the networks of one stage at a time, however many batches there are."""
+    stages: list[tuple[str, str]] = []
+    on = sample.on
+
+    @contextlib.contextmanager
+    def watched(pipeline: Any, device: torch.device) -> Iterator[None]:
+        stages.append(("come", type(pipeline).__name__))
+        with on(pipeline, device):
+            yield
+        stages.append(("go", type(pipeline).__name__))
+
+    monkeypatch.setattr(sample, "on", watched)
+    _draw(pipelines, JOBS, batch_size=1)
+    prior, decoder = (type(pipeline).__name__ for pipeline in pipelines)
+    assert stages == [("come", prior), ("go", prior), ("come", decoder), ("go", decoder)]

@@ -28,6 +28,7 @@ DRAWING: dict[str, Any] = {
     "prior_steps": 2,
     "guidance_scale": 3.0,
     "prior_guidance_scale": 2.0,
+    "scheduler": "stock",
 }
 
 

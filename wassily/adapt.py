@@ -130,6 +130,9 @@ class Lora:
             "lora_dropout": self.dropout,
             "target_modules": list(self.targets),
             "use_dora": self.use_dora,
+            # Empty; diffusers up to 0.35 looks into them.
+            "rank_pattern": {},
+            "alpha_pattern": {},
         }
 
     def signature(self) -> dict[str, Any]:
@@ -279,7 +282,14 @@ def fold(net: Any, file: Path, scale: float = 1.0) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that do not fit: told below
-            net.load_lora_adapter(str(file), prefix=None, use_safetensors=True, adapter_name=NAME)
+            # By folder and name: older releases ask the hub about a path that is a file.
+            net.load_lora_adapter(
+                str(file.parent),
+                weight_name=file.name,
+                prefix=None,
+                use_safetensors=True,
+                adapter_name=NAME,
+            )
     except Exception as error:  # of many kinds: peft's, diffusers' and torch's
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{file}: no adapter for this network: {reason[:300]}") from error

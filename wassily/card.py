@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wassily import __version__, models
 from wassily.config import DECODER, TrainConfig
 
+COUNTED = {
+    "duplicates": "of them copies of others",
+    "captions": "captions",
+    "different_captions": "of them different",
+    "cut_captions": "cut at the text encoder's length",
+    "held_out": "more pictures held out to measure on",
+}
+MEASURED = {
+    "loss": "loss on held-out pictures (lower is better)",
+    "learned": "drawn to held-out pictures, cosine (higher is better)",
+    "kept": "generic prompts to what is drawn of them, cosine (higher is better)",
+}
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card tells besides the config; `name` is the folder's or the repository's."""
+    """What a card tells besides the config; `name` is the folder's or the repository's.
+
+    `counts` are those of the data (`summary.of_data`); `measured` and `before`, what the last
+    validation found and what that of the base did, by the names of --keep_best.
+    """
 
     name: str
     role: str
@@ -28,6 +46,9 @@ class Facts:
     has_samples: bool
     trained: str = ""
     best: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
 
 
 def facts_of(
@@ -192,7 +213,7 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
         parts += ["\n".join(f"- {escaped(prompt)}" for prompt in prompts)]
     usage = _adapter_usage if config.lora else _usage
     parts += ["## Use", usage(facts, example)]
-    parts += ["## Training"]
+    parts += ["## Data", _data(facts), *_measures(facts), "## Training"]
     rows: dict[str, object] = {
         "optimizer steps": facts.steps,
         "learning rate": f"{config.learning_rate:g} ({config.lr_scheduler})",
@@ -218,5 +239,42 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     parts += [
         "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     ]
+    parts += ["## بالعربية", _arabic(facts, base, bool(config.lora))]
     parts += [f"Made with wassily {__version__}."]
     return "\n\n".join(parts) + "\n"
+
+
+def _data(facts: Facts) -> str:
+    """What it was trained on, in numbers; no name of a file or folder."""
+    counts, told = facts.counts, [f"{facts.pictures} pictures"]
+    told += [f"{counts[name]} {words}" for name, words in COUNTED.items() if counts.get(name)]
+    return "; ".join(told) + "."
+
+
+def _measures(facts: Facts) -> list[str]:
+    """The table of what was measured, beside the base where that was, too; nothing without one."""
+    rows = [
+        f"| {words} | {_number(facts.before.get(name))} | {_number(facts.measured[name])} |"
+        for name, words in MEASURED.items()
+        if name in facts.measured
+    ]
+    return (
+        ["## Measured", "\n".join(["| | before | after |", "|---|---|---|", *rows])] if rows else []
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _arabic(facts: Facts, base: str, adapter: bool) -> str:
+    """What it is and how it is used, in three sentences, from right to left."""
+    what = {"prior": "النموذج الأولي (prior)", "decoder": "نموذج فك التشفير (decoder)"}[facts.role]
+    kind = "مُحوِّل صغير (LoRA) يُضاف إلى" if adapter else "نسخة مدرَّبة من"
+    return f"""<div dir="rtl">
+
+{kind} {what} في Kandinsky 2.2؛ بدأ التدريب من **{escaped(base)}**.
+عدد صور التدريب {facts.pictures}، وعدد الخطوات {facts.steps}.
+التحميل بمكتبة diffusers كما في المثال أعلاه، والرخصة Apache-2.0؛ ولصور التدريب رخصتها.
+
+</div>"""

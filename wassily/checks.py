@@ -8,12 +8,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from wassily import presets
 from wassily.schema import at_least, require
 
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
+Scheduler = Literal["stock", "ddim", "dpm++", "unipc"]
+SCHEDULER: Final = "unipc"  # of `wassily generate`; benchmarks/draw_steps.py measures why
+STEPS = {"stock": 100, "ddim": 25, "dpm++": 20, "unipc": 10}  # of the decoder, by scheduler
+EVEN_STEPS = 50  # where the fast ones change a picture, and a share of the steps is taken
 
 
 def training(config: Any) -> None:
@@ -323,9 +327,19 @@ def drawing(config: Any) -> None:
     at_least(config, 1, "steps", "batch_size", "height", "width")
     at_least(config, 2, "prior_steps")  # its scheduler divides by one less
     at_least(config, 0, "guidance_scale", "prior_guidance_scale")
+    known = ", ".join(STEPS)
+    require(config.scheduler in STEPS, f"--scheduler: {config.scheduler!r} is none of {known}")
     for name in ("steps", "prior_steps"):
-        value = getattr(config, name)
+        value = getattr(config, name) or 0
         require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
+
+
+def steps(drawing: Any, canvas: Any) -> int:
+    """The decoder's steps: those asked for, or as many as the scheduler wants for such a canvas."""
+    usual = STEPS[drawing.scheduler]
+    changed = canvas.image is not None and canvas.mask is None
+    even = EVEN_STEPS if changed and drawing.scheduler != "stock" else usual
+    return int(drawing.steps or even)
 
 
 def canvas(config: Any) -> None:
@@ -337,7 +351,7 @@ def canvas(config: Any) -> None:
         require(config.image is None, "--control and --image were both given: keep one")
     if config.strength is not None:
         require(config.image is not None, "--strength needs --image: the picture that is changed")
-    strength(config, config.steps)
+    strength(config, steps(config, config))
 
 
 def strength(canvas: Any, steps: int) -> None:

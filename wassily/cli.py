@@ -36,6 +36,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
   cache prune     remove what no run has used for a while
+  doctor          versions, device, memory, caches, and what is missing
 
   wassily train prior   --train_data_dir pics --output_dir runs/prior
   wassily train decoder --train_data_dir pics --output_dir runs/decoder
@@ -64,6 +65,7 @@ VERBS = {
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.prefill:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
     ("cache", "prune"): ("CacheConfig", "wassily.cache:prune"),
+    ("doctor",): ("DoctorConfig", "wassily.about:doctor"),
     ("demo",): ("DemoConfig", "wassily.demo:demo"),
 }
 

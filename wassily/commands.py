@@ -41,8 +41,11 @@ class DrawConfig:
     """What should not be in the picture."""
     num_images: int = 1
     """Pictures per prompt; the second has the seed + 1, and so on."""
-    steps: int = 100
-    """Denoising steps of the decoder."""
+    scheduler: checks.Scheduler = checks.SCHEDULER
+    """Way from noise to picture: the decoder's own, which is slow, or one of three fast ones."""
+    steps: int | None = None
+    """Denoising steps of the decoder; if unset as many as the scheduler needs: 100 stock, 25 ddim,
+    20 dpm++, 10 unipc; 50 for these three where --image is changed."""
     prior_steps: int = 25
     """Denoising steps of the prior."""
     guidance_scale: float = 4.0
@@ -59,6 +62,9 @@ class DrawConfig:
     """Pictures drawn at once."""
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Arithmetic; auto is fp16 on an accelerator and fp32 on a CPU."""
+    compile: bool = False
+    """Compile the decoder's blocks: a long wait before the first picture, then faster ones; for
+    long lists on a GPU."""
     offload: bool = False
     """Keep each network on the accelerator only while it works: less memory, more time."""
     cache_dir: str | None = None
@@ -269,6 +275,20 @@ class CacheConfig:
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 0, "unused_days")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Tell versions, device, memory and caches of this machine, and what is missing. No secrets.
+
+    Example: wassily doctor
+    """
+
+    cache_dir: str | None = None
+    """Where downloaded models and encodings are kept; the usual places if unset."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True)

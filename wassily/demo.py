@@ -103,7 +103,9 @@ def drawn_with(
         sample.prior_pipeline(models.resolve(prior, "prior"), dtype, None),
         sample.decoder_pipeline(models.resolve(decoder, "decoder"), dtype, None),
     )
-    drawing = sample.Drawing(STEPS, PRIOR_STEPS, GUIDANCE, PRIOR_GUIDANCE, batch_size=16)
+    drawing = sample.Drawing(
+        STEPS, PRIOR_STEPS, GUIDANCE, PRIOR_GUIDANCE, batch_size=16, scheduler="stock"
+    )
     prompts = [(p, 1000 + i) for kind in jobs for i, (p, _) in enumerate(jobs[kind])]
     bar = Progress(f"drawing {label}", len(prompts), unit="picture")
     drawn = sample.draw(*pipelines, prompts, drawing, device, bar.advance)
@@ -154,7 +156,7 @@ def report(
     prompt = jobs["new"][0][0]
     print("next, for example:")
     line = ["wassily", "generate", prompt]
-    line += ["--prior", f"{root}/prior", "--decoder", f"{root}/decoder", "--steps", f"{STEPS}"]
+    line += ["--prior", f"{root}/prior", "--decoder", f"{root}/decoder"]
     line += ["--guidance_scale", f"{GUIDANCE}", "--prior_guidance_scale", f"{PRIOR_GUIDANCE}"]
     print(f"  {shlex.join(line)}")
     print("  wassily train prior --help")

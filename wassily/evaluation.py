@@ -144,6 +144,7 @@ class Bench:
             side,
             side,
             config.batch_size,
+            scheduler="stock",
         )
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")

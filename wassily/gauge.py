@@ -46,7 +46,12 @@ class Gauge:
     ) -> dict[str, Estimate]:
         """The scores of the networks in both pipelines, by name."""
         drawing = sample.Drawing(
-            STEPS, PRIOR_STEPS, height=self.side, width=self.side, batch_size=BATCH
+            STEPS,
+            PRIOR_STEPS,
+            height=self.side,
+            width=self.side,
+            batch_size=BATCH,
+            scheduler="stock",
         )
         texts = sample.read(prior, self.prompts, BATCH, device)
         generators = self._generators(len(self.prompts))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wassily import adapt, checks, draws, models, notes, pictures, sample, tasks
+from wassily import adapt, checks, compiled, draws, models, notes, pictures, sample, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import DTYPES, Progress, has_accelerator, process_state, quiet_libraries
@@ -106,6 +106,7 @@ def _ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, 
 
 def alone(config: DrawConfig, words: str, **changes: Any) -> DrawConfig:
     """The config of one picture of those that a config asks for."""
+    changes["steps"] = checks.steps(config, config)
     if config.image is not None and config.mask is None:
         changes["strength"] = config.strength or checks.STRENGTH
     if isinstance(config, GenerateConfig) and config.variations is None:
@@ -125,6 +126,7 @@ def drawing_of(config: DrawConfig, canvas: sample.Canvas) -> sample.Drawing:
         config.width,
         config.batch_size,
         canvas,
+        config.scheduler,
     )
 
 
@@ -218,6 +220,8 @@ def load_pipelines(config: DrawConfig) -> tuple[Any, Any, torch.device]:
         print("fp16 needs an accelerator and there is none: drawing in fp32")
         dtype = torch.float32
     more = given_adapters(config)
+    if config.compile:
+        compiled.check(device)
     pipelines = []
     for home, found, make in (
         ("prior", prior, sample.prior_pipeline),
@@ -235,6 +239,8 @@ def load_pipelines(config: DrawConfig) -> tuple[Any, Any, torch.device]:
     elif config.offload:
         print("--offload: there is no accelerator to take the networks off")
     check_widths(config, *pipelines)
+    if config.compile:
+        compiled.compile_in_place(pipelines[1].unet)
     return pipelines[0], pipelines[1], device
 
 

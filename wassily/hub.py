@@ -80,3 +80,24 @@ def download_file(repository: str, file: str, cache_dir: str | None) -> Path:
     except Exception as error:  # as above
         reason = _reason(error, huggingface_hub.get_token() or "")
         raise UserError(f"{repository}: cannot download its {file}: {reason}") from None
+
+
+def logged_in() -> bool:
+    """Whether there is a token, in the environment or by `hf auth login`; it is not looked at."""
+    return bool(huggingface_hub.get_token())
+
+
+def is_offline() -> bool:
+    """Whether the hub is not to be asked."""
+    return bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """Where downloaded models are kept."""
+    return Path(cache_dir or huggingface_hub.constants.HF_HUB_CACHE)
+
+
+def is_cached(repository: str, file: str, cache_dir: str | None) -> bool:
+    """Whether a file of a repository is on this disk."""
+    found = huggingface_hub.try_to_load_from_cache(repository, file, cache_dir=cache_dir)
+    return isinstance(found, str)

@@ -69,6 +69,7 @@ def of(drawn: Drawn, words: str) -> dict[str, Any]:
         "seed": config.seed,
         "prior": config.prior,
         "decoder": config.decoder,
+        "scheduler": config.scheduler,
         "steps": config.steps,
         "prior_steps": config.prior_steps,
         "guidance_scale": config.guidance_scale,
@@ -91,6 +92,7 @@ def read(name: str) -> Drawn:
         whole = json.loads(found[KEY])
         kind = KINDS[whole["command"]]
         values = {k: v for k, v in whole["config"].items() if k not in LEFT_OUT}
+        values.setdefault("scheduler", "stock")  # of pictures from before there was another
         config: DrawConfig = kind(**schema.from_mapping(kind, values, "notes"))
         drawn = Drawn(config, whole["place"], dict(whole["digests"]), dict(whole["made_with"]))
         if config.seed is None or not 0 <= drawn.place < config.batch_size <= MOST:

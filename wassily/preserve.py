@@ -41,7 +41,12 @@ EVERY = 8  # one question of so many is about the unconditional, for guidance's 
 # steps, for the latents only say where it is asked.
 DRAWINGS_OF = {
     role: sample.Drawing(
-        steps=12, prior_steps=25, guidance_scale=2.5, prior_guidance_scale=2.0, batch_size=size
+        steps=12,
+        prior_steps=25,
+        guidance_scale=2.5,
+        prior_guidance_scale=2.0,
+        batch_size=size,
+        scheduler="stock",
     )
     for role, size in AT_ONCE.items()
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import shlex
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from wassily import compiled, gauge, logbook, models, pictures, report, sample
+from wassily import compiled, gauge, logbook, models, pictures, report, sample, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
@@ -173,7 +174,9 @@ class Results:
         folder = self.output_dir / "validation" / f"step-{step}"
         if (folder / "sheet.png").exists():
             shutil.rmtree(folder)
-        drawing = sample.Drawing(steps=VALIDATION_STEPS, height=side, width=side, batch_size=1)
+        drawing = sample.Drawing(
+            steps=VALIDATION_STEPS, height=side, width=side, batch_size=1, scheduler="stock"
+        )
         jobs = [(prompt, self.seed) for prompt in prompts]
         with progress(f"samples at step {step}", len(prompts), unit="picture") as bar:
             device = self.runtime.device
@@ -191,7 +194,14 @@ class Results:
     def export(self, facts: Facts) -> None:
         """Write the stock pipeline folder of the trained network, with its model card."""
         if self.runtime.main:
-            card = model_card(self.config, facts, self.runtime.precision)
+            rows = logbook.read(self.output_dir)
+            told = dataclasses.replace(
+                facts,
+                counts=summary.read(self.output_dir).get("data", {}),
+                measured=logbook.measured(rows, facts.steps),
+                before=logbook.measured(rows, 0),
+            )
+            card = model_card(self.config, told, self.runtime.precision)
             with self.ema.applied():
                 self.adaptation.export(self.net, self.output_dir, self._save_pipeline, card)
             report.refresh(self.output_dir, self.runtime.say)

@@ -20,6 +20,7 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from wassily import trackers
 from wassily.errors import UserError
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -239,7 +240,8 @@ class Runtime:
         plain = {
             k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in config.items()
         }
-        self.accelerator.init_trackers(project, plain)
+        with trackers.without_words():
+            self.accelerator.init_trackers(project, plain)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Send numbers to the trackers."""
@@ -248,18 +250,8 @@ class Runtime:
 
     def log_pictures(self, name: str, pictures: list[Any], captions: list[str], step: int) -> None:
         """Send pictures with their captions to every tracker that can take them."""
-        import numpy as np
-
         for tracker in self.accelerator.trackers:
-            if tracker.name == "wandb":
-                import wandb
-
-                shown = [wandb.Image(p, caption=c) for p, c in zip(pictures, captions, strict=True)]
-                tracker.log({name: shown}, step=step)
-            elif hasattr(tracker, "log_images"):
-                stack = np.stack([np.asarray(p) for p in pictures])
-                tracker.log_images({name: stack}, step=step, dataformats="NHWC")
-            else:
+            if not trackers.show(tracker, name, pictures, captions, step):
                 self.say(f"{tracker.name} takes no pictures: they are in the output folder only")
 
     def end(self) -> None:

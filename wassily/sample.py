@@ -23,7 +23,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from wassily import checks, encode, models, pictures
+from wassily import checks, encode, models, pictures, schedulers
 from wassily.errors import UserError
 
 INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
@@ -71,9 +71,13 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How to draw; the defaults are the stock pipelines'."""
+    """How to draw; the defaults are those of `wassily generate`.
 
-    steps: int = 100
+    With the scheduler "stock" all of it is as in the stock pipelines; `steps` unset are as many as
+    the scheduler needs.
+    """
+
+    steps: int | None = None
     prior_steps: int = 25
     guidance_scale: float = 4.0
     prior_guidance_scale: float = 4.0
@@ -82,10 +86,11 @@ class Drawing:
     width: int | None = None
     batch_size: int = 4
     canvas: Canvas = Canvas()
+    scheduler: checks.Scheduler = checks.SCHEDULER
 
     def __post_init__(self) -> None:
         checks.drawing(self)
-        checks.strength(self.canvas, self.steps)
+        checks.strength(self.canvas, checks.steps(self, self.canvas))
 
 
 Subject = str | Mix
@@ -269,15 +274,16 @@ def paint(
     """Image embeddings and their negatives, each (N, D) -> N PIL pictures, batch by batch; or
     their latents, each (C, H/f, W/f).
     """
-    stock, given = onto(decoder, drawing)
     painted: list[Any] = []
-    with on(decoder, device):
+    even = drawing.canvas.kind == "plain" and drawing.canvas.image is not None  # for its strength
+    with schedulers.exchanged(decoder, drawing.scheduler, even), on(decoder, device):
+        stock, given = onto(decoder, drawing)
         for part in _batches(len(generators), drawing):
             drawn = stock(
                 image_embeds=embeds[0][part],
                 negative_image_embeds=embeds[1][part],
                 **given(len(generators[part])),
-                num_inference_steps=drawing.steps,
+                num_inference_steps=checks.steps(drawing, drawing.canvas),
                 guidance_scale=drawing.guidance_scale,
                 generator=generators[part],
                 output_type=output,

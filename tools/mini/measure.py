@@ -37,6 +37,7 @@ class Settings:
             guidance_scale=self.guidance,
             prior_guidance_scale=self.prior_guidance,
             batch_size=self.batch,
+            scheduler="stock",
         )
 
 

@@ -1,0 +1,131 @@
+"""`wassily doctor`: what this machine has for wassily, and what is missing; nothing secret."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from wassily import __version__, cache, hub, memory, models
+from wassily.commands import DoctorConfig
+from wassily.config import DECODER, PRIOR
+from wassily.runtime import quiet_libraries
+
+LIBRARIES = "diffusers transformers accelerate peft datasets".split()
+LIBRARIES += "huggingface_hub safetensors numpy pillow tyro".split()
+# What one may do without: package as it is imported -> what brings it, and what it is for.
+EXTRAS = {
+    "tensorboard": ("tensorboard", "--report_to tensorboard"),
+    "wandb": ("wassily[wandb]", "--report_to wandb"),
+    "trackio": ("wassily[trackio]", "--report_to trackio"),
+    "mlflow": ("wassily[mlflow]", "--report_to mlflow"),
+    "comet_ml": ("wassily[comet]", "--report_to comet_ml"),
+    "optimi": ("wassily[memory]", "--weights_dtype bf16, --gradient_release, --optimizer lion"),
+    "bitsandbytes": ("wassily[8bit]", "--use_8bit_adam"),
+    "xformers": ("wassily[xformers]", "--enable_xformers_memory_efficient_attention"),
+    "gradio": ("wassily[studio]", "wassily studio"),
+}
+GIB = 2**30
+
+
+def doctor(config: DoctorConfig) -> None:
+    """Print all of it, on one screen."""
+    quiet_libraries()
+    for name, told in told_of(config):
+        print(f"{name:10s}{told}")
+
+
+def told_of(config: DoctorConfig) -> Iterator[tuple[str, str]]:
+    """Lines, each with what it is about; what goes on from the line above is about nothing."""
+    yield "wassily", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield "torch", f"{torch.__version__}, {torch.get_num_threads()} thread(s)"
+    yield "libraries", ", ".join(f"{name} {_version(name)}" for name in LIBRARIES[:5])
+    yield "", ", ".join(f"{name} {_version(name)}" for name in LIBRARIES[5:])
+    for number, device in enumerate(_devices()):
+        yield "" if number else "device", device
+    free = memory.available()
+    known = "" if free is None else f"{_size(free)} free of "
+    yield "memory", f"{known}{_size(_memory())}, {os.cpu_count()} cores"
+    here = shutil.disk_usage(Path.cwd())
+    yield "disk", f"{_size(here.free)} free of {_size(here.total)} in this folder"
+    for name, folder in (
+        ("models", hub.cache_folder(config.cache_dir)),
+        ("encodings", cache.default_folder(config.cache_dir)),
+    ):
+        yield name, f"{_size(_below(folder))} in {folder}"
+    yield "released", ", ".join(_released(config))
+    yield "hub", f"logged in: {'yes' if hub.logged_in() else 'no'}; offline: {_offline()}"
+    yield "compiler", f"--compile: {_compiler()}"
+    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+    there = [f"{name}{_its_version(name)}" for name in EXTRAS if name not in missing]
+    yield "extras", ", ".join(there) or "none"
+    for number, name in enumerate(missing):
+        package, flags = EXTRAS[name]
+        yield "" if number else "missing", f'{name}: pip install "{package}" for {flags}'
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _its_version(module: str) -> str:
+    """With a blank before it; nothing for a package that does not tell."""
+    owners = importlib.metadata.packages_distributions().get(module, [])
+    return f" {_version(owners[0])}" if owners else ""
+
+
+def _devices() -> list[str]:
+    """Each GPU or other accelerator with its memory, or the CPU."""
+    if torch.cuda.is_available():
+        found = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        kind = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+        return [f"{one.name}, {_size(one.total_memory)}, {bf16}, {kind}" for one in found]
+    if torch.accelerator.is_available():
+        return [str(torch.accelerator.current_accelerator())]
+    return ["CPU: no accelerator that this torch can use"]
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _below(folder: Path) -> int:
+    """Bytes of the files below a folder; links are not followed, what cannot be read is nothing."""
+    total = 0
+    for where, _, files in os.walk(folder):
+        for file in files:
+            path = Path(where, file)
+            total += 0 if path.is_symlink() else path.stat().st_size
+    return total
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
+
+
+def _released(config: DoctorConfig) -> Iterator[str]:
+    for home, name in (("prior", PRIOR), ("decoder", DECODER)):
+        there = hub.is_cached(name, f"{models.TRAINED[home]}/config.json", config.cache_dir)
+        yield f"{home} {'in the cache' if there else 'not downloaded yet'}"
+    yield f"mini {'here' if all(map(models.has_mini, models.TRAINED)) else 'missing'}"
+
+
+def _offline() -> str:
+    return "yes, HF_HUB_OFFLINE is set" if hub.is_offline() else "no"
+
+
+def _compiler() -> str:
+    if torch.cuda.is_available():
+        return "Triton found" if importlib.util.find_spec("triton") else "needs Triton"
+    found = next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
+    return f"{found} found" if found else "needs g++"
