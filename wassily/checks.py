@@ -64,6 +64,7 @@ def training(config: Any) -> None:
     require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
     _check_best(config)
     _check_source(config)
+    _check_streaming(config)
     _check_instance(config)
     _check_class(config)
     _check_preserve(config)
@@ -124,6 +125,34 @@ def _check_source(config: Any) -> None:
     resume = config.resume_from_checkpoint
     if resume and resume != "latest":
         require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
+
+
+def _check_streaming(config: Any) -> None:
+    at_least(config, 1, "shuffle_buffer")
+    if not config.streaming:
+        require(
+            config.shuffle_buffer == 1000,
+            "--shuffle_buffer does nothing without --streaming: add it",
+        )
+        return
+    require(
+        bool(config.dataset_name) or not config.needs_pictures,
+        "--streaming reads a data set in shards: name it with --dataset_name",
+    )
+    require(
+        config.max_train_steps is not None,
+        "--streaming: how long an epoch is is not known before; add --max_train_steps",
+    )
+    reasons = {
+        "holdout": "which pictures are held out is known after all were read",
+        "max_train_samples": "a part is drawn from all; name fewer shards",
+        "bucket": "the shapes of all pictures are not known before; leave one out",
+        "verify_cache": "a stream is not kept in the cache",
+        "with_prior_preservation": "class pictures go with a folder of a few; leave one out",
+    }
+    for flag, reason in reasons.items():
+        given = getattr(config, flag, None)
+        require(not given, f"--streaming and --{flag}: {reason}")
 
 
 def _check_instance(config: Any) -> None:
