@@ -120,7 +120,7 @@ def plot(found: list[Measure], window: int, warmup: int) -> str:
     """A chart for each judged measure, in percent of its line's first value; the band is what is
     allowed. The picture follows light and dark.
     """
-    parts = []
+    charts = []
     for number, m in enumerate(m for m in found if m.judged):
         steps = [warmup + (n + 1) * window for n in range(len(m.values))]
         points = [(s, 100 * (v / m.ends[0] - 1)) for s, v in zip(steps, m.values, strict=True)]
@@ -130,12 +130,12 @@ def plot(found: list[Measure], window: int, warmup: int) -> str:
         chart = re.search(r"<svg [^>]*>(.*)</svg>", figure, re.S)
         assert chart  # there are points
         title = f'<text class="name" x="{curves.LEFT}" y="0">{m.name}</text>'
-        parts.append(f'<g transform="translate({number * curves.WIDTH} {HEAD_ROOM})">')
-        parts.append(f"{title}{chart[1]}</g>")
-    size = f"{len(parts) // 2 * curves.WIDTH} {curves.HEIGHT + HEAD_ROOM}"
+        place = f'transform="translate({number * curves.WIDTH} {HEAD_ROOM})"'
+        charts.append(f"<g {place}>{title}{chart[1]}</g>")
+    size = f"{len(charts) * curves.WIDTH} {curves.HEIGHT + HEAD_ROOM}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">'
     page = '<rect width="100%" height="100%" style="fill:var(--page)"/>'
-    return f"{head}<style>{style.STYLE}</style>{page}{''.join(parts)}</svg>\n"
+    return f"{head}<style>{style.STYLE}</style>{page}{''.join(charts)}</svg>\n"
 
 
 def verdict(found: list[Measure]) -> str:

@@ -19,9 +19,9 @@ from helpers import draw_picture
 
 
 def picture(number: int) -> bytes:
-    """A small PNG, another for each number."""
+    """A small JPEG, another for each number."""
     kept = io.BytesIO()
-    draw_picture(number, 40, 36).save(kept, "PNG")
+    draw_picture(number, 40, 36).save(kept, "JPEG")
     return kept.getvalue()
 
 
@@ -55,12 +55,12 @@ def parquet(
 
 
 def tars(folder: Path, sizes: Sequence[int], more: Mapping[str, bytes] | None = None) -> Path:
-    """So many examples in each tar, .png and .txt; `more` has further members, by ending."""
+    """So many examples in each tar, .jpg and .txt; `more` has further members, by ending."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard, numbers in enumerate(_parts(sizes)):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             for n in numbers:
-                own = {"png": picture(n), "txt": caption(n)[0].encode()}
+                own = {"jpg": picture(n), "txt": caption(n)[0].encode()}
                 for ending, content in (own | dict(more or {})).items():
                     info = tarfile.TarInfo(f"{n:05d}.{ending}")
                     info.size = len(content)

@@ -86,7 +86,7 @@ def test_counted_over_processes(
 ) -> None:
     """Of real files: what all processes of a run read in an epoch is every example once."""
     folder = getattr(shard_files, kind)(tmp_path / "shards", sizes)
-    columns = ("image", "text") if kind == "parquet" else ("png", "txt")
+    columns = ("image", "text") if kind == "parquet" else ("jpg", "txt")
     total = sum(sizes)
     found = []
     for split in _ranks(1, 2, world):

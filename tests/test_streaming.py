@@ -33,7 +33,7 @@ from wassily.mini.untrained import Tiny
 
 SIZES = (5, 2, 4)  # no number of processes divides them
 STREAM: dict[str, Any] = {"streaming": True, "shuffle_buffer": 4, "logging_steps": 1}
-TAR = {"image_column": "png", "caption_column": "txt"}
+TAR = {"image_column": "jpg", "caption_column": "txt"}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def _refused(role: str, out: Path, tiny: Tiny, name: Any, **flags: Any) -> str:
     ("role", "kind", "flags"),
     [
         ("prior", "parquet", {"condition_dropout": 0.3, "dataloader_num_workers": 1}),
-        ("decoder", "tar", {"image_column": "png", "use_ema": True}),
+        ("decoder", "tar", {"image_column": "jpg", "use_ema": True}),
     ],
 )
 def test_gone_on_with_to_the_bit(
@@ -218,7 +218,7 @@ def test_a_pickle_that_comes_late(tiny: Tiny, tmp_path: Path) -> None:
     folder = shard_files.tars(tmp_path / "shards", (8,))
     trap = pickle.dumps(_Trap(tmp_path / "sprung"))
     with tarfile.open(folder / "00000.tar", "a") as tar:
-        for ending, content in (("png", shard_files.picture(1)), ("txt", b"late"), ("pth", trap)):
+        for ending, content in (("jpg", shard_files.picture(1)), ("txt", b"late"), ("pth", trap)):
             info = tarfile.TarInfo(f"late.{ending}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
@@ -267,7 +267,7 @@ def test_other_data_is_refused(tiny: Tiny, photos: Path, tmp_path: Path) -> None
     line = _refused("decoder", tmp_path / "out", tiny, photos)
     assert f"--streaming reads parquet files and WebDataset tars: {photos} is neither" in line
     folder = shard_files.tars(tmp_path / "tars", (2,))
-    line = _refused("prior", tmp_path / "out", tiny, folder, image_column="png")
+    line = _refused("prior", tmp_path / "out", tiny, folder, image_column="jpg")
     assert f"--caption_column text: {folder} has no such column" in line and "txt" in line
     given = STREAM | {"dataset_name": folder, "max_train_steps": 1}
     words = command("decoder", tmp_path / "out", tiny, None, **given)
