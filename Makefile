@@ -1,7 +1,7 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos bench package lowest trackers lint format install clean
+.PHONY: help demo test chaos bench package lowest trackers lint format install clean soak
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
@@ -20,6 +20,7 @@ help:
 	@echo "make demo      set up, then train and draw on a small model, before and after"
 	@echo "make test      set up, then ruff, mypy and pytest"
 	@echo "make chaos     set up, then kill a training 50 times at random moments, and compare"
+	@echo "make soak      set up, then train 20,000 steps and see that memory, files and step time stay flat"
 	@echo "make bench     set up, then measure at the smallest size, into runs/bench"
 	@echo "make package   build the wheel, install it into an empty environment, run the demo there"
 	@echo "make lowest    run a part of the tests on the lowest versions that pyproject.toml allows"
@@ -29,7 +30,7 @@ help:
 	@echo "make install   set up .venv alone (once; again when pyproject.toml or constraints.txt change)"
 	@echo "make clean     remove .venv, caches and builds; what runs wrote stays"
 	@echo
-	@echo "PYTHON=python3.12 names the Python to use, ARGS='...' goes on to wassily demo, pytest or chaos."
+	@echo "PYTHON=python3.12 names the Python to use, ARGS='...' goes on to wassily demo, pytest, chaos or soak."
 
 demo: $(STAMP)
 	@$(BIN)/wassily demo $(ARGS)
@@ -39,6 +40,9 @@ test: lint
 
 chaos: $(STAMP)
 	@$(BIN)/python -m tools.chaos $(ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 BESIDE := $(if $(REFERENCE),--reference $(REFERENCE))
 bench: $(STAMP)

@@ -3,21 +3,23 @@
 Both write a tensorboard event with every logged step, and an event has the wall time of its
 writing. The rate of a run is taken between two such events, so that it holds no start-up and no
 export; the start is the time from the launch of the process to the first of them. The processor
-time of a running process is noted from outside, so that a ratio can be told on a busy machine too.
+time of a running process is noted from outside, so that a ratio can be told on a busy machine too,
+and with it the memory and the files that it holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +64,14 @@ class Job:
         return [f"--{name}={value}" for name, value in values.items()]
 
 
+class Held(NamedTuple):
+    """What a process holds at a wall time: bytes of resident memory, open files."""
+
+    time: float
+    resident: int
+    files: int
+
+
 @dataclass(frozen=True)
 class Usage:
     """What a process took: seconds, the peak of resident memory in bytes, processor time."""
@@ -69,6 +79,7 @@ class Usage:
     seconds: float
     peak: int
     processor: list[tuple[float, float]]  # wall time, seconds until then
+    held: list[Held] = field(default_factory=list)
 
     def processor_at(self, moment: float) -> float:
         """Processor seconds until a wall time."""
@@ -124,20 +135,48 @@ def environment(work: Path) -> dict[str, str]:
     return {**os.environ, **own, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 
 
-def _watch(
-    pid: int, found: list[tuple[float, float]], peak: list[int], stop: threading.Event
-) -> None:
-    """Note the processor time and the peak memory of a process, twenty times a second."""
-    tick, folder = os.sysconf("SC_CLK_TCK"), Path(f"/proc/{pid}")
-    while not stop.wait(0.05):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            lines = (folder / "status").read_text().splitlines()
-        except OSError:  # another system, or over
-            return
-        found.append((time.time(), (int(fields[11]) + int(fields[12])) / tick))
+@dataclass
+class Watch:
+    """What is noted of a process, twenty times a second."""
+
+    processor: list[tuple[float, float]] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    peak: int = 0
+
+    def note(self, pid: int) -> None:
+        """How it is now. Raises OSError on another system, or where it is over."""
+        tick, folder = os.sysconf("SC_CLK_TCK"), Path(f"/proc/{pid}")
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        lines = (folder / "status").read_text().splitlines()
+        size = {
+            line[:5]: int(line.split()[1]) * 1024 for line in lines if line[:3] in ("VmH", "VmR")
+        }
+        if "VmRSS" not in size:
+            raise ProcessLookupError(f"process {pid} is over")
+        now = time.time()
+        self.processor.append((now, (int(fields[11]) + int(fields[12])) / tick))
+        self.held.append(Held(now, size["VmRSS"], len(os.listdir(folder / "fd"))))
         # Not the system's ru_maxrss, which begins with the memory of the process that forks.
-        peak += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+        self.peak = max(self.peak, size["VmHWM"])
+
+
+@contextlib.contextmanager
+def watching(pid: int) -> Iterator[Watch]:
+    """A process is watched as long as the context lasts."""
+    found, stop = Watch(), threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.wait(0.05):
+                found.note(pid)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
 
 
 def launch(words: Sequence[Any], work: Path) -> Usage:
@@ -150,19 +189,16 @@ def launch(words: Sequence[Any], work: Path) -> Usage:
             stderr=subprocess.STDOUT,
             env=environment(work),
         )
-        found, peak, stop = [(began, 0.0)], [0], threading.Event()
-        watch = threading.Thread(target=_watch, args=(process.pid, found, peak, stop))
-        watch.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        stop.set()
-        watch.join()
+        with watching(process.pid) as found:
+            _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
         line = " ".join(map(str, words))
         raise SystemExit(f"{tail}\n{line}\nfailed with code {process.returncode}")
-    found.append((time.time(), usage.ru_utime + usage.ru_stime))
-    return Usage(time.time() - began, max(peak), found)
+    ended = time.time()
+    processor = [(began, 0.0), *found.processor, (ended, usage.ru_utime + usage.ru_stime)]
+    return Usage(ended - began, found.peak, processor, found.held)
 
 
 def _timed(words: list[Any], out: Path, work: Path) -> Timed:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import e2e
 import pytest
@@ -27,10 +28,11 @@ from benchmarks import (
     memory,
     models,
     runs,
+    soak,
     startup,
 )
 from benchmarks import train_speed as speed
-from benchmarks.runs import Timed, Usage
+from benchmarks.runs import Held, Timed, Usage
 from wassily import cli
 from wassily.mini import judge
 
@@ -54,9 +56,10 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             own = line[2:] if line[0] == "-m" else ["train", line[0][:-3].split("_")[-1], *line[1:]]
             process = e2e.start(own, work / "last.log")
-        assert e2e.finish(process) == 0, (work / "last.log").read_text("utf-8")
+        with runs.watching(process.pid) as seen:
+            assert e2e.finish(process) == 0, (work / "last.log").read_text("utf-8")
         ended = time.time()
-        return Usage(ended - began, 10**8, [(began, 0.0), (ended, ended - began)])
+        return Usage(ended - began, 10**8, [(began, 0.0), (ended, ended - began)], seen.held)
 
     monkeypatch.setattr(runs, "launch", launch)
 
@@ -155,6 +158,43 @@ def test_a_program_is_watched(tmp_path: Path) -> None:
     assert 0.4 < usage.processor_at(time.time()) < 5
     with pytest.raises(SystemExit, match="no such luck"):
         runs.launch(["-c", "raise ValueError('no such luck')"], tmp_path)
+
+
+def _soaked(growth: float) -> list[soak.Measure]:
+    """A run of 100 steps, one in each second; memory grows by so much of itself from 20 to 100."""
+    times = {step: 1000.0 + step for step in range(0, 101, 2)}
+    held = [
+        Held(1000 + second, int(1e8 * (1 + growth * (second - 25) / 70)), 7)
+        for second in range(100)
+    ]
+    usage = Usage(100.0, 1, [(1000.0, 0.0), (1100.0, 25.0)], held)
+    return soak.measures(Timed(0.0, times, usage), window=10, warmup=20)
+
+
+def test_growth_is_seen() -> None:
+    """By hand: a leak of 3 % is told, one of 1 % allowed; a second has a quarter of processor."""
+    memory, files, work, clock = _soaked(0.03)
+    assert memory.change == pytest.approx(0.03, rel=0.02)
+    assert files.ends == pytest.approx((7.0, 7.0)) and len(files.values) == 8
+    assert work.values == pytest.approx(250.0) and clock.values == pytest.approx(1000.0)
+    assert soak.verdict(_soaked(0.03)) == "**Not flat: resident memory.**"
+    assert "flat" in soak.verdict(_soaked(0.01)) and "Not" not in soak.verdict(_soaked(0.01))
+    drawn = ElementTree.fromstring(soak.plot(_soaked(0.03), 10, 20))
+    words = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"resident memory", "open files", "processor time of a step"} <= set(words)
+
+
+@pytest.mark.usefixtures("forked")
+def test_soak(tmp_path: Path) -> None:
+    """A run of some steps, watched: what is shown is there, and from the run."""
+    words = "--steps 6 --window 2 --warmup 2".split()
+    where = ["--work", tmp_path, "--results", tmp_path, "--plot", tmp_path / "soak.svg"]
+    page = soak.main([*words, *map(str, where)])
+    memory, files, work, clock = _rows(page)[1:]
+    assert 50 < _number(memory[1]) < 5000 and 1 < _number(files[1]) < 500
+    assert _number(work[1]) > 0 and _number(clock[1]) > 0
+    assert "flat" in page.read_text("utf-8").lower()
+    assert (tmp_path / "soak.svg").read_text("utf-8").startswith("<svg ")
 
 
 @pytest.mark.usefixtures("forked")

@@ -97,6 +97,8 @@ NEW = {
 }
 # diffusers' DreamBooth scripts have these names; the defaults are theirs where they have one.
 DREAMBOOTH = {
+    "streaming": False,
+    "shuffle_buffer": 1000,
     "instance_data_dir": None,
     "instance_prompt": None,
     "class_data_dir": None,
@@ -188,6 +190,8 @@ WRONG: dict[str, list[Any]] = {
     "dataset_config_name": ["en"],  # with --train_data_dir
     "dataset_name": ["me/pics"],  # with --train_data_dir
     "train_data_dir": ["/no/such/folder", __file__],
+    "streaming": [True],  # with --train_data_dir
+    "shuffle_buffer": [0, 5],  # the second without --streaming
     "instance_data_dir": ["/no/such/folder"],
     "instance_prompt": ["a dog", ""],  # without --instance_data_dir
     "with_prior_preservation": [True],  # without --class_data_dir

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import shard_files
 from e2e import wassily
 from helpers import draw_picture, run_cli
 from PIL import Image
@@ -255,9 +256,13 @@ def _on_tiny_models(words: list[str], tiny: Tiny) -> list[str]:
     return words + SMALL.get(words[0], "").split()
 
 
-def _commands_work(page: str, tiny: Tiny) -> list[tuple[str, str]]:
-    """Run a page's commands one after the other; all blocks of the page, language and code."""
-    blocks = FENCE.findall((ROOT / "docs" / page).read_text("utf-8"))
+def _commands_work(
+    page: str, tiny: Tiny, instead: tuple[str, str] = ("", "")
+) -> list[tuple[str, str]]:
+    """Run a page's commands one after the other, an address of theirs replaced; all blocks of the
+    page, language and code.
+    """
+    blocks = FENCE.findall((ROOT / "docs" / page).read_text("utf-8").replace(*instead))
     lines = [code.replace("\\\n", " ") for language, code in blocks if language == "bash"]
     commands = [shlex.split(line) for code in lines for line in code.splitlines()]
     for program, *words in commands:
@@ -277,6 +282,28 @@ def test_the_page_on_dreambooth_works(
     made = {path.name for path in Path("runs").iterdir()}
     assert made == {"sks-prior", "sks-decoder", "sks-prior-lora"}
     assert len(list(Path("dogs").iterdir())) == 8
+
+
+def test_the_page_on_streaming_works(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands on shards here and on a web server; the error that it shows is a real one."""
+    shard_files.parquet(tmp_path / "shards", (2, 2), {3: {"text": [" "]}})
+    monkeypatch.chdir(tmp_path)
+    models = [f"--pretrained_{home}_model_name_or_path" for home in ("prior", "decoder")]
+    words = ["--output_dir", "bad", models[0], tiny.prior, models[1], tiny.decoder]
+    done = wassily(
+        *("train", "prior", "--dataset_name", "shards", "--streaming", "--max_train_steps", 9),
+        *words,
+    )
+    assert done.err in (ROOT / "docs" / "streaming.md").read_text("utf-8")
+    shard_files.parquet(tmp_path / "shards", (2, 2))
+    for number, file in enumerate(sorted(shard_files.tars(Path("tars"), (2, 2)).iterdir())):
+        file.rename(Path("tars") / f"pics-{number:04d}.tar")
+    with shard_files.served(Path("tars").resolve()) as address:
+        there = ("https://example.org/pics-{0000..0127}", address + "/pics-{0000..0001}")
+        _commands_work("streaming.md", tiny, there)
+    assert {path.name for path in Path("runs").iterdir()} == {"prior", "decoder", "far"}
 
 
 def test_the_page_on_lora_works(

@@ -277,7 +277,7 @@ def test_pictures_of_a_bad_batch_are_named(
 
         def fetching(index: int, step: int, slot: int) -> Any:
             if step == 1:
-                read.append(self.source[index].name)
+                read.append(self.reading.source[index].name)
             return fetch(index, step, slot)
 
         loader.dataset.fetch = fetching

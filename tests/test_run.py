@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,7 +240,7 @@ def _bare(cls: type, tiny: Tiny, pictures: int, split: stream.Split, **values: A
     bare = object.__new__(run.Run)
     bare.config = _config(cls, tiny, **values)
     bare.split, bare.saved = split, None
-    bare.source = range(pictures)  # type: ignore[assignment]
+    bare.reading = SimpleNamespace(count=pictures)  # type: ignore[assignment]
     return bare
 
 

@@ -41,7 +41,7 @@ class Facts:
     data: str
     data_is_public: bool
     steps: int
-    pictures: int
+    pictures: int | None  # None: a stream, which nobody counts
     seed: int
     has_samples: bool
     trained: str = ""
@@ -57,7 +57,7 @@ def facts_of(
     repositories: dict[str, str],
     hub_repository: str | None,
     steps: int,
-    pictures: int,
+    pictures: int | None,
     seed: int,
     trained: str,
     best: str,
@@ -202,9 +202,10 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     data = facts.data if facts.data_is_public else "a folder of the author's own"
     base = models.public_name(facts.base, facts.role)
     what = "An adapter (LoRA) of the" if config.lora else "The"
+    counted = f"{facts.pictures} pictures" if facts.pictures else "read as a stream"
     origin = (
         f"{what} {facts.role} of Kandinsky 2.2, fine-tuned from **{escaped(base)}** on "
-        f"**{escaped(data)}** ({facts.pictures} pictures)."
+        f"**{escaped(data)}** ({counted})."
     )
     title = escaped(facts.name.rstrip("/").rsplit("/", 1)[-1])
     parts = [front_matter(facts), f"# {title}", origin]

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from wassily import presets
+from wassily import presets, sourcing
 from wassily.schema import at_least, require
 
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
@@ -67,9 +67,7 @@ def training(config: Any) -> None:
     _check_gradient_release(config)
     require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
     _check_best(config)
-    _check_source(config)
-    _check_instance(config)
-    _check_class(config)
+    sourcing.check(config)
     _check_preserve(config)
     _check_hub(config)
     _check_lora(config)
@@ -100,99 +98,6 @@ def _check_best(config: Any) -> None:
     )
 
 
-def _check_source(config: Any) -> None:
-    require(
-        not (config.no_cache and config.verify_cache),
-        "--no_cache and --verify_cache exclude one another: there is no cache to verify",
-    )
-    sources = ("dataset_name", "train_data_dir", "instance_data_dir")
-    named = [name for name in sources if getattr(config, name)]
-    require(
-        bool(named) or not config.needs_pictures,
-        "no pictures named: give --train_data_dir FOLDER or --dataset_name NAME",
-    )
-    require(
-        len(named) < 2,
-        f"--{' and --'.join(named[:2])} were both given: name one source of pictures",
-    )
-    require(
-        not config.dataset_config_name or named in ([], ["dataset_name"]),
-        f"--dataset_config_name belongs to --dataset_name, not to --{''.join(named)}",
-    )
-    for name in named:
-        folder = getattr(config, name)
-        if name != "dataset_name":
-            require(Path(folder).exists(), f"--{name} {folder}: no such folder")
-            require(Path(folder).is_dir(), f"--{name} {folder}: not a folder")
-    _check_apart(config.output_dir, getattr(config, named[0]) if named else None)
-    resume = config.resume_from_checkpoint
-    if resume and resume != "latest":
-        require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
-
-
-def _check_instance(config: Any) -> None:
-    prompt, folder = config.instance_prompt, config.instance_data_dir
-    require(
-        prompt is None or bool(folder) or not config.needs_pictures,
-        "--instance_prompt does nothing without --instance_data_dir: add it",
-    )
-    require(prompt is None or bool(prompt.strip()), "--instance_prompt is empty")
-    require(
-        not folder or prompt is not None or config.role != "prior",
-        "--instance_data_dir: the prior reads a caption; add --instance_prompt "
-        '"a photo of sks dog"',
-    )
-    for name, usual in (("image_column", "image"), ("caption_column", "text")):
-        require(
-            not folder or getattr(config, name, usual) == usual,
-            f"--{name} does nothing with --instance_data_dir: its pictures have no columns",
-        )
-
-
-def _check_class(config: Any) -> None:
-    at_least(config, 1, "num_class_images", "sample_batch_size")
-    at_least(config, 0, "prior_loss_weight")
-    folder, prompt = config.class_data_dir, config.class_prompt
-    if not config.with_prior_preservation:
-        unset = {
-            "class_data_dir": None,
-            "class_prompt": None,
-            "num_class_images": 100,
-            "prior_loss_weight": 1.0,
-            "sample_batch_size": 4,
-        }
-        for name, value in unset.items():
-            require(
-                getattr(config, name) == value,
-                f"--{name} does nothing without --with_prior_preservation: add it",
-            )
-        return
-    require(
-        bool(folder) or not config.needs_pictures,
-        "--with_prior_preservation needs --class_data_dir FOLDER, which is filled if need be",
-    )
-    require(
-        (prompt is not None and bool(prompt.strip())) or not config.needs_pictures,
-        '--with_prior_preservation needs --class_prompt, such as "a photo of a dog"',
-    )
-    if folder:
-        _check_class_folder(folder, config)
-
-
-def _check_class_folder(folder: str, config: Any) -> None:
-    place = Path(folder)
-    require(place.is_dir() or not place.exists(), f"--class_data_dir {folder}: not a folder")
-    for name in ("instance_data_dir", "train_data_dir"):
-        other = getattr(config, name)
-        if other:
-            one, two = place.resolve(), Path(other).resolve()
-            require(
-                not (one.is_relative_to(two) or two.is_relative_to(one)),
-                f"--class_data_dir {folder} and --{name} {other}: one holds the other; name two "
-                "folders apart",
-            )
-
-
 def _check_preserve(config: Any) -> None:
     weight, share = config.preserve_weight, config.preserve_share
     require(0 < weight < math.inf, f"--preserve_weight: {weight:g} is not above 0")
@@ -215,16 +120,6 @@ def _check_preserve(config: Any) -> None:
         not getattr(config, "bucket", False),
         "--preserve and --bucket: the base draws squares, and one batch has one shape; leave one "
         "out",
-    )
-
-
-def _check_apart(output: str, source: str | None) -> None:
-    """What a run draws must not become a picture to learn from."""
-    inside = source and Path(output).resolve().is_relative_to(Path(source).resolve())
-    require(
-        not inside,
-        f"--output_dir {output}: it lies in {source}, where its samples would be learnt as "
-        "pictures; name a folder outside",
     )
 
 

@@ -45,6 +45,11 @@ class TrainConfig:
     """Data set on the hub, or a local folder with a saved data set or parquet files."""
     dataset_config_name: str | None = None
     """Configuration of that data set, if it has several."""
+    streaming: bool = False
+    """Read that data set's shards (parquet, WebDataset) while training: for what does not fit the
+    disk. It is encoded at every step; --max_train_steps is needed."""
+    shuffle_buffer: int = 1000
+    """With --streaming: examples that are held in memory and shuffled."""
     instance_data_dir: str | None = None
     """DreamBooth: folder of a few pictures of one thing, without captions."""
     instance_prompt: str | None = None
@@ -217,6 +222,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_types(self)
         checks.training(self)
+
+    @property
+    def live(self) -> bool:
+        """Whether pictures and captions are encoded at every step."""
+        return self.no_cache or self.streaming
 
     @property
     def role(self) -> str:

@@ -1,6 +1,7 @@
 """Sources of captioned pictures, and their checks.
 
-The only file that knows the `datasets` library. Messages name the file, the line or the column.
+Beside `archives` the only file that knows the `datasets` library. Messages name the file, the line
+or the column.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
 from wassily import pictures
 from wassily.errors import UserError, did_you_mean
@@ -35,6 +37,10 @@ from wassily.folders import (
 CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
 
 MARKS = 2  # tokens around a caption: its beginning and its end
+
+# Of what a tar holds, text and JSON are decoded; the library would load tensors by torch.load, too.
+TEXTS = ("txt", "text", "transcript", "json", "jsn")
+WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
 
 Place = str | tuple[str, int]  # of a picture: its file, or its table's fingerprint and its row
 
@@ -82,7 +88,7 @@ class Pictures:
         paths = self.values(f"{self.image_column}.path")
         for path, own in zip(paths, captions, strict=False):
             name = os.path.basename(path or "")
-            digest.update(json.dumps([name, _file_size(path), own]).encode() + b"\n")
+            digest.update(json.dumps([name, file_size(path), own]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
     def places(self) -> Iterator[Place]:
@@ -110,7 +116,7 @@ class Pictures:
             yield from part.column(column).to_pylist()
 
 
-def _file_size(path: str | None) -> int:
+def file_size(path: str | None) -> int:
     """Bytes of a file; 0 if there is none."""
     try:
         found = os.stat(path or "")
@@ -196,19 +202,8 @@ def read_splits(
 def _as_pictures(
     table: datasets.Dataset, name: str, image_column: str, caption_column: str | None, fault: Fault
 ) -> Pictures:
-    for flag, column in (("image_column", image_column), ("caption_column", caption_column)):
-        if column is not None and column not in table.column_names:
-            hint = did_you_mean(column, table.column_names)
-            raise UserError(
-                f"--{flag} {column}: {name} has no such column{hint} "
-                f"(it has: {', '.join(table.column_names)})"
-            )
-    try:
-        # Bytes are decoded by us, so that a broken picture can be named.
-        table = table.cast_column(image_column, datasets.Image(decode=False))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error)[:80]
-        raise UserError(f"--image_column {image_column}: not pictures ({reason})") from None
+    check_columns(name, table.column_names, image_column, caption_column)
+    table = undecoded(table, image_column)
     found = Pictures(table, image_column, caption_column, name)
     for index, value in enumerate(found.values(caption_column) if caption_column else ()):
         where = f"{name}, row {index}, column {caption_column!r}"
@@ -216,6 +211,30 @@ def _as_pictures(
     if not len(found):
         raise UserError(f"--dataset_name {name}: it is empty")
     return found
+
+
+def check_columns(
+    name: str, columns: list[str], image_column: str, caption_column: str | None
+) -> None:
+    """Raise UserError for a column that a data set does not have."""
+    for flag, column in (("image_column", image_column), ("caption_column", caption_column)):
+        if column is not None and column not in columns:
+            hint = did_you_mean(column, columns)
+            raise UserError(
+                f"--{flag} {column}: {name} has no such column{hint} (it has: {', '.join(columns)})"
+            )
+
+
+def undecoded(table: Any, image_column: str) -> Any:
+    """A table whose pictures are bytes: they are decoded by us, so that a broken one can be named.
+
+    Raises UserError if the column holds no pictures.
+    """
+    try:
+        return table.cast_column(image_column, datasets.Image(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error)[:80]
+        raise UserError(f"--image_column {image_column}: not pictures ({reason})") from None
 
 
 def _load_tables(

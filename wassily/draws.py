@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION = range(8)
+ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION, BLOCK = range(9)
 SIDE = 32
 
 
@@ -33,6 +33,11 @@ def order(seed: int, epoch: int, count: int, bucket: int = 0) -> np.ndarray:
 def turns(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which the `count` steps of an epoch's buckets come, shape (count,)."""
     return _generator(seed, TURNS, epoch).permutation(count)
+
+
+def block(seed: int, epoch: int, lane: int, number: int, count: int) -> np.ndarray:
+    """The order of a stream's buffer, the `number`th of a lane's epoch, shape (count,)."""
+    return _generator(seed, BLOCK, epoch, lane, number).permutation(count)
 
 
 def subset(seed: int, count: int, keep: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from wassily import models, recipes
 from wassily.config import DecoderConfig, TrainConfig
 from wassily.encoders import Frozen
 from wassily.errors import UserError
-from wassily.recipes import Kit, Reading
+from wassily.recipes import Kit
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
 
@@ -56,7 +57,7 @@ def check_variance(config: TrainConfig, repository: str) -> None:
         )
 
 
-def of_variance(kit: Kit, reading: Reading, seed: int, frozen: Frozen) -> Drift | NoDrift:
+def of_variance(kit: Kit, reading: Any, seed: int, frozen: Frozen) -> Drift | NoDrift:
     """A measure of a decoder's variance half, if it has one without a loss; `kit` is the base's.
 
     On a few examples one by one, at timesteps spread over the schedule, with noise that no step
@@ -69,7 +70,8 @@ def of_variance(kit: Kit, reading: Reading, seed: int, frozen: Frozen) -> Drift 
     if not learns_variance(frozen.repositories["decoder"], config.cache_dir):
         return NoDrift()
     examples = recipes.make_examples(reading, kit, seed)
-    rows = [examples[(PROBED_STEP, n, n)] for n in range(min(PROBES, len(reading.source)))]
+    probed = enumerate(reading.first(PROBES))
+    rows = [examples[(PROBED_STEP, n, which)] for n, which in probed]
     fixed = [runtime.to_device(reading.finish(reading.collate([row]))) for row in rows]
     spread = torch.arange(len(fixed), device=runtime.device) * 2 + 1
     times = spread * examples.timesteps // (2 * len(fixed))

@@ -22,12 +22,16 @@ PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of t
 
 @dataclass(frozen=True)
 class Frozen:
-    """Where the frozen parts of a run come from, and how they are loaded."""
+    """Where the frozen parts of a run come from, and how they are loaded.
+
+    `live`: nothing that they make is looked up or kept.
+    """
 
     config: TrainConfig
     repositories: dict[str, str]
     runtime: Runtime
     root: Path
+    live: bool = False
 
     def load(self, role: str) -> Any:
         """A part; a network is put on the device, in the precision of the run."""
@@ -37,7 +41,7 @@ class Frozen:
 
     def space(self, *roles: str, also: tuple[Any, ...] = ()) -> str:
         """A digest of the parts' files, the precision, and what else an encoding depends on."""
-        if self.config.no_cache:
+        if self.live or self.config.no_cache:
             return "live"
 
         def make() -> str:

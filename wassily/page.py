@@ -281,6 +281,7 @@ def _training(story: Story) -> str:
 
 DATA = {
     "pictures": "pictures trained on",
+    "shards": "shards, read as a stream",
     "held_out": "pictures held out",
     "duplicates": "copies among them",
     "captions": "captions",

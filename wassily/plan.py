@@ -83,14 +83,14 @@ def estimate(
             held=config.gradient_accumulation_steps > 1 and not fused,
             release=config.gradient_release,
         )
-    frozen = Kinds({"encoders": encoders["encoders"]}) if config.no_cache else Kinds()
+    frozen = Kinds({"encoders": encoders["encoders"]}) if config.live else Kinds()
     updated = Kinds({} if config.gradient_release else {"gradients": memory.bytes_of(trained)})
     moments = {"step": standing + passed + frozen, "update": standing + updated + frozen}
-    if not config.no_cache:
+    if not config.live:
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
     example = sizes.bytes_per_example(config, kit, CAPTION, size)
-    return Estimate(moments, kept, 0 if config.no_cache else example)
+    return Estimate(moments, kept, 0 if config.live else example)
 
 
 def _network(config: TrainConfig, repositories: dict[str, str], precision: str) -> nn.Module:
@@ -145,7 +145,7 @@ def fits_fused(
         return wish == "on", f"--fuse_accumulation {wish}"
     if free is None:
         return False, "free memory is not known"
-    if not config.no_cache and (most := at_most(config, repositories)) <= free:
+    if not config.live and (most := at_most(config, repositories)) <= free:
         return True, f"as one batch they take less than {most / GB:.1f} of {free / GB:.1f} GB"
     peak = estimate(config, repositories, precision, True).peak
     sizes = f"{peak / GB:.1f} of {free / GB:.1f} GB"
@@ -342,7 +342,7 @@ def _pictures(config: PriorPlan | DecoderPlan) -> int | None:
     named = config.dataset_name
     folder = config.train_data_dir or config.instance_data_dir
     local = folder or (named and Path(named).is_dir())
-    if count is None and local:
+    if count is None and local and not config.streaming:
         count = len(recipes.open_pictures(config))
     if count is None or config.max_train_samples is None:
         return count

@@ -15,6 +15,8 @@ def build_cache(config: TrainConfig) -> None:
     """Encode what a training with this config would encode, and stop there. Raises UserError."""
     if config.no_cache:
         raise UserError("cache build with --no_cache: nothing to do")
+    if config.streaming:
+        raise UserError("cache build with --streaming: a stream is encoded as it comes, not kept")
     repositories = start.check_surroundings(config)
     root = cache.default_folder(config.cache_dir)
     with Signals(sides.kept(config, root)), contextlib.ExitStack() as held:

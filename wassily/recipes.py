@@ -27,6 +27,7 @@ from wassily import (
 )
 from wassily import config as configs
 from wassily import runtime as runtimes
+from wassily.buckets import Size
 from wassily.config import TrainConfig
 from wassily.encoders import Frozen
 from wassily.encodings import Encoding, Row
@@ -142,13 +143,57 @@ def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pi
 
 @dataclass(frozen=True)
 class Reading:
-    """How examples come: the readable source and its buckets, `fetch` of one, rows to a batch."""
+    """How examples come: the readable source and its buckets, `fetch` of one, rows to a batch.
+
+    The order is drawn by `seed`.
+    """
 
     source: data.Pictures
     buckets: buckets.Buckets
     fetch: Callable[[int, int, int], Row]
     collate: Callable[[list[Row]], Any]
     finish: Callable[[Any], Batch]
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """How many examples there are."""
+        return len(self.source)
+
+    def begin(self, split: stream.Split, saved: Any) -> None:
+        """Go on from what a checkpoint has of `state`: nothing, for every place is known."""
+
+    def first(self, most: int) -> list[int]:
+        """A few examples, as `fetch` names them, whatever the order is."""
+        return list(range(min(most, len(self.source))))
+
+    def shape(self, index: int) -> Size:
+        """The shape of an example's crop."""
+        return self.buckets.shape(index)
+
+    def keys(self, split: stream.Split, start: int) -> Iterator[list[stream.Key]]:
+        """This rank's micro-batches from optimizer step `start` on."""
+        return stream.keys(self.seed, self.buckets.members(), split, start)
+
+    def names_at(self, step: int, split: stream.Split) -> list[str]:
+        """The pictures of the global batch of a step."""
+        whole = stream.Split(split.global_batch, 1, 1, 0)
+        return [self.source[index].name for _, _, index in next(self.keys(whole, step))]
+
+    def state(self, done: int, runtime: Runtime) -> None:
+        """What a checkpoint has to know besides the number of steps."""
+
+    def signature(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be gone on with."""
+        return {"data set": self.source.fingerprint(), "pictures": len(self.source)}
+
+    def shapes(self, split: stream.Split) -> list[str]:
+        """Lines on the buckets, if there are several."""
+        return self.buckets.described(split.global_batch)
+
+    def told(self, batch: int, stop: int) -> tuple[str, str]:
+        """What is read, and how often in so many global batches; two ends of a line."""
+        return f"{self.count} pictures", f"{stop * batch / self.count:.1f} epochs"
 
 
 def make_reading(
@@ -164,9 +209,16 @@ def make_reading(
         bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
         source, kept = readable(source, bad, config, runtime)
         shaped = in_buckets(frozen, len(source), lambda: np.array([found[i] for i in kept]))
-        live = turns.Live(wanted, source, choice)
+        live = turns.Live(wanted, choice)
+
+        def fetch(index: int, step: int, slot: int) -> Row:
+            return live(source[index], step, slot)
+
+        def finish(rows: list[Row]) -> Batch:
+            return turns.collate(live.encode(rows))
+
         # Rows travel as they are: the encoders are in this process, not in a reader's.
-        return Reading(source, shaped, live, list, lambda rows: turns.collate(live.encode(rows)))
+        return Reading(source, shaped, fetch, list, finish, seed)
     noted = [encodings.size_encoding()] if encoders.bucketed(config) else []
     filled = encodings.fill(
         [*noted, *wanted], source, frozen.root, runtime, flips=config.random_flip
@@ -175,7 +227,7 @@ def make_reading(
     contents = filled.contents[kept]
     shaped = in_buckets(frozen, len(source), lambda: encodings.known_sizes(contents, frozen.root))
     cached = turns.Cached(wanted, source, contents, frozen.root, choice)
-    return Reading(source, shaped, cached, turns.collate, lambda batch: batch)
+    return Reading(source, shaped, cached, turns.collate, lambda batch: batch, seed)
 
 
 def in_buckets(frozen: Frozen, count: int, sizes: Callable[[], np.ndarray]) -> buckets.Buckets:
@@ -208,17 +260,17 @@ def readable(
     return source.select(kept), kept
 
 
-def make_examples(reading: Reading, kit: Kit, seed: int) -> stream.Examples:
-    """What the loader reads: each example with noise in the shape of its bucket, and a timestep."""
+def make_examples(reading: Any, kit: Kit, seed: int) -> stream.Examples:
+    """What the loader reads: each example with noise in the shape of its crop, and a timestep."""
 
-    def noise_shape(index: int) -> tuple[int, ...]:
-        return kit.noise_shape(reading.buckets.shape(index))
+    def noise_shape(which: Any) -> tuple[int, ...]:
+        return kit.noise_shape(reading.shape(which))
 
     timesteps = len(kit.objective.alpha_bars)  # type: ignore[arg-type]
     return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 
-def batches(reading: Reading, loader: Any, runtime: Runtime) -> Iterator[Batch]:
+def batches(reading: Any, loader: Any, runtime: Runtime) -> Iterator[Batch]:
     """Micro-batches as the objective reads them, on the device."""
     for found in loader:
         yield runtime.to_device(reading.finish(found))

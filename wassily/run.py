@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import math
@@ -21,8 +20,8 @@ from wassily import (
     encoders,
     faults,
     gauge,
-    heldout,
     hub,
+    material,
     models,
     optim,
     plan,
@@ -108,13 +107,17 @@ class Run:
     def load(self) -> None:
         """Data, network, optimizer; and the state of a checkpoint, if there is one."""
         config, runtime = self.config, self.runtime
-        frozen = self._read()
+        root = cache.default_folder(config.cache_dir)
+        self.signals.kept = sides.kept(config, root)
+        frozen = encoders.Frozen(config, self.repositories, runtime, root)
+        found = material.gather(frozen, self.seed)
+        self.reading, self.probe, self.facts = found.reading, found.probe, found.facts
         before = self.saved["fused"] if self.saved else None
         self.fused = plan.fused(config, self.repositories, runtime, before)
         self.split = stream.Split(*plan.cut(config, self.fused), runtime.world, runtime.rank)
         runtime.accumulate_over(self.split.accumulation)
         self.kit = recipes.make_kit(config, self.repositories)
-        self.sides = sides.streams(self.beside, self.kit, self.split.global_batch)
+        self.sides = sides.streams(found.beside, self.kit, self.split.global_batch)
         self.role = models.TRAINED[config.role]
         base = models.fingerprint(self.kit.net)
         self.adaptation = adapt.chosen(config, adapt.notes(config, self.repositories, base))
@@ -122,6 +125,7 @@ class Run:
         self.signature = self._signature(base)
         if self.start_from and self.saved:
             checkpoint.check_signature(self.saved["signature"], self.signature, self.start_from)
+        self.reading.begin(self.split, self.saved.get("stream") if self.saved else None)
         if config.allow_tf32:
             runtimes.allow_tf32()
         if config.enable_xformers_memory_efficient_attention:
@@ -147,35 +151,13 @@ class Run:
         if self.start_from and self.saved:
             self._restore(self.start_from, self.saved)
 
-    def _read(self) -> encoders.Frozen:
-        """Look up or make the encodings of what is trained on, and of what is held out."""
-        config, runtime = self.config, self.runtime
-        root = cache.default_folder(config.cache_dir)
-        self.signals.kept = sides.kept(config, root)
-        frozen = encoders.Frozen(config, self.repositories, runtime, root)
-        source = recipes.chosen_pictures(config, self.seed, runtime)
-        # The encoders come and go before the network in training takes its memory.
-        wanted = encoders.make_encodings(frozen)
-        source, held = heldout.split(source, config.holdout, root, runtime, not config.no_cache)
-        # Held-out pictures are measured as they are: nothing is mirrored or dropped.
-        plain = dataclasses.replace(config, random_flip=False, condition_dropout=0.0)
-        still = dataclasses.replace(frozen, config=plain)
-        reading_of = functools.partial(recipes.make_reading, wanted, seed=self.seed, frozen=still)
-        self.probe = heldout.small_probe(held, reading_of, self.seed, config.train_batch_size)
-        self.reading = recipes.make_reading(wanted, source, self.seed, frozen)
-        self.source = self.reading.source
-        self.beside = sides.sources(wanted, self.seed, frozen)
-        self.facts = summary.of_data(self.source, frozen, held)
-        return frozen
-
     def _signature(self, base: str) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on with."""
         config = self.config
         return {
             "network": config.role,
             "base model": base,
-            "data set": self.source.fingerprint(),
-            "pictures": len(self.source),
+            **self.reading.signature(),
             **self.adaptation.signature(),
             "holdout": config.holdout or None,
             "trained list": adapt.described(adapt.trained_parameters(self.kit.net)),
@@ -215,8 +197,11 @@ class Run:
     @property
     def stop(self) -> int:
         """Optimizer steps in all."""
-        per_epoch = len(self.source) / self.split.global_batch
-        return self.config.max_train_steps or math.ceil(self.config.num_train_epochs * per_epoch)
+        if self.config.max_train_steps:
+            return self.config.max_train_steps
+        assert self.reading.count  # the config was checked: only of a stream it is not known
+        per_epoch = self.reading.count / self.split.global_batch
+        return math.ceil(self.config.num_train_epochs * per_epoch)
 
     def announce(self) -> None:
         """Say what will happen, before the first step."""
@@ -226,15 +211,14 @@ class Run:
         count = sum(p.numel() for p in self.trained.values())
         say(f"training the {config.role}: {count:,} parameters in {len(self.trained)} tensors")
         say(f"what is trained: {self.adaptation.describe()}")
+        what, often = self.reading.told(self.split.global_batch, self.stop)
         say(
-            f"{len(self.source)} pictures, global batch {self.split.global_batch} = "
+            f"{what}, global batch {self.split.global_batch} = "
             f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "
-            f"{runtime.world} process(es), {self.stop} steps = "
-            f"{self.stop * self.split.global_batch / len(self.source):.1f} epochs"
+            f"{runtime.world} process(es), {self.stop} steps = {often}"
         )
         beside = [f"beside them {side.described()}" for side in self.sides]
-        shapes = self.reading.buckets.described(self.split.global_batch)
-        for line in (*shapes, *optim.told(config), *beside):
+        for line in (*self.reading.shapes(self.split), *optim.told(config), *beside):
             say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         for line in summary.lines(self.facts):
@@ -272,7 +256,7 @@ class Run:
         """The loop."""
         config, runtime = self.config, self.runtime
         examples = recipes.make_examples(self.reading, self.kit, self.seed)
-        keys = stream.keys(self.seed, self.reading.buckets.members(), self.split, self.start)
+        keys = self.reading.keys(self.split, self.start)
         mixed, order = stream.beside(examples, keys, self.sides, self.split, self.start)
         workers, collate = config.dataloader_num_workers, self.reading.collate
         loader = stream.loader(mixed, order, collate, workers, runtime.device.type == "cuda")
@@ -286,7 +270,7 @@ class Run:
         most = None if config.gradient_release else config.max_bad_steps
         self.skipped = Skipped(before, most, self._names_at, self.results, self.output_dir)
         self.validations = Validations(
-            config, self.results, self.best, self.split.global_batch, len(self.source)
+            config, self.results, self.best, self.split.global_batch, self.reading.count
         )
         # Known before the first step: the checkpoint may be that of a run that had its end.
         ended = self.validations.begin(self.start, self.stop)
@@ -325,16 +309,15 @@ class Run:
 
     def _names_at(self, step: int) -> list[str]:
         """The pictures of the global batch of a step."""
-        whole = stream.Split(self.split.global_batch, 1, 1, 0)
-        keys = next(stream.keys(self.seed, self.reading.buckets.members(), whole, step))
-        return [self.source[index].name for _, _, index in keys]
+        return self.reading.names_at(step, self.split)
 
     def save(self, done: int, pending: Pending) -> None:
         """Write checkpoint-<done>, then remove what is beyond the limit. Raises UserError."""
-        self.runtime.shared(lambda: self._save(done, pending))
+        place = self.reading.state(done, self.runtime)
+        self.runtime.shared(lambda: self._save(done, pending, place))
         self.signals.kept = f"checkpoint-{done} is saved"
 
-    def _save(self, done: int, pending: Pending) -> None:
+    def _save(self, done: int, pending: Pending, place: dict[str, Any] | None) -> None:
         folder = self.output_dir / f"checkpoint-{done}"
         state = {
             "format": checkpoint.FORMAT,
@@ -348,6 +331,7 @@ class Run:
             "pending_loss": [float(pending.total), pending.steps],
             "skipped_steps": self.skipped.count,
             "scaler": self.runtime.scaler_state(),
+            "stream": place,
         }
         if not all_finite(self.trained.values()):
             raise UserError(
@@ -388,7 +372,7 @@ class Run:
             repositories=self.repositories,
             hub_repository=self.hub_repository,
             steps=steps,
-            pictures=len(self.source),
+            pictures=self.reading.count,
             seed=self.seed,
             trained=self.adaptation.describe() if self.config.lora else "",
             best=best,

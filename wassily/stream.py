@@ -31,6 +31,11 @@ class Split:
         """Examples per optimizer step."""
         return self.per_process * self.accumulation * self.world
 
+    def slots(self, micro: int) -> range:
+        """This rank's places in the global batch, of one micro-batch."""
+        first = (micro * self.world + self.rank) * self.per_process
+        return range(first, first + self.per_process)
+
 
 Key = tuple[int, int, int]  # optimizer step, slot in the global batch, index of the example
 Bucket = Sequence[int] | np.ndarray  # indices of the examples that may stand in one batch
@@ -48,9 +53,7 @@ def keys(seed: int, buckets: Sequence[Bucket], split: Split, start: int) -> Iter
     for step, (bucket, batch) in enumerate(turns, start):
         index, base = lines[bucket], batch * split.global_batch
         for micro in range(split.accumulation):
-            first = (micro * split.world + split.rank) * split.per_process
-            slots = range(first, first + split.per_process)
-            yield [(step, slot, index(base + slot)) for slot in slots]
+            yield [(step, slot, index(base + slot)) for slot in split.slots(micro)]
 
 
 def bucket_turns(
@@ -108,9 +111,9 @@ class Examples(Dataset):
 
     def __init__(
         self,
-        fetch: Callable[[int, int, int], dict[str, torch.Tensor]],
+        fetch: Callable[[Any, int, int], dict[str, torch.Tensor]],
         seed: int,
-        noise_shape: Callable[[int], tuple[int, ...]],
+        noise_shape: Callable[[Any], tuple[int, ...]],
         timesteps: int,
     ):
         self.fetch, self.seed = fetch, seed

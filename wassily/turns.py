@@ -79,24 +79,23 @@ class Cached:
 
 
 class Live:
-    """index -> what the encoders would be given; `encode` then does the work, batch by batch."""
+    """record -> what the encoders would be given; `encode` then does the work, batch by batch."""
 
-    def __init__(self, encodings: Sequence[Encoding], source: Pictures, choice: Choice):
-        self.encodings, self.source, self.choice = encodings, source, choice
+    def __init__(self, encodings: Sequence[Encoding], choice: Choice):
+        self.encodings, self.choice = encodings, choice
         self._encode: dict[str, Encode] = {}
 
-    def __call__(self, index: int, step: int, slot: int) -> Row:
-        """The prepared item of each encoding under its name."""
+    def __call__(self, record: Record, step: int, slot: int) -> Row:
+        """The prepared item of each encoding under its name. Raises BadPicture."""
         row: Row = {}
         for encoding in self.encodings:
             item = self.choice.instead(encoding, step, slot)
             if item is None:
-                item = self._prepared(encoding, index, step, slot)
+                item = self._prepared(encoding, record, step, slot)
             row[encoding.name] = item
         return row
 
-    def _prepared(self, encoding: Encoding, index: int, step: int, slot: int) -> Tensor:
-        record = self.source[index]
+    def _prepared(self, encoding: Encoding, record: Record, step: int, slot: int) -> Tensor:
         if encoding.reads == "caption":
             return encoding.prepare(self.choice.caption(record, step, slot))
         item = pictures.open_rgb(record.image)

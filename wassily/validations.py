@@ -10,7 +10,10 @@ from wassily.results import Results
 
 
 class Validations:
-    """The validations of a run of `pictures`, `batch` of them a step; all processes call them."""
+    """The validations of a run of `pictures`, `batch` of them a step; all processes call them.
+
+    Where the pictures are not counted, no epoch ends.
+    """
 
     def __init__(
         self,
@@ -18,7 +21,7 @@ class Validations:
         results: Results,
         best: Best | LastIsBest,
         batch: int,
-        pictures: int,
+        pictures: int | None,
     ):
         self.config, self.results, self.best = config, results, best
         self.batch, self.pictures = batch, pictures
@@ -28,7 +31,7 @@ class Validations:
         every = self.config.validation_steps
         if every:
             return done > 0 and done % every == 0
-        ended = stream.epochs_ended(done, self.batch, self.pictures)
+        ended = stream.epochs_ended(done, self.batch, self.pictures) if self.pictures else ()
         return any(epoch % self.config.validation_epochs == 0 for epoch in ended)
 
     def begin(self, start: int, stop: int) -> bool:

@@ -1,0 +1,147 @@
+"""Data sets in shards, parquet files or WebDataset tars, read as a stream: here, by http, from s3.
+
+Beside `data` the only file that knows the `datasets` library. Nothing is written to the disk, and
+no shard is read further than it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from wassily import data
+from wassily.data import Record
+from wassily.errors import UserError
+from wassily.folders import checked_captions
+
+KINDS = {".parquet": "parquet", ".tar": "webdataset"}
+PICKLES = {"pth", "pt", "pkl", "pickle", "pyd", "ckpt", "bin"}  # endings of members of a tar
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One example as its shard has it, not looked at yet; `where` names shard and index."""
+
+    where: str
+    image: bytes | None
+    captions: Any
+
+    def record(self, captioned: bool) -> Record:
+        """The same, checked. Raises UserError."""
+        if not self.image:
+            raise UserError(f"{self.where}: no picture in it")
+        captions = checked_captions(self.captions, self.where) if captioned else ()
+        return Record(self.where, self.image, captions)
+
+
+class Shards:
+    """Examples in numbered shards, each to be read from its beginning or from a later row."""
+
+    def __init__(
+        self,
+        table: datasets.IterableDataset,
+        names: list[str],
+        image_column: str,
+        caption_column: str | None,
+    ):
+        self.table, self.names = table, names
+        self.image_column, self.caption_column = image_column, caption_column
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, shard: int, first: int = 0) -> Iterator[Cell]:
+        """The examples of a shard from row `first` on. Raises UserError if it cannot be read."""
+        name, index = os.path.basename(self.names[shard]), first
+        try:
+            part = self.table.shard(num_shards=len(self), index=shard)
+            for index, row in enumerate(part.skip(first), first):
+                cell = row[self.image_column] or {}
+                captions = row[self.caption_column] if self.caption_column else None
+                where = f"{name}, example {index}"
+                # A path would be one that a stranger chose: only bytes are taken.
+                yield Cell(where, cell.get("bytes"), captions)
+        except Exception as error:  # of the library, the format, the network: many kinds
+            raise UserError(
+                f"{name}: cannot be read at example {index} or after it: {_reason(error)}"
+            ) from error
+
+    def fingerprint(self) -> str:
+        """A digest of the shards' names and local sizes in order: what a resume compares."""
+        known = [[os.path.basename(name), data.file_size(name)] for name in self.names]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+
+
+def read_shards(
+    name: str,
+    config_name: str | None,
+    image_column: str,
+    caption_column: str | None,
+    cache_dir: str | None,
+) -> Shards:
+    """The train split of a data set in shards, by its hub name, its folder, or its shards' address.
+
+    An address has numbers in braces for several, as https://host/pics-{000..127}.tar has 128.
+    Raises UserError.
+    """
+    head = f"--dataset_name {name}"
+    try:
+        kind, files = _files(name, config_name, cache_dir)
+        table = datasets.load_dataset(
+            kind, data_files={"train": files}, split="train", streaming=True, cache_dir=cache_dir
+        )
+    except UserError:
+        raise
+    except Exception as error:  # as in data
+        raise UserError(f"{head}: cannot be read as a stream: {_reason(error)}") from error
+    columns = list(table.column_names or [])
+    for column in columns:
+        if kind == "webdataset" and column.rpartition(".")[2].lower() in PICKLES:
+            raise UserError(
+                f"{head}: .{column} files in it may be pickles; leave them out of the tars"
+            )
+    data.check_columns(name, columns, image_column, caption_column)
+    table = data.undecoded(table, image_column)
+    wanted = [image_column] + ([caption_column] if caption_column else [])
+    return Shards(table.select_columns(wanted), files, image_column, caption_column)
+
+
+def _files(name: str, config_name: str | None, cache_dir: str | None) -> tuple[str, list[str]]:
+    """The kind of a data set's shards, and their paths or addresses."""
+    if "://" in name or "{" in name:
+        files = numbered(name)
+        kind = KINDS.get(os.path.splitext(files[0].partition("?")[0])[1], "")
+    else:
+        found = datasets.load_dataset_builder(name, config_name, cache_dir=cache_dir)
+        kind, splits = found.name, dict(found.config.data_files or {})
+        if kind in KINDS.values() and "train" not in splits:
+            raise UserError(
+                f"--dataset_name {name}: no 'train' split (it has: {', '.join(splits)})"
+            )
+        files = [str(file) for file in splits.get("train", [])]
+    if kind not in KINDS.values():
+        raise UserError(f"--streaming reads parquet files and WebDataset tars: {name} is neither")
+    return kind, files
+
+
+def numbered(name: str) -> list[str]:
+    """A name with {00..15} in it as sixteen names, numbers as wide as the first; others as one."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", name)
+    if not found:
+        return [name]
+    first, last = found.groups()
+    head, tail = name[: found.start()], name[found.end() :]
+    numbers = range(int(first), int(last) + 1)
+    return [one for n in numbers for one in numbered(f"{head}{n:0{len(first)}d}{tail}")]
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
