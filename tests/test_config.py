@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wassily import commands
+from wassily import checks, commands
 from wassily import config as configs
 from wassily.commands import GenerateConfig
 from wassily.config import DecoderConfig, PriorConfig
@@ -387,8 +387,8 @@ def test_generate_has_the_pipelines_defaults() -> None:
     from diffusers import KandinskyV22CombinedPipeline
 
     stock = inspect.signature(KandinskyV22CombinedPipeline.__call__).parameters
-    ours = GenerateConfig(prompts=("a",))
-    assert ours.steps == stock["num_inference_steps"].default
+    ours = GenerateConfig(prompts=("a",), scheduler="stock")
+    assert checks.steps(ours) == stock["num_inference_steps"].default
     assert ours.prior_steps == stock["prior_num_inference_steps"].default
     assert ours.guidance_scale == stock["guidance_scale"].default
     assert ours.prior_guidance_scale == stock["prior_guidance_scale"].default
