@@ -144,27 +144,35 @@ def finish(process: Any, timeout: float = 120) -> int:
     return int(process.exitcode)
 
 
-def ranks(
-    count: int, words: Sequence[str], folder: Path, **variables: str
-) -> list[tuple[int, str]]:
-    """A command on `count` gloo processes, as a launcher starts them: exit codes and outputs."""
-    folder.mkdir(parents=True, exist_ok=True)
+def free_port() -> int:
+    """A port of the loopback that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def start_ranks(count: int, words: Sequence[str], folder: Path, **variables: str) -> list[Any]:
+    """A command on `count` gloo processes, as a launcher starts them; outputs into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     common = {
         "ACCELERATE_USE_CPU": "true",
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         **variables,
     }
-    started = [
+    return [
         start(words, folder / f"{n}.txt", common | {"RANK": str(n), "LOCAL_RANK": str(n)})
         for n in range(count)
     ]
-    codes = [finish(process) for process in started]
+
+
+def ranks(
+    count: int, words: Sequence[str], folder: Path, **variables: str
+) -> list[tuple[int, str]]:
+    """Such processes until they end: exit codes and outputs."""
+    codes = [finish(process) for process in start_ranks(count, words, folder, **variables)]
     return [(code, (folder / f"{n}.txt").read_text("utf-8")) for n, code in enumerate(codes)]
 
 

@@ -388,7 +388,7 @@ def test_generate_has_the_pipelines_defaults() -> None:
 
     stock = inspect.signature(KandinskyV22CombinedPipeline.__call__).parameters
     ours = GenerateConfig(prompts=("a",), scheduler="stock")
-    assert checks.steps(ours) == stock["num_inference_steps"].default
+    assert checks.steps(ours, ours) == stock["num_inference_steps"].default
     assert ours.prior_steps == stock["prior_num_inference_steps"].default
     assert ours.guidance_scale == stock["guidance_scale"].default
     assert ours.prior_guidance_scale == stock["prior_guidance_scale"].default

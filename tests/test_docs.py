@@ -27,7 +27,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 # Flags of the programs that stand in our commands beside ours.
 FOREIGN = {
-    "accelerate launch": {"--multi_gpu", "--num_processes", "--cpu"},
+    "accelerate launch": {"--multi_gpu", "--num_processes", "--cpu", "--max_restarts"}
+    | {"--use_fsdp", "--fsdp_version", "--fsdp_reshard_after_forward", "--fsdp_auto_wrap_policy"}
+    | {"--num_machines", "--machine_rank", "--main_process_ip", "--main_process_port"},
+    "torchrun": {"--nproc_per_node", "--max-restarts"},
     "tensorboard": {"--logdir"},
     "tools/flags.py": {"--check"},
     "tools/chaos.py": {"--kills", "--minutes"},

@@ -30,12 +30,12 @@ FLAGS: dict[str, Any] = {
 def test_drift_is_the_mean_change() -> None:
     """|1 - 0| and |-3 - 1| over two values; again from the first reading, not from the last."""
     state = [torch.tensor([0.0, 1.0])]
-    drift = Drift("moved", lambda: state[0])
-    assert drift.measure() == {"moved": 0.0}
+    drift = Drift("moved", lambda _: state[0], None)
+    assert drift.measure(None) == {"moved": 0.0}
     for _ in range(2):
         state[0] = torch.tensor([1.0, -3.0])
-        assert drift.measure() == {"moved": 2.5}
-    assert NoDrift().measure() == {}
+        assert drift.measure(None) == {"moved": 2.5}
+    assert NoDrift().measure(None) == {}
 
 
 def drifts(out: Path) -> list[tuple[int, float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from e2e import (
     assert_same_bits,
     checkpoints,
     command,
+    finish,
     losses,
     network,
     ranks,
     refused,
+    start_ranks,
     train,
     wassily,
 )
@@ -111,6 +114,7 @@ def test_two_processes_ran(launched: Launched) -> None:
     counts = re.findall(r"global batch (\d+) = 1 x 1 accumulated x (\d+) process", launched.stdout)
     assert counts == [("2", "2")], launched.stdout
     assert launched.stdout.count("device cpu") == 1
+    assert launched.stdout.count("engine: DDP, 2 processes") == 1
     assert "Traceback" not in launched.stderr
 
 
@@ -126,6 +130,18 @@ def test_one_of_them_writes(launched: Launched, role: str) -> None:
     assert (launched.out / "validation" / f"step-{STEPS}" / "00.png").is_file()
     files = list((launched.out / "logs" / "text2image-fine-tune").glob("events.out.tfevents.*"))
     assert len(files) == 1, files
+
+
+def test_going_on_with_two(
+    alone: Path, role: str, tmp_path: Path, tiny: Tiny, photos: Path
+) -> None:
+    """Begun by one process and ended by two of the same global batch, against one all through."""
+    out, flags = tmp_path / "run", FLAGS | {"resume_from_checkpoint": "latest"}
+    train(role, out, tiny, photos, **flags | {"max_train_steps": 2}, train_batch_size=2)
+    results = ranks(2, command(role, out, tiny, photos, **flags), tmp_path / "output")
+    assert [code for code, _ in results] == [0, 0], results
+    assert "at step 2" in results[0][1]
+    near(alone, out, role, STEPS)
 
 
 def test_going_on_alone(
@@ -234,3 +250,68 @@ def test_a_launcher_that_starts_only_one(
     assert not (tmp_path / "run").exists()
     monkeypatch.delenv("MASTER_ADDR")
     assert wassily(*words).code == 0
+
+
+# ---------------------------------------------------------------- one of them dies
+
+
+def dies(rank: int, step: int) -> str:
+    """A program: wassily, of whose first start a process is killed, as by kill -9, after a step."""
+    return f"""
+import os, signal, sys
+from wassily import cli, train
+
+before = train.Progress.advance
+
+def advance(self, count=1):
+    before(self, count)
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if first and self.what == "training" and self.done == {step} and os.environ["RANK"] == "{rank}":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train.Progress.advance = advance
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_process_restarts_the_job(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """`torchrun --max-restarts 1`: the process that holds the folder's lock is killed after step 3;
+    the launcher starts both again, they go on from checkpoint-2, and end with the bits of two that
+    were not killed.
+    """
+    flags = FLAGS | {"checkpointing_steps": 2, "resume_from_checkpoint": "latest"}
+    program = tmp_path / "dies.py"
+    program.write_text(dies(rank=0, step=3), "utf-8")
+    result = run_command(
+        *("torchrun", "--nproc_per_node", "2", "--max-restarts", "1", program),
+        *command("prior", tmp_path / "run", tiny, photos, **flags),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.findall(r"going on from .*checkpoint-(\d+)", result.stdout) == ["2"]
+    words = command("prior", tmp_path / "whole", tiny, photos, **flags)
+    assert [code for code, _ in ranks(2, words, tmp_path / "output")] == [0, 0]
+    assert_same_bits(tmp_path / "whole", tmp_path / "run")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "run")
+
+
+def test_the_others_do_not_wait_for_a_dead_one(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """Without a launcher that would end it, the process that is left ends by itself, in one line
+    with what can be gone on with.
+    """
+    out = tmp_path / "run"
+    flags = FLAGS | {"checkpointing_steps": 2, "max_train_steps": 5000}
+    words = command("prior", out, tiny, photos, **flags, checkpoints_total_limit=2)
+    left, killed = start_ranks(2, words, tmp_path / "output")
+    while left.is_alive() and not checkpoints(out):
+        time.sleep(0.02)
+    killed.kill()
+    code = finish(left, 60)
+    said = (tmp_path / "output" / "0.txt").read_text("utf-8")
+    assert code == 2, said
+    lines = [line for line in said.splitlines() if "error" in line.lower()]
+    assert len(lines) == 1 and "Traceback" not in said, said
+    assert re.fullmatch(
+        r"wassily: error: another process of this run is gone: checkpoint-\d+ is whole "
+        r"\(--resume_from_checkpoint latest\); repeat the command",
+        lines[0],
+    )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -27,6 +28,7 @@ from wassily.logbook import LOG
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.results import Results
 from wassily.runtime import Runtime
+from wassily.weights import Weights
 
 PROMPTS = ("a red cat", "قطة حمراء")
 
@@ -59,8 +61,9 @@ def _results(
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     out.mkdir(parents=True, exist_ok=True)
     runtime = Runtime(None, 1, str(out), "logs", "none")
+    weights = Weights(SimpleNamespace(net=net), trained, ema)
     return Results(
-        config, repositories, out, runtime, 4, role, net, ema, Whole(role), NoDrift()
+        config, repositories, out, runtime, 4, role, weights, Whole(role), NoDrift()
     ), net
 
 
@@ -196,7 +199,7 @@ def test_export_is_a_stock_folder(
     """
     results, net = _results(home, tiny, tmp_path, averaged=averaged)
     moved = {name: value.clone() for name, value in net.state_dict().items()}
-    results.export(_facts(home, tiny, tmp_path))
+    results.export(_facts(home, tiny, tmp_path), results.weights)
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path)
     kinds = {"prior": "KandinskyV22PriorPipeline", "decoder": "KandinskyV22Pipeline"}
     assert type(pipeline).__name__ == kinds[home]
@@ -219,11 +222,11 @@ def test_an_exported_decoder_finds_its_prior(tiny: Tiny, tmp_path: Path) -> None
     and an exported prior goes beside it by its components.
     """
     decoder, _ = _results("decoder", tiny, tmp_path / "d")
-    decoder.export(_facts("decoder", tiny, tmp_path / "d"))
+    decoder.export(_facts("decoder", tiny, tmp_path / "d"), decoder.weights)
     pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(tmp_path / "d")
     assert isinstance(pipeline, diffusers.KandinskyV22CombinedPipeline)
     prior, net = _results("prior", tiny, tmp_path / "p")
-    prior.export(_facts("prior", tiny, tmp_path / "p"))
+    prior.export(_facts("prior", tiny, tmp_path / "p"), prior.weights)
     parts = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "p").components
     both = diffusers.AutoPipelineForText2Image.from_pretrained(
         tmp_path / "d", **{f"prior_{key}": value for key, value in parts.items()}
@@ -240,7 +243,7 @@ def test_the_command_that_is_said_is_one_that_parses(
     out = tmp_path / "my run"
     prompt = 'a "red" $HOME `cat`'
     results, _ = _results("decoder", tiny, out, validation_prompts=(prompt,))
-    results.export(_facts("decoder", tiny, out))
+    results.export(_facts("decoder", tiny, out), results.weights)
     said = capsys.readouterr().out
     words = shlex.split(said[said.index("wassily generate") :])
     config = cli.parse("GenerateConfig", words[2:], "x")

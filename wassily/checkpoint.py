@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wassily import manifest
+from wassily import manifest, shards
 from wassily.errors import UserError
 
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -254,7 +254,7 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
         if torch.is_tensor(value) and value.shape == parameter.shape:
             # In the parameter's memory order: fused optimizers walk both as they lie in memory,
             # and would pair a channels_last weight with the wrong moments without a word.
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            value = shards.like(value, parameter)
         elif torch.is_tensor(value) and (value.ndim or fused):
             value = value.to(parameter.device)
         optimizer.state[parameter][field] = value

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from wassily import shards
 from wassily.errors import UserError
 
 
@@ -30,11 +31,8 @@ def compile_in_place(net: Any) -> None:
     A prior's sequences vary in length from batch to batch: its code is made for any length at
     once, so that a resumed run computes with the code of the run it goes on with.
     """
-    if hasattr(net, "transformer_blocks"):
-        blocks, dynamic = list(net.transformer_blocks), True
-    else:
-        blocks, dynamic = [*net.down_blocks, net.mid_block, *net.up_blocks], None
-    for block in blocks:
+    dynamic = True if hasattr(net, "transformer_blocks") else None
+    for block in shards.blocks(net):
         block.compile(dynamic=dynamic)
 
 

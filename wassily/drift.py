@@ -18,20 +18,20 @@ PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that i
 
 
 class Drift:
-    """`read` is called once here, on the base, and again at each `measure`."""
+    """`read` is called once here, with the base's objective, and again at each `measure`."""
 
-    def __init__(self, name: str, read: Callable[[], Tensor]):
-        self.name, self.read, self.base = name, read, read()
+    def __init__(self, name: str, read: Callable[[Any], Tensor], base: Any):
+        self.name, self.read, self.base = name, read, read(base)
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, objective: Any) -> dict[str, float]:
         """{name: mean absolute change since then}, in the unit of what is read."""
-        return {self.name: float((self.read() - self.base).abs().mean())}
+        return {self.name: float((self.read(objective) - self.base).abs().mean())}
 
 
 class NoDrift:
     """The same, where nothing is followed."""
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, objective: Any) -> dict[str, float]:
         """No number."""
         return {}
 
@@ -77,13 +77,13 @@ def of_variance(kit: Kit, reading: Any, seed: int, frozen: Frozen) -> Drift | No
     times = spread * examples.timesteps // (2 * len(fixed))
 
     @torch.no_grad()
-    def variance_half() -> Tensor:
-        kit.net.eval()
+    def variance_half(objective: Any) -> Tensor:
+        objective.net.eval()
         with runtime.accelerator.autocast():
             found = [
-                kit.objective.output(batch, batch["noise"], t[None])[1].chunk(2, dim=1)[1]  # type: ignore[operator]
+                objective.output(batch, batch["noise"], t[None])[1].chunk(2, dim=1)[1]
                 for batch, t in zip(fixed, times, strict=True)
             ]
         return torch.cat([half.float().flatten() for half in found])
 
-    return Drift("variance_drift", variance_half)
+    return Drift("variance_drift", variance_half, kit.objective)

@@ -44,16 +44,21 @@ def power_decay(sigma_rel: float) -> Callable[[int], float]:
 class Ema:
     """Averages of named parameters, on their device and in fp32; `decay` by update (from 1).
 
-    A bf16 average would not move: an update is a ten-thousandth, bf16 holds three digits.
+    A bf16 average would not move: an update is a ten-thousandth, bf16 holds three digits. Without
+    `averages` to begin with they are the parameters.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], decay: Callable[[int], float] = decay_at
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        decay: Callable[[int], float] = decay_at,
+        averages: Mapping[str, Tensor] | None = None,
     ):
         self.parameters, self.decay = dict(parameters), decay
-        self.averages = {
-            name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
-        }
+        if averages is None:
+            own = self.parameters.items()
+            averages = {name: p.detach().to(torch.float32, copy=True) for name, p in own}
+        self.averages = dict(averages)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -80,6 +80,14 @@ def _size(count: int) -> str:
     return f"{count / GB:.2f} GB" if count >= 0.01 * GB else f"{count / 1e6:.2f} MB"
 
 
+def another_is_gone(error: BaseException) -> bool:
+    """Whether an error says that a process of this run does not answer any more."""
+    if isinstance(error, torch.distributed.DistError):  # NCCL's, and of those who look them up
+        return True
+    words = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: a GPU's, or this machine's own."""
     # The CPU's allocator raises a plain RuntimeError.

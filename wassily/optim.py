@@ -80,7 +80,9 @@ def check(config: TrainConfig) -> None:
         )
 
 
-def check_launch(config: TrainConfig, precision: str, processes: int) -> None:
+def check_launch(
+    config: TrainConfig, precision: str, processes: int, sharded: bool = False
+) -> None:
     """Raise UserError where the flags do not go with what the launcher chose."""
     if config.weights_dtype == "bf16" and precision != "bf16":
         raise UserError(
@@ -97,6 +99,21 @@ def check_launch(config: TrainConfig, precision: str, processes: int) -> None:
             f"--gradient_release on {processes} processes: a gradient is used up before they have "
             "exchanged it; launch one"
         )
+    if sharded:
+        _check_sharded(config, precision)
+
+
+def _check_sharded(config: TrainConfig, precision: str) -> None:
+    """Raise UserError for what FSDP2 does not go with: it has each weight in parts."""
+    refused = {
+        "--gradient_release": config.gradient_release,
+        "--compile": config.compile,
+        f"--optimizer {name(config)}": name(config) in ("adamw8bit", "adafactor"),
+        "--mixed_precision fp16": precision == "fp16",
+    }
+    for flag, given in refused.items():
+        if given:
+            raise UserError(f"{flag} does not go with FSDP2: leave it out, or launch --multi_gpu")
 
 
 def optimizer(config: TrainConfig, parameters: list[nn.Parameter], device: torch.device) -> Any:

@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from wassily import compiled, gauge, logbook, models, pictures, report, sample, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
 from wassily.drift import Drift, NoDrift
-from wassily.ema import Ema, NoEma
 from wassily.errors import listed
 from wassily.gauge import Gauge
 from wassily.heldout import Losses
 from wassily.runtime import Runtime, progress
+from wassily.weights import Weights
 
 VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script
 
@@ -38,16 +36,15 @@ class Results:
         runtime: Runtime,
         seed: int,
         role: str,
-        net: nn.Module,
-        ema: Ema | NoEma,
+        weights: Weights,
         adaptation: Whole | Lora,
         drift: Drift | NoDrift,
-        held_out_losses: Callable[[], Losses] | None = None,
+        held_out_losses: Callable[[Any], Losses] | None = None,
         gauge: Gauge | None = None,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
-        self.runtime, self.seed, self.role, self.net = runtime, seed, role, net
-        self.ema, self.adaptation, self.drift = ema, adaptation, drift
+        self.runtime, self.seed, self.role, self.weights = runtime, seed, role, weights
+        self.adaptation, self.drift = adaptation, drift
         self.held_out_losses, self.gauge = held_out_losses, gauge
 
     # -- numbers
@@ -88,30 +85,40 @@ class Results:
         read = functools.partial(logbook.read, self.output_dir)
         return dict(self.runtime.shared(lambda: logbook.measured(read(), step)))
 
-    def measure(self, step: int) -> None:
+    @contextlib.contextmanager
+    def _resting(self) -> Iterator[Weights]:
+        """The weights that are measured and drawn with, on all processes; inside, none is trained.
+
+        Averaged if so configured, whole on each process, without dropout, not compiled.
+        """
+        with (
+            self.weights.everywhere() as whole,
+            compiled.paused(self.config.compile),
+            whole.ema.applied(),
+        ):
+            whole.net.eval()
+            yield whole
+            whole.net.train()
+
+    def _measure(self, step: int, objective: Any) -> None:
         """The loss on the held-out pictures, if there are any, into the log and the trackers.
 
         Not if it is there: the end of a finished run may come again.
         """
         if self.held_out_losses is None or self.runtime.shared(lambda: self._has(step, "held_out")):
             return
-        self.net.eval()
-        with compiled.paused(self.config.compile), self.ema.applied():
-            found = self.held_out_losses().summary()
-        self.net.train()
+        found = self.held_out_losses(objective).summary()
         self.runtime.log({f"held_out/{name}": value for name, value in found.items()}, step)
         self._write({"step": step, "event": "held_out", **found})
         self.runtime.say(
             f"step {step}: held-out loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
         )
 
-    def _measure_drift(self, step: int) -> None:
+    def _measure_drift(self, step: int, objective: Any) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
         if isinstance(self.drift, NoDrift) or self._has(step, self.drift.name):
             return
-        with self.ema.applied():
-            found = self.drift.measure()
-        self.log(step, found)
+        self.log(step, self.drift.measure(objective))
 
     # -- samples
 
@@ -121,38 +128,37 @@ class Results:
 
         Of step 0 these are the base's; what can fail here then fails before the first step.
         """
-        self.measure(step)
-        if self.runtime.main:
-            if step:
-                self._measure_drift(step)
-            scores = self.gauge is not None and not self._has(step, "scores")
-            samples = bool(self.config.validation_prompts)
-            if scores or samples:
-                with self._drawing() as (prior, decoder):
-                    if scores:
-                        self._score(step, prior, decoder)
-                    if samples:
-                        self._draw_samples(step, prior, decoder)
-            report.refresh(self.output_dir, self.runtime.say)
-        self.runtime.wait()
+        with self._resting() as whole:
+            self._measure(step, whole.objective)
+            if self.runtime.main:
+                if step:
+                    self._measure_drift(step, whole.objective)
+                self._draw(step, whole.net)
+                report.refresh(self.output_dir, self.runtime.say)
+            self.runtime.wait()
+
+    def _draw(self, step: int, net: Any) -> None:
+        """What is to be drawn at a step: for the scores, and for the prompts."""
+        scores = self.gauge is not None and not self._has(step, "scores")
+        samples = bool(self.config.validation_prompts)
+        if scores or samples:
+            with self._drawing(net) as (prior, decoder):
+                if scores:
+                    self._score(step, prior, decoder)
+                if samples:
+                    self._draw_samples(step, prior, decoder)
 
     @contextlib.contextmanager
-    def _drawing(self) -> Iterator[tuple[Any, Any]]:
+    def _drawing(self, net: Any) -> Iterator[tuple[Any, Any]]:
         """Both pipelines, one with the network in training; inside, they draw."""
         where = (self.runtime.weight_dtype, self.config.cache_dir)
-        own: dict[str, Any] = {self.role: self.net}
+        own: dict[str, Any] = {self.role: net}
         nothing: dict[str, Any] = {}
         of_prior, of_decoder = (own, nothing) if self.role == "prior" else (nothing, own)
         prior = sample.prior_pipeline(self.repositories["prior"], *where, **of_prior)
         decoder = sample.decoder_pipeline(self.repositories["decoder"], *where, **of_decoder)
-        self.net.eval()
-        with (
-            compiled.paused(self.config.compile),
-            self.ema.applied(),
-            self.runtime.accelerator.autocast(),
-        ):
+        with self.runtime.accelerator.autocast():
             yield prior, decoder
-        self.net.train()
 
     def _score(self, step: int, prior: Any, decoder: Any) -> None:
         assert self.gauge is not None
@@ -191,7 +197,7 @@ class Results:
 
     # -- the pipeline
 
-    def export(self, facts: Facts) -> None:
+    def export(self, facts: Facts, weights: Weights) -> None:
         """Write the stock pipeline folder of the trained network, with its model card."""
         if self.runtime.main:
             rows = logbook.read(self.output_dir)
@@ -202,20 +208,21 @@ class Results:
                 before=logbook.measured(rows, 0),
             )
             card = model_card(self.config, told, self.runtime.precision)
-            with self.ema.applied():
-                self.adaptation.export(self.net, self.output_dir, self._save_pipeline, card)
+            net, save = weights.net, functools.partial(self._save_pipeline, weights.net)
+            with weights.ema.applied():
+                self.adaptation.export(net, self.output_dir, save, card)
             report.refresh(self.output_dir, self.runtime.say)
             self.runtime.say(f"the {facts.role} is in {self.output_dir}: {self._next(facts)}")
         self.runtime.wait()
 
-    def _save_pipeline(self, folder: Path) -> None:
+    def _save_pipeline(self, net: Any, folder: Path) -> None:
         home = self.config.role
         make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
         pipeline = make(
             self.repositories[home],
             self.runtime.weight_dtype,
             self.config.cache_dir,
-            **{self.role: self.net},
+            **{self.role: net},
         )
         pipeline.save_pretrained(folder)
 

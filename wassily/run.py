@@ -28,23 +28,23 @@ from wassily import (
     recipes,
     schema,
     sides,
-    sizes,
     start,
     stream,
     summary,
+    weights,
 )
 from wassily import best as bests
 from wassily import runtime as runtimes
 from wassily.card import facts_of
 from wassily.config import TrainConfig
-from wassily.ema import Ema, average
+from wassily.ema import average
 from wassily.errors import UserError
 from wassily.results import Results
 from wassily.runtime import Runtime
+from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.stopping import Pace, Signals
 from wassily.train import Events, Pending, Span, fit
-from wassily.update import all_finite
 from wassily.validations import Validations
 
 
@@ -57,7 +57,7 @@ def train(config: TrainConfig) -> None:
             config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
         )
         held.callback(runtime.end)
-        optim.check_launch(config, runtime.precision, runtime.world)
+        optim.check_launch(config, runtime.precision, runtime.world, runtime.sharded)
         if config.compile:
             compiled.check(runtime.device)
         start_from = runtime.shared(lambda: start.begin(config, output_dir, held, runtime.say))
@@ -70,6 +70,9 @@ def train(config: TrainConfig) -> None:
         try:
             run.go()
         except (RuntimeError, MemoryError) as error:
+            if faults.another_is_gone(error):
+                gone = f"another process of this run is gone: {faults.kept(output_dir)}"
+                raise UserError(f"{gone}; repeat the command") from None
             if not faults.out_of_memory(error):
                 raise
             remedy = plan.remedy(config, repositories, runtime.precision, run.fused)
@@ -130,16 +133,20 @@ class Run:
             runtimes.allow_tf32()
         if config.enable_xformers_memory_efficient_attention:
             recipes.use_xformers(self.kit.net, runtime)
-        self.trained = adapt.trained_parameters(self.kit.net)
-        adapt.keep_as(self.trained, config.weights_dtype)
+        adapt.keep_as(adapt.trained_parameters(self.kit.net), config.weights_dtype)
         self.kit.objective.to(runtime.device)
         # The network is still the base's: a resumed run measures from there, too.
         self.drift = drift.of_variance(self.kit, self.reading, self.seed, frozen)
         if self.start_from and self.saved:
             self.adaptation.load(self.kit.net, self.start_from)
+        outline = weights.spread(self.kit.objective, runtime)
+        self.trained = adapt.trained_parameters(self.kit.net)
         self.optimizer = optim.optimizer(config, list(self.trained.values()), runtime.device)
         self.ema = average(self.trained, config.use_ema, config.ema_sigma_rel)
         self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
+        parts = (self.kit.objective, self.trained, self.ema, self.optimizer)
+        self.weights = weights.of(*parts, outline, runtime)
+        self.saving = Saving(config, self.output_dir, runtime, self.adaptation, self.weights)
         if config.gradient_release:
             optim.release_gradients(self.kit.net, self.optimizer)
         if config.compile:
@@ -176,9 +183,7 @@ class Run:
         }
 
     def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
-        checkpoint.load_optimizer(folder, self.optimizer, self.trained)
-        if isinstance(self.ema, Ema):
-            self.ema.load(self.adaptation.averages(self.kit.net, folder))
+        self.saving.take(folder)
         self.runtime.load_scaler(saved["scaler"])
         anew = self.best.restore(saved.get("best"), folder.parent)
         if anew:
@@ -221,6 +226,7 @@ class Run:
         for line in (*self.reading.shapes(self.split), *optim.told(config), *beside):
             say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
+        say(runtime.engine)
         for line in summary.lines(self.facts):
             say(line)
         if self.start_from:
@@ -232,11 +238,10 @@ class Run:
                 )
 
     def begin(self) -> None:
-        """Make sure of the room for a checkpoint; write down the config, and open the trackers."""
+        """See that there is room for a checkpoint; write down the config, and open the trackers."""
         config, runtime = self.config, self.runtime
-        self.room = sizes.checkpoint_bytes(config, self.kit.net, list(self.trained.values()))
         if self.start < self.stop:
-            runtime.shared(lambda: faults.check_room(self.output_dir, self.room, "a checkpoint"))
+            self.saving.check_room()
         if runtime.main:
             checkpoint.write_text(self.output_dir / "run.toml", schema.to_toml(config))
             count = sum(p.numel() for p in self.trained.values())
@@ -262,8 +267,8 @@ class Run:
         loader = stream.loader(mixed, order, collate, workers, runtime.device.type == "cuda")
         probe = self.probe
         where = (config, self.repositories, self.output_dir, runtime, self.seed)
-        what = (self.role, self.kit.net, self.ema, self.adaptation, self.drift)
-        held = functools.partial(probe.losses, self.kit.objective, runtime) if probe else None
+        what = (self.role, self.weights, self.adaptation, self.drift)
+        held = functools.partial(probe.losses, runtime=runtime) if probe else None
         scored = gauge.chosen(config, probe, self.repositories["prior"], self.seed)
         self.results = Results(*where, *what, held, scored)
         before = self.saved["skipped_steps"] if self.saved else 0
@@ -312,13 +317,8 @@ class Run:
         return self.reading.names_at(step, self.split)
 
     def save(self, done: int, pending: Pending) -> None:
-        """Write checkpoint-<done>, then remove what is beyond the limit. Raises UserError."""
+        """Write checkpoint-<done>. Raises UserError."""
         place = self.reading.state(done, self.runtime)
-        self.runtime.shared(lambda: self._save(done, pending, place))
-        self.signals.kept = f"checkpoint-{done} is saved"
-
-    def _save(self, done: int, pending: Pending, place: dict[str, Any] | None) -> None:
-        folder = self.output_dir / f"checkpoint-{done}"
         state = {
             "format": checkpoint.FORMAT,
             "step": done,
@@ -333,32 +333,12 @@ class Run:
             "scaler": self.runtime.scaler_state(),
             "stream": place,
         }
-        if not all_finite(self.trained.values()):
-            raise UserError(
-                f"the weights are not finite after step {done}, nothing was saved: "
-                f"{faults.kept(self.output_dir)}; go on from there with a lower --learning_rate"
-            )
-        with faults.disk(self.output_dir):
-            faults.check_room(self.output_dir, self.room, folder.name)
-            checkpoint.write_whole(folder, functools.partial(self._write, state=state))
-            checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
-            self.best.prune()
-            line = faults.warning(self.output_dir, self.room, done)
-        if line and done < self.stop:
-            self.runtime.say(line)
+        self.saving.save(state, self.best, done < self.stop)
+        self.signals.kept = f"checkpoint-{done} is saved"
 
     def _write_best(self, folder: Path) -> None:
         state = {"role": self.config.role, "repositories": self.repositories}
-        of = (self.adaptation, self.kit.net, self.ema, state)
-        self.runtime.shared(lambda: bests.write_weights(folder, *of))
-
-    def _write(self, folder: Path, state: dict[str, Any]) -> None:
-        self.adaptation.save(self.kit.net, folder)
-        if isinstance(self.ema, Ema):
-            with self.ema.applied():
-                self.adaptation.save(self.kit.net, folder, averaged=True)
-        checkpoint.save_optimizer(folder, self.optimizer, self.trained)
-        checkpoint.save_state(folder, state)
+        self.saving.write_best(folder, state)
 
     def finish(self) -> None:
         """Draw the last samples, export the pipeline with its card, upload it if asked to."""
@@ -366,18 +346,19 @@ class Run:
             self.validations.run(self.stop)
         if self.runtime.main:  # once more: a kill between a save and its rotation leaves one over
             checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
-        steps, best = self.validations.choose(self.done)
-        facts = facts_of(
-            config=self.config,
-            repositories=self.repositories,
-            hub_repository=self.hub_repository,
-            steps=steps,
-            pictures=self.reading.count,
-            seed=self.seed,
-            trained=self.adaptation.describe() if self.config.lora else "",
-            best=best,
-        )
-        self.results.export(facts)
+        with self.weights.to_write() as whole:
+            steps, best = self.validations.choose(self.done, whole)
+            facts = facts_of(
+                config=self.config,
+                repositories=self.repositories,
+                hub_repository=self.hub_repository,
+                steps=steps,
+                pictures=self.reading.count,
+                seed=self.seed,
+                trained=self.adaptation.describe() if self.config.lora else "",
+                best=best,
+            )
+            self.results.export(facts, whole)
         if self.hub_repository and self.runtime.main:
             hub.upload(self.output_dir, self.hub_repository, self.config.hub_token)
             self.runtime.say(f"uploaded to {self.hub_repository}")

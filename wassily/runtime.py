@@ -20,7 +20,7 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wassily import trackers
+from wassily import engine, shards, trackers
 from wassily.errors import UserError
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -96,6 +96,13 @@ def _precision(asked: str | None) -> tuple[str, str | None]:
     return wanted if wanted in DTYPES else "no", None
 
 
+def _kind(objective: nn.Module) -> str:
+    """What a prepared objective exchanges its gradients by; nothing if it stays alone."""
+    if shards.is_spread(objective):
+        return "FSDP2"
+    return "DDP" if isinstance(objective, nn.parallel.DistributedDataParallel) else ""
+
+
 class Runtime:
     """One process of a run, and what it shares with the others."""
 
@@ -107,19 +114,23 @@ class Runtime:
         logging_dir: str,
         report_to: str,
     ):
+        self.sharded, self.reshards = engine.sharded(), engine.reshards()
         process_state()
         precision, remark = _precision(mixed_precision)
-        self.accelerator = accelerate.Accelerator(
-            gradient_accumulation_steps=accumulation,
-            mixed_precision=precision,
-            log_with=None if report_to == "none" else report_to,
-            project_config=ProjectConfiguration(
-                project_dir=output_dir, logging_dir=os.path.join(output_dir, logging_dir)
-            ),
-        )
+        with engine.unheard():
+            self.accelerator = accelerate.Accelerator(
+                gradient_accumulation_steps=accumulation,
+                mixed_precision=precision,
+                log_with=None if report_to == "none" else report_to,
+                project_config=ProjectConfiguration(
+                    project_dir=output_dir, logging_dir=os.path.join(output_dir, logging_dir)
+                ),
+            )
         self.precision, self.device = precision, self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
+        if self.world == 1:
+            engine.got(self.sharded, "", 1)
         self.weight_dtype = DTYPES[precision]
         self.hosts = torch.distributed.new_group(backend="gloo") if self.world > 1 else None
         quiet_libraries()
@@ -186,9 +197,22 @@ class Runtime:
     def prepare(self, objective: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
         """Both wrapped for the device, the precision and the processes.
 
-        The optimizer's state is left where it is: its parameters are on the device already.
+        The optimizer's state is left where it is: its parameters are on the device already. What is
+        spread over the processes is only given its precision. Raises UserError if FSDP2 was asked
+        for and is not there.
         """
-        return self.accelerator.prepare(objective, optimizer, device_placement=[True, False])
+        if shards.is_spread(objective):
+            objective = self.accelerator.prepare_model(
+                objective, device_placement=False, evaluation_mode=True
+            )
+            optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)
+        else:
+            prepared = self.accelerator.prepare(
+                objective, optimizer, device_placement=[True, False]
+            )
+            objective, optimizer = prepared
+        self.engine = engine.got(self.sharded, _kind(objective), self.world)
+        return objective, optimizer
 
     def accumulate_over(self, count: int) -> None:
         """A step is of so many micro-batches from now on."""
@@ -206,7 +230,7 @@ class Runtime:
         """Scale the gradient down to a norm of at most `most` (0: leave it as it is); what the norm
         was, (), unless a loss scaler judges it, or there is no gradient any more.
         """
-        norm: Tensor | None = None
+        norm: Any = None
         if most:
             norm = self.accelerator.clip_grad_norm_(parameters, most)
         if getattr(self.accelerator, "scaler", None) is not None:
@@ -214,7 +238,7 @@ class Runtime:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if norm is None and gradients:
             norm = nn.utils.get_total_norm(gradients)
-        return norm
+        return None if norm is None else shards.whole(norm)
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors on this process's device, copied while it computes if they are pinned."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wassily import shards
 from wassily.runtime import Runtime
 
 
@@ -39,5 +40,5 @@ def update(
 
 
 def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether all values of all parameters are."""
-    return bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all())
+    """Whether all values that this process has of all parameters are."""
+    return bool(torch.stack([torch.isfinite(shards.own(p)).all() for p in parameters]).all())

@@ -7,6 +7,7 @@ from wassily import stream
 from wassily.best import Best, LastIsBest
 from wassily.config import TrainConfig
 from wassily.results import Results
+from wassily.weights import Weights
 
 
 class Validations:
@@ -59,7 +60,7 @@ class Validations:
             f"than {self.best.described({})}"
         )
 
-    def choose(self, done: int) -> tuple[int, str]:
+    def choose(self, done: int, weights: Weights) -> tuple[int, str]:
         """Put the weights that are to be exported where an export takes them from.
 
         Their step, and what there is to say of the best, if one was kept.
@@ -69,7 +70,7 @@ class Validations:
             return done, ""
         step = bests.step_of(folder)
         if results.runtime.main:  # the only one that exports
-            bests.take_weights(folder, results.adaptation, results.net, results.ema)
+            bests.take_weights(folder, results.adaptation, weights.net, weights.ema)
         results.show_samples_of(step)
         words = self.best.described(results.measured(0))
         results.runtime.say(f"exporting the best weights: {words}")

@@ -1,0 +1,104 @@
+"""The weights in training, with their average and their state: as one process can use them alone.
+
+With FSDP2 each process has a part only, and a forward pass needs all processes. What measures,
+draws or writes asks for whole ones first, on all processes; between them nothing is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wassily import shards
+from wassily.ema import Ema, NoEma
+from wassily.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What every process has whole. `trained` are those parameters of `net` that are trained."""
+
+    objective: Any
+    trained: Mapping[str, nn.Parameter]
+    ema: Ema | NoEma
+    optimizer: Any = None
+
+    @property
+    def net(self) -> Any:
+        """The network in training."""
+        return self.objective.net
+
+    def everywhere(self) -> AbstractContextManager[Weights]:
+        """To compute with, on each process."""
+        return nullcontext(self)
+
+    def to_write(self, state: bool = False) -> AbstractContextManager[Weights]:
+        """To write to the disk, on the first process; with the optimizer's `state` if asked for."""
+        return nullcontext(self)
+
+
+@dataclass(frozen=True)
+class Spread(Weights):
+    """What is spread over the processes; `outline` has the form of the objective."""
+
+    outline: shards.Outline = dataclasses.field(kw_only=True)
+    runtime: Runtime = dataclasses.field(kw_only=True)
+
+    def everywhere(self) -> AbstractContextManager[Weights]:
+        """Gathered on each process's device."""
+        return self._gathered(self.runtime.device, True, False)
+
+    def to_write(self, state: bool = False) -> AbstractContextManager[Weights]:
+        """Gathered in the first process's own memory; the others get a form without content."""
+        return self._gathered(torch.device("cpu"), self.runtime.main, state)
+
+    @contextmanager
+    def _gathered(self, device: torch.device, kept: bool, state: bool) -> Iterator[Weights]:
+        values: dict[str, Tensor] = dict(self.objective.named_parameters())
+        self.outline.fill(shards.gathered(values, device, kept))
+        objective: Any = self.outline.module
+        here = dict(objective.net.named_parameters())
+        trained = {name: here[name] for name in self.trained}
+        ema = self.ema
+        if isinstance(ema, Ema):
+            averages = shards.gathered(ema.averages, device, kept)
+            ema = Ema(trained if kept else {}, ema.decay, averages)
+        optimizer = None
+        if state:
+            places = {self.trained[name]: trained[name] for name in trained}
+            optimizer = shards.gathered_state(self.optimizer, places, kept)
+        try:
+            yield Weights(objective, trained, ema, optimizer)
+        finally:
+            self.outline.clear()
+
+
+def of(
+    objective: Any,
+    trained: Mapping[str, nn.Parameter],
+    ema: Ema | NoEma,
+    optimizer: Any,
+    outline: shards.Outline | None,
+    runtime: Runtime,
+) -> Weights:
+    """The weights of a run, whose objective was spread if there is an `outline` of it."""
+    if outline is None:
+        return Weights(objective, trained, ema, optimizer)
+    return Spread(objective, trained, ema, optimizer, outline=outline, runtime=runtime)
+
+
+def spread(objective: Any, runtime: Runtime) -> shards.Outline | None:
+    """Spread an objective, if the launcher wants that; its outline then. Its parameters are others
+    afterwards.
+    """
+    if not runtime.sharded:
+        return None
+    outline = shards.Outline(objective)
+    shards.spread(objective, runtime.device, runtime.world, runtime.reshards)
+    return outline
