@@ -1,7 +1,7 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos bench package lowest trackers lint format install clean soak
+.PHONY: help demo test docs docs-test chaos bench package lowest trackers lint format install clean soak
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
@@ -15,10 +15,13 @@ export WASSILY_SHARED ?= $(CURDIR)/../shared
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS := .venv/.docs
 
 help:
 	@echo "make demo      set up, then train and draw on a small model, before and after"
 	@echo "make test      set up, then ruff, mypy and pytest"
+	@echo "make docs      set up, then build the documentation in both languages into build/site"
+	@echo "make docs-test set up, then run every command and snippet of the documentation"
 	@echo "make chaos     set up, then kill a training 50 times at random moments, and compare"
 	@echo "make soak      set up, then train 20,000 steps and see that memory, files and step time stay flat"
 	@echo "make bench     set up, then measure at the smallest size, into runs/bench"
@@ -37,6 +40,19 @@ demo: $(STAMP)
 
 test: lint
 	@$(BIN)/pytest -q -n auto $(ARGS)
+
+docs: $(DOCS)
+	@$(BIN)/python tools/website.py
+
+docs-test: $(DOCS)
+	@$(BIN)/pytest -q -n auto -m docs $(ARGS)
+
+# What the website takes besides, when it is first asked for.
+$(DOCS): $(STAMP)
+	@echo "wassily: installing what builds the documentation"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --no-build-isolation --editable ".[docs]"
+	@touch $@
 
 chaos: $(STAMP)
 	@$(BIN)/python -m tools.chaos $(ARGS)

@@ -114,9 +114,9 @@ MODELS = {
 
 
 def few(name: str, value: str) -> str:
-    """A number in the place of a larger one: 2 for anything up to 2000, then 3."""
+    """A number in the place of a larger one; 3000 steps, which go on from 2000, are 3 and not 2."""
     if name in STEPS:
-        return "2" if int(value) <= 2000 else "3"
+        return "3" if value == "3000" else "2"
     return FEW.get(name, value)
 
 
@@ -147,7 +147,7 @@ def made_small(words: tuple[str, ...], small: Small) -> list[str]:
     kept |= _sizes(verb, kept)
     for home, model in (("prior", small.prior), ("decoder", small.decoder)):
         name = MODELS.get(verb, "").format(home=home)[2:]
-        if name and not {name, f"{home}_lora", "from"} & kept.keys():
+        if name and not {name, "from"} & kept.keys():
             kept[name] = [model]
     models = {f"{HUB}prior": small.prior, f"{HUB}decoder": small.decoder}
     line = [*first]

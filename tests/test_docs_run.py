@@ -49,6 +49,9 @@ RUN_ON_TWO = "accelerate launch --multi_gpu --num_processes 2"
 # Pages whose commands are run elsewhere, on what only that test makes.
 ELSEWHERE = {"drawing.md", "dreambooth.md", "streaming.md"}
 PAGES = [p for p in pages.english_pages() if p.name not in ELSEWHERE and both_languages(p)]
+# What the commands of a page go on from.
+PRIOR = ("wassily", "train", "prior", "--train_data_dir", "pics", "--output_dir", "runs/prior")
+BEFORE = {"guide.md": [PRIOR]}
 MINI = {"evaluating.md"}  # compares with mini, so it trains mini
 
 
@@ -66,10 +69,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     copy_photos(tmp_path / "pics", 7)
     copy_photos(tmp_path / "kept", 2)
-    table = datasets.load_dataset("imagefolder", data_dir="pics", split="train", cache_dir="cache")
-    table.save_to_disk("foxes")
+    copy_photos(tmp_path / "elsewhere", 7)  # data sets name their pictures by path
+    table = datasets.load_dataset("imagefolder", data_dir="elsewhere", split="train", cache_dir="c")
     Path("foxes-parquet").mkdir()
     table.to_parquet("foxes-parquet/train-00000.parquet")
+    table.save_to_disk("foxes")
     for name in ("prompts.txt", "my_prompts.txt"):
         Path(name).write_text("a fox\na cat\n", "utf-8")
     for script in SCRIPTS:
@@ -125,6 +129,8 @@ def test_the_commands_of_a_page_work(
     """
     _fewer_answers(monkeypatch)
     small = _small(page, tiny)
+    for words in BEFORE.get(page.name, []):
+        _run(Command(page.name, words), small)
     for command in both_languages(page):
         if not not_run(command):
             _run(command, small)

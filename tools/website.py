@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import html.parser
+import importlib.util
 import json
 import os
 import re
@@ -37,6 +38,7 @@ SECTIONS = [
     ("Reference", "المرجع", ["flags", "troubleshooting", "how-it-works", "security"]),
 ]
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
+DIRECTION = re.compile(r"^<(div dir=.*|/div)>\n", re.M)  # for readers of the file; the site knows
 HEADING = re.compile(r'^(?:<a id="([\w-]+)"></a>\n+)?(#+) (.*)$', re.M)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
@@ -56,6 +58,12 @@ class Language:
     def other(self) -> Language:
         """The other language."""
         return LANGUAGES[1 - LANGUAGES.index(self)]
+
+    def html(self) -> list[Path]:
+        """Its pages on the site."""
+        every = sorted(self.site.glob("**/*.html"))
+        inside = self.other.site if self.other.site.is_relative_to(self.site) else None
+        return [page for page in every if not inside or inside not in page.parents]
 
     def names(self) -> dict[Path, str]:
         """Each page of the sources, and its name on this half of the site."""
@@ -78,10 +86,16 @@ def slug(heading: str) -> str:
     return "".join(kept).replace(" ", "-")
 
 
-def anchored(heading: re.Match[str]) -> str:
-    """A heading with its anchor: the one that is given above it, or else GitHub's."""
+def anchored(heading: re.Match[str], seen: list[str]) -> str:
+    """A heading with its anchor: the one that is given above it, or else GitHub's; one that was
+    seen on the page before is numbered.
+    """
     given, marks, words = heading.groups()
-    return f"{marks} {words} {{#{given or slug(words)}}}"
+    name, again = given or slug(words), 0
+    while (f"{name}-{again}" if again else name) in seen:
+        again += 1
+    seen.append(f"{name}-{again}" if again else name)
+    return f"{marks} {words} {{#{seen[-1]}}}"
 
 
 @dataclass
@@ -110,7 +124,9 @@ class Staging:
         """A page whose links lead to places of the site; its code stays as it is."""
         text = page.read_text(encoding="utf-8")
         code = FENCE.findall(text)
-        prose = HEADING.sub(anchored, FENCE.sub("\0", text))
+        prose = DIRECTION.sub("", FENCE.sub("\0", text))
+        seen: list[str] = []
+        prose = HEADING.sub(lambda match: anchored(match, seen), prose)
         prose = LINK.sub(lambda match: self.link(page, *match.groups()), prose)
         return re.sub("\0", lambda _: code.pop(0), prose)
 
@@ -159,7 +175,7 @@ def config(language: Language, staged: Path) -> dict[str, object]:
     known = {Path(name).stem for name in language.names().values()}
     listed = [page for section in SECTIONS for page in section[2]]
     if set(listed) != known - {"index"} or len(listed) != len(set(listed)):
-        print(f"website: SECTIONS and the pages differ: {set(listed) ^ known}")
+        raise SystemExit(f"website: SECTIONS and the pages differ: {set(listed) ^ known}")
     nav: list[object] = [{"wassily": "index.md"}]
     nav += [{s[language.column]: [f"{page}.md" for page in s[2]]} for s in SECTIONS]
     other = language.other
@@ -216,7 +232,12 @@ SWITCH = "https://switch.invalid/"  # in the place of a page's twin, until the p
 STYLE = """
 [dir=rtl] pre, [dir=rtl] code { direction: ltr; unicode-bidi: isolate; }
 [dir=rtl] pre { text-align: left; }
+code.short { white-space: nowrap; }
+.md-grid { max-width: 78rem; }
+.md-typeset table:not([class]) { font-size: .66rem; }
+.md-typeset table:not([class]) :is(th, td) { min-width: 0; padding: .6em .8em; }
 """
+SHORT = re.compile(r"<code>([^<]{1,32})</code>")  # a flag is not broken after its hyphens
 
 
 def build(language: Language) -> None:
@@ -230,15 +251,16 @@ def build(language: Language) -> None:
     subprocess.run([*command, "--config-file", str(settings)], check=True)
 
 
-def switched(language: Language) -> None:
-    """On each page of a half, lead from one language to the same page of the other."""
-    for page in sorted(language.site.glob("**/*.html")):
+def finished(language: Language) -> None:
+    """Lead from each page of a half to the same page of the other; keep short code on one line."""
+    (language.site / "404.html").unlink()  # of a web server, with addresses from its root
+    for page in language.html():
         twin = language.other.site / page.relative_to(language.site)
         if not twin.is_file():
             twin = language.other.site / "index.html"
         link = urllib.parse.quote(os.path.relpath(twin, page.parent))
-        text = page.read_text(encoding="utf-8")
-        page.write_text(text.replace(SWITCH, link), encoding="utf-8")
+        text = page.read_text(encoding="utf-8").replace(SWITCH, link)
+        page.write_text(SHORT.sub(r'<code class="short">\1</code>', text), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- every link followed
@@ -290,6 +312,10 @@ def main() -> int:
     """Build both halves and follow all links; 1 if one is broken."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.parse_args()
+    if importlib.util.find_spec("zensical") is None:
+        told = "Zensical is not installed: pip install 'wassily[docs]' on Python 3.11 or newer"
+        print(f"website: {told}", file=sys.stderr)
+        return 2
     for folder in (WORK, SITE):
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -298,7 +324,7 @@ def main() -> int:
     except subprocess.CalledProcessError:
         return 1
     for language in LANGUAGES:
-        switched(language)
+        finished(language)
     if found := faults(SITE.resolve()):
         print("\n".join(["website: broken links:", *found]), file=sys.stderr)
         return 1
