@@ -177,6 +177,7 @@ def make_room(words: list[str]) -> None:
     """Remove what an earlier command of the page left where this one writes something new."""
     for flag, value in itertools.pairwise(words):
         new = flag in ("--out", "--write_data") and Path(value).suffix != ".json"
+        new |= flag == "--class_data_dir"  # drawn from another prompt
         if new or (flag == "--output_dir" and "--resume_from_checkpoint" not in words):
             if Path(value).is_dir() and not Path(value).is_symlink():
                 shutil.rmtree(value)

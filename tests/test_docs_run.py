@@ -47,7 +47,7 @@ NOT_RUN = {
 }
 RUN_ON_TWO = "accelerate launch --multi_gpu --num_processes 2"
 # Pages whose commands are run elsewhere, on what only that test makes.
-ELSEWHERE = {"drawing.md", "dreambooth.md", "streaming.md"}
+ELSEWHERE = {"drawing.md", "dreambooth.md", "streaming.md", "lora.md"}
 PAGES = [p for p in pages.english_pages() if p.name not in ELSEWHERE and both_languages(p)]
 # What the commands of a page go on from.
 PRIOR = ("wassily", "train", "prior", "--train_data_dir", "pics", "--output_dir", "runs/prior")
