@@ -31,8 +31,8 @@ def arabic_of(page: Path) -> Path:
 
 def english_of(page: Path) -> Path:
     """The English page that belongs to an Arabic one; any other file is its own."""
-    if page == ROOT / "README.ar.md":
-        return ROOT / "README.md"
+    if ".ar." in page.name:
+        return page.with_name(page.name.replace(".ar.", "."))
     return DOCS / page.name if page.parent == ARABIC else page
 
 
