@@ -32,7 +32,7 @@ PICTURES, BATCH, STEPS = 200, 16, {"prior": 1500, "decoder": 1500}
 READ = {"inked": ("style",), "zorb": ("shape",)}  # what makes the new thing
 WHOLE = ("shape", "colour", "background", "count", "style")
 PROMPT_SEED, FIRST_SEED = 12, 1000
-DRAWING = sample.Drawing(25, 25, 2.5, 2.0, batch_size=32, scheduler="stock")
+DRAWING = sample.Drawing(25, 25, 2.5, 4.0, batch_size=32, scheduler="stock")
 CHUNK = 64
 ABOUT = f"""The bundled model, {PICTURES} pictures of something new, batches of {BATCH},
 {STEPS["prior"]} steps of the prior and {STEPS["decoder"]} of the decoder, rate 1e-4 where no other

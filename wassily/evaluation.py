@@ -37,7 +37,6 @@ from wassily.measuring import EvaluateConfig
 from wassily.runtime import Progress, Runtime, quiet_libraries
 from wassily.scores import Drawn, Score, Side, Truth
 
-
 # Home -> the field of a network's configuration that has the width of an image embedding.
 WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}
 
