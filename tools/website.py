@@ -170,63 +170,59 @@ class Staging:
 # ---------------------------------------------------------------- Zensical
 
 
-def config(language: Language, staged: Path) -> dict[str, object]:
-    """The settings of one half, as zensical.toml has them."""
+SWITCH = "https://switch.invalid/"  # in the place of a page's twin, until the pages are there
+FEATURES = ["navigation.sections", "navigation.footer", "navigation.top"]
+FEATURES += ["search.highlight", "content.code.copy", "content.tooltips"]
+EXTENSIONS = {
+    "attr_list": {},
+    "md_in_html": {},
+    "tables": {},
+    "toc": {"permalink": True},
+    "pymdownx": {"highlight": {"anchor_linenums": False}, "superfences": {}, "inlinehilite": {}},
+}
+PALETTE = [
+    {"media": f"(prefers-color-scheme: {name})", "scheme": scheme}
+    for name, scheme in (("light", "default"), ("dark", "slate"))
+]
+
+
+def navigation(language: Language) -> list[object]:
+    """The pages of one half by sections. Raises SystemExit if SECTIONS are not all pages, once."""
     known = {Path(name).stem for name in language.names().values()}
     listed = [page for section in SECTIONS for page in section[2]]
     if set(listed) != known - {"index"} or len(listed) != len(set(listed)):
         raise SystemExit(f"website: SECTIONS and the pages differ: {set(listed) ^ known}")
-    nav: list[object] = [{"wassily": "index.md"}]
-    nav += [{s[language.column]: [f"{page}.md" for page in s[2]]} for s in SECTIONS]
-    other = language.other
-    theme = {
-        "language": language.code,
-        "direction": "rtl" if language.code == "ar" else "ltr",
-        "font": False,
-        "features": [
-            "navigation.sections",
-            "navigation.footer",
-            "navigation.top",
-            "search.highlight",
-            "content.code.copy",
-            "content.tooltips",
-        ],
-        "palette": [
-            {"media": "(prefers-color-scheme: light)", "scheme": "default"},
-            {"media": "(prefers-color-scheme: dark)", "scheme": "slate"},
-        ],
-    }
+    parts = [{s[language.column]: [f"{page}.md" for page in s[2]]} for s in SECTIONS]
+    return [{"wassily": "index.md"}, *parts]
+
+
+def config(language: Language, staged: Path) -> dict[str, object]:
+    """The settings of one half, as Zensical and MkDocs have them."""
+    links = {language.code: "#", language.other.code: SWITCH}
     return {
         "site_name": language.title,
         "docs_dir": str(staged.relative_to(BUILD)),
         "site_dir": str(language.site.relative_to(BUILD)),
         "use_directory_urls": False,
-        "nav": nav,
+        "nav": navigation(language),
         "plugins": {"search": {}},
         "extra_css": ["style.css"],
-        "theme": theme,
+        "theme": {
+            "language": language.code,
+            "direction": "rtl" if language.code == "ar" else "ltr",
+            "font": False,
+            "features": FEATURES,
+            "palette": PALETTE,
+        },
         "extra": {
             "generator": False,
             "alternate": [
-                {"name": "English", "link": SWITCH if other.code == "en" else "#", "lang": "en"},
-                {"name": "العربية", "link": SWITCH if other.code == "ar" else "#", "lang": "ar"},
+                {"name": name, "link": links[code], "lang": code}
+                for code, name in (("en", "English"), ("ar", "العربية"))
             ],
         },
-        "markdown_extensions": {
-            "attr_list": {},
-            "md_in_html": {},
-            "tables": {},
-            "toc": {"permalink": True},
-            "pymdownx": {
-                "highlight": {"anchor_linenums": False},
-                "superfences": {},
-                "inlinehilite": {},
-            },
-        },
+        "markdown_extensions": EXTENSIONS,
     }
-
-
-SWITCH = "https://switch.invalid/"  # in the place of a page's twin, until the pages are there
 
 
 STYLE = """
