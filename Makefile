@@ -1,7 +1,7 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos bench package lowest trackers lint format install clean soak
+.PHONY: help demo test slow chaos bench package lowest trackers lint format install clean soak
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
@@ -19,6 +19,7 @@ STAMP := .venv/.installed
 help:
 	@echo "make demo      set up, then train and draw on a small model, before and after"
 	@echo "make test      set up, then ruff, mypy and pytest"
+	@echo "make slow      set up, then the tests that make test leaves out for their time"
 	@echo "make chaos     set up, then kill a training 50 times at random moments, and compare"
 	@echo "make soak      set up, then train 20,000 steps and see that memory, files and step time stay flat"
 	@echo "make bench     set up, then measure at the smallest size, into runs/bench"
@@ -37,6 +38,9 @@ demo: $(STAMP)
 
 test: lint
 	@$(BIN)/pytest -q -n auto $(ARGS)
+
+slow: $(STAMP)
+	@$(BIN)/pytest -q -n auto -m slow $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m tools.chaos $(ARGS)
