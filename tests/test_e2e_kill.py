@@ -131,6 +131,7 @@ def test_killed_at_chosen_moments(
     assert_done_as(whole, out, role)
 
 
+@pytest.mark.slow
 def test_killed_at_random_times(capsys: pytest.CaptureFixture[str]) -> None:
     """`make chaos` in short."""
     assert chaos.main(["--kills", "6", "--seed", "2"]) == 0

@@ -239,6 +239,7 @@ def test_two_processes(role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> N
         torch.testing.assert_close(value, two[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
     """The losses of the plain run, names as ever, and the same bits after a stop."""
     flags = SAME | {"logging_steps": 1, "lora_dropout": 0.0, "max_train_steps": 4}

@@ -55,6 +55,7 @@ def test_stopped_and_resumed(way: str, tmp_path: Path, tiny: Tiny, photos: Path)
     assert after.state_dict().keys() == base.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_compiled(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
     """The losses of the plain run, the names of its checkpoint, and the same bits after a stop;
     samples are drawn on the way.

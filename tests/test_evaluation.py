@@ -265,6 +265,7 @@ def test_a_name_that_is_no_list() -> None:
         evaluation.prompt_lists(EvaluateConfig(prompts="builtins"))
 
 
+@pytest.mark.docs
 def test_the_commands_of_the_page(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
     """Those of docs/evaluating.md, in their order, on tiny models and few steps; the bundled
     model's are taken by their parser.

@@ -274,6 +274,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_restarts_the_job(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
     """`torchrun --max-restarts 1`: the process that holds the folder's lock is killed after step 3;
     the launcher starts both again, they go on from checkpoint-2, and end with the bits of two that

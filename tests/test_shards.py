@@ -77,6 +77,7 @@ def assert_near(one: Path, two: Path) -> None:
         torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("role", ROLES)
 def test_as_one_process_and_back(
@@ -109,6 +110,7 @@ def test_as_one_process_and_back(
     assert not [p for p in two.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".distcp")]
 
 
+@pytest.mark.slow
 def test_two_machines(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
     """Two launch groups that meet on the loopback, each by `accelerate launch` itself, as the page
     on scale shows it; micro-batches are computed one after the other, and recomputed.
