@@ -72,6 +72,7 @@ def build(fence: Fence, cache_dir: str | None) -> Any:
             data.tab(say, fence)
 
     with gr.Blocks(title="wassily", analytics_enabled=False) as demo:
+        gr.Navbar(visible=False)
         fill("en")
     with demo.route("wassily", PATHS["ar"], show_in_navbar=False):
         fill("ar")

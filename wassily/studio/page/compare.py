@@ -106,6 +106,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
             with gr.Column(scale=3, min_width=280):
                 sheet = gr.Gallery(
                     label=say("side_by_side"),
+                    fit_columns=False,
                     elem_id="compared",
                     columns=2,
                     height="auto",
@@ -122,7 +123,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
                     buttons=["fullscreen"],
                 )
                 gr.HTML(f'<p class="quiet">{say("pick_pair")}</p>')
-    state = gr.State(None)
+        state = gr.State(None)
 
     @parts.guarded(say, 3)
     def compare(

@@ -37,6 +37,7 @@ def tab(say: Say, fence: Fence) -> None:
         found = gr.HTML(elem_id="findings")
         thumbs = gr.Gallery(
             label=say("thumbnails"),
+            fit_columns=False,
             columns=6,
             elem_id="thumbnails",
             height="auto",
@@ -50,8 +51,8 @@ def tab(say: Say, fence: Fence) -> None:
     @parts.guarded(say, 2)
     def check(name: str | None, side: Any, captions: bool, prior: str) -> tuple[Any, ...]:
         base = shelf.checked(fence.runs, "prior", prior)
-        resolution = draw.whole("resolution", side) or 512
-        looked = looks.look(fence, name, resolution, captions, base)
+        resolution = draw.whole("resolution", side)
+        looked = looks.look(fence, name, 512 if resolution is None else resolution, captions, base)
         cells = [
             (picture, f"{say('find_' + finding.kind)}: {file}")
             for finding in looked.findings

@@ -21,19 +21,21 @@ from wassily.studio.words import Say
 MOST = 64  # pictures at once
 
 
-def whole(name: str, value: Any) -> int | None:
-    """A number field's whole number, or None where it is empty. Raises UserError."""
-    if value is None or value == "":
+def whole(name: str, text: str | None) -> int | None:
+    """The whole number in a field, or None where it is empty. Raises UserError."""
+    if not text or not text.strip():
         return None
-    if float(value) != int(value):
-        raise UserError(f"--{name}: {value} is not a whole number")
-    return int(value)
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"--{name}: {text!r} is not a whole number") from None
 
 
 def config_of(fence: Fence, cache_dir: str | None, out: Path, values: dict[str, Any]) -> Any:
     """The drawing that a page asks for, as of `wassily generate`. Raises UserError."""
     prompts = form.prompts(values["prompts"])
-    count = whole("num_images", values["num_images"]) or 1
+    count = whole("num_images", values["num_images"])
+    count = 1 if count is None else count
     if len(prompts) * count > MOST:
         raise UserError(f"{len(prompts) * count} pictures at once; the studio draws {MOST} at most")
     given: dict[str, Any] = {"prompts": prompts, "num_images": count}
@@ -74,6 +76,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
                 note = parts.notice()
                 drawn = gr.Gallery(
                     label=say("pictures"),
+                    fit_columns=False,
                     columns=2,
                     elem_id="drawn",
                     object_fit="contain",
@@ -171,9 +174,16 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
         fields["lora_scale"] = gr.Slider(0, 2, 1, step=0.05, label=say("lora_scale"))
 
 
-def number(label: str, value: Any, info: str | None = None, name: str | None = None) -> Any:
+def number(label: str, value: int | None, info: str | None = None, name: str | None = None) -> Any:
     """A field for a whole number, which may be empty."""
-    return gr.Number(value, label=label, info=info, precision=None, elem_id=name, min_width=140)
+    return gr.Textbox(
+        "" if value is None else str(value),
+        label=label,
+        info=info,
+        elem_id=name,
+        min_width=140,
+        max_lines=1,
+    )
 
 
 # ---------------------------------------------------------------- history
@@ -207,6 +217,7 @@ def _history(
         it.gallery = gr.Gallery(
             value=[(str(file), file.stem) for file in easels.history(folder)],
             show_label=False,
+            fit_columns=False,
             columns=5,
             elem_id="history",
             allow_preview=False,

@@ -120,7 +120,8 @@ def tab(say: Say, fence: Fence) -> None:
     place.select(refresh, lists, lists, show_progress="hidden", api_visibility="private").then(
         show, watched, command, show_progress="hidden", api_visibility="private"
     )
-    tick = gr.Timer(EVERY)
+    with place:
+        tick = gr.Timer(EVERY)
     tick.tick(
         lambda name: seen(say, fence, name),
         run,
@@ -222,6 +223,7 @@ def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, A
     chart = gr.HTML(elem_id="losses", elem_classes="chart")
     samples = gr.Gallery(
         label=say("samples"),
+        fit_columns=False,
         columns=3,
         elem_id="samples",
         object_fit="contain",
@@ -230,8 +232,7 @@ def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, A
         buttons=[],
         visible=False,
     )
-    shown = gr.State(None)
-    return run, [state, chart, samples, shown], (stop, resume, told)
+    return run, [state, chart, samples, stop, resume], (stop, resume, told)
 
 
 def _runs(fence: Fence, chosen: str | None) -> Any:
@@ -247,12 +248,21 @@ def seen(say: Say, fence: Fence, name: str | None) -> list[Any]:
     try:
         folder = fence.run(name)
     except UserError:
-        return [f'<p class="quiet">{say("no_training")}</p>', "", gr.update(visible=False), None]
+        nothing = f'<p class="quiet">{say("no_training")}</p>'
+        return [nothing, "", gr.update(visible=False), *_buttons("none")]
     rows = logbook.read(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = watch.samples(folder)
-    return [_state(say, watch.look(fence, folder)), chart, _samples(say, step, files), None]
+    now = watch.look(fence, folder)
+    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state)]
+
+
+def _buttons(state: watch.State) -> list[Any]:
+    """Stop and go on, each where it can be done."""
+    running = state in ("starting", "running")
+    resting = state in ("stopped", "finished")
+    return [gr.update(interactive=running), gr.update(interactive=resting)]
 
 
 def _samples(say: Say, step: int, files: list[Any]) -> Any:
