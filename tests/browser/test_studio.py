@@ -332,7 +332,11 @@ def test_it_serves_what_it_drew_and_no_other_file(studio: Studio, open_page: Ope
     """Neither the machine's files, nor those of the data or the trainings, nor another host."""
     own = next((studio.runs / "studio").rglob("*.png"))
     assert answer(studio, f"gradio_api/file={own}") == 200
-    for other in ("/etc/passwd", studio.data / "good/00.png", studio.runs / "tuned/unet/config.json"):
+    for other in (
+        "/etc/passwd",
+        studio.data / "good/00.png",
+        studio.runs / "tuned/unet/config.json",
+    ):
         assert answer(studio, f"gradio_api/file={other}") in (403, 404)
     for way in ("..", "../tuned"):
         path = studio.runs / "studio" / way / "unet" / "config.json"

@@ -12,9 +12,9 @@ from typing import Any
 from wassily import checks, generate, notes, pictures, sample, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
-from wassily.runtime import quiet_libraries
+from wassily.runtime import has_accelerator, quiet_libraries
 
-LOADED = ("prior", "decoder", "prior_lora", "decoder_lora", "lora_scale", "dtype", "cache_dir")
+LOADED = ("prior", "decoder", "prior_lora", "decoder_lora", "lora_scale", "cache_dir")
 
 
 class Cancelled(Exception):
@@ -98,7 +98,10 @@ class Easel:
 
     def _pipelines(self, config: DrawConfig) -> tuple[Any, Any, Any]:
         """Both pipelines and the device; those of the last time if nothing of it has changed."""
-        key = (*(getattr(config, name) for name in LOADED), _times(config))
+        dtype = config.dtype
+        if dtype == "auto":
+            dtype = "fp16" if has_accelerator() else "fp32"
+        key = (*(getattr(config, name) for name in LOADED), dtype, _times(config))
         if self._loaded is None or key != self._key:
             self._loaded = None  # before others come: two models need not fit
             quiet_libraries()

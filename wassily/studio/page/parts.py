@@ -51,7 +51,12 @@ HEAD = """<script>
 })();
 </script>"""
 CSS = """
-.gradio-container{max-width:72rem!important;margin-inline:auto!important}
+.gradio-container{max-width:72rem!important;width:100%!important;margin-inline:auto!important}
+.nav-holder{display:none!important}
+.grid-wrap{min-height:0!important}
+[dir=rtl] .block[dir=ltr],[dir=rtl] .block span[dir=ltr],[dir=rtl] .block div[dir=ltr]{
+direction:rtl}
+textarea,input[type=text]{unicode-bidi:plaintext;text-align:start}
 .topbar{display:flex;flex-wrap:wrap;align-items:baseline;gap:.3rem 1rem;padding:.4rem .2rem}
 .topbar h1{font-size:1.5rem;font-weight:700;margin:0}
 .topbar .quiet{flex:1 1 16rem}
@@ -96,7 +101,6 @@ gap:0 2rem;margin:.4rem 0;font-size:.9rem}
 border-bottom:1px solid var(--border-color-primary)}
 .summary dt{color:var(--body-text-color-subdued)}
 .summary dd{margin:0;text-align:end;overflow-wrap:anywhere}
-[dir=rtl] textarea,[dir=rtl] input[type=text]{text-align:start}
 """
 
 
