@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_data(studio: Studio, open_page: Open) -> None:
     assert "00.png = " in page.inner_text("#findings [data-kind=duplicates]")
     page.wait_for_selector("#thumbnails img")
     captions = page.locator("#thumbnails .caption-label").all_inner_texts()
-    assert {"The same file: 00.png", "The same file: 01.png"} <= set(captions)
+    assert {"00.png: The same file", "01.png: The same file"} <= set(captions)
     shot(page, "data")
 
 
@@ -293,9 +294,7 @@ def test_a_phone_is_wide_enough(studio: Studio, open_page: Open, path: str) -> N
 
 def brightness(page: Any) -> float:
     """Of the page's ground, from 0 to 255."""
-    colour = page.evaluate(
-        "getComputedStyle(document.querySelector('.gradio-container')).backgroundColor"
-    )
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     red, green, blue = map(float, re.findall(r"[\d.]+", colour)[:3])
     return (red + green + blue) / 3
 
@@ -320,7 +319,7 @@ def test_light_and_dark(studio: Studio, open_page: Open, path: str) -> None:
 
 def answer(studio: Studio, path: str, host: str = "127.0.0.1") -> int:
     """The status of an answer to one who is no browser."""
-    request = urllib.request.Request(studio.address + path, headers={"Host": host})
+    request = urllib.request.Request(studio.address + quote(path), headers={"Host": host})
     try:
         with urllib.request.urlopen(request, timeout=20) as got:
             return got.status

@@ -166,7 +166,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
             gr.update(value=cells, columns=width),
             pair(files, width, 1),
             (files, width),
-            parts.good(say("drawn", count=len(files), folder=folder)),
+            parts.good(say("drawn", count=len(files)), folder),
         )
 
     def show(held: Any, event: gr.SelectData) -> Any:
@@ -181,7 +181,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         api_visibility="private",
         show_progress_on=sheet,
     )
-    cancel.click(jobs.cancel, cancels=[event], queue=False, api_visibility="private")
+    jobs.wire(say, cancel, [event], note)
     sheet.select(show, state, slider, show_progress="hidden", api_visibility="private")
 
     def offered(prior: str, decoder: str, chosen: list[str]) -> list[Any]:

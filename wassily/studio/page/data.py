@@ -54,7 +54,7 @@ def tab(say: Say, fence: Fence) -> None:
         resolution = draw.whole("resolution", side)
         looked = looks.look(fence, name, 512 if resolution is None else resolution, captions, base)
         cells = [
-            (picture, f"{say('find_' + finding.kind)}: {file}")
+            (picture, f"{file}: {say('find_' + finding.kind)}")
             for finding in looked.findings
             for picture, file in looks.thumbnails(finding, fence)
         ]

@@ -94,7 +94,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         job = jobs.begin(request, progress)
         found = easel.draw(config_of(fence, cache_dir, folder, given), job)
         shown = [(str(file), say("seed_of", seed=seed)) for file, seed in found]
-        return shown, parts.good(say("drawn", count=len(found), folder=folder))
+        return shown, parts.good(say("drawn", count=len(found)), folder)
 
     event = go.click(
         paint,
@@ -112,7 +112,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         show_progress="hidden",
         api_visibility="private",
     )
-    cancel.click(jobs.cancel, cancels=[event, again.event], queue=False, api_visibility="private")
+    jobs.wire(say, cancel, [event, again.event], note)
     networks = [fields[name] for name in (*HOMES, "prior_lora", "decoder_lora")]
     place.select(
         lambda *kept: (*offered(say, fence, kept), shown_history(folder)),
@@ -160,7 +160,7 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
             fields["guidance"] = gr.Number(4.0, label=say("guidance"), min_width=140)
             fields["prior_guidance"] = gr.Number(4.0, label=say("prior_guidance"), min_width=140)
             fields["prior_steps"] = number(say("prior_steps"), 25)
-        fields["negative"] = gr.Textbox(label=say("negative"))
+        fields["negative"] = gr.Textbox(label=say("negative"), max_lines=1)
         with gr.Row():
             fields["width"] = number(say("width"), None, say("size_info"))
             fields["height"] = number(say("height"), None, say("size_info"))
@@ -249,7 +249,7 @@ def _history(
             shelf.checked_adapter(fence.runs, home, getattr(old.config, f"{home}_lora"))
         file = easel.again(old, folder, cache_dir, jobs.begin(request, progress))
         shown = [(str(file), say("seed_of", seed=old.config.seed))]
-        return shown, parts.good(say("drawn", count=1, folder=folder))
+        return shown, parts.good(say("drawn", count=1), folder)
 
     it.gallery.select(
         choose, None, [chosen, told], api_visibility="private", show_progress="hidden"

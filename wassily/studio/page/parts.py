@@ -53,10 +53,12 @@ HEAD = """<script>
 CSS = """
 .gradio-container{max-width:72rem!important;width:100%!important;margin-inline:auto!important}
 .nav-holder{display:none!important}
-.grid-wrap{min-height:0!important}
+.grid-wrap{min-height:0!important;max-height:none!important;height:auto!important}
 [dir=rtl] .block[dir=ltr],[dir=rtl] .block span[dir=ltr],[dir=rtl] .block div[dir=ltr]{
 direction:rtl}
-textarea,input[type=text]{unicode-bidi:plaintext;text-align:start}
+[dir=rtl] .secondary-wrap{direction:ltr}
+[dir=rtl] label:has(input[type=radio]){gap:.5rem}
+textarea,input[type=text],input[type=number]{unicode-bidi:plaintext;text-align:start}
 .topbar{display:flex;flex-wrap:wrap;align-items:baseline;gap:.3rem 1rem;padding:.4rem .2rem}
 .topbar h1{font-size:1.5rem;font-weight:700;margin:0}
 .topbar .quiet{flex:1 1 16rem}
@@ -153,9 +155,10 @@ def wrong(message: str) -> str:
     return f'<p class="wrong" role="alert" dir="auto">{html.escape(printable(message))}</p>'
 
 
-def good(message: str) -> str:
-    """What was done, in one line."""
-    return f'<p class="good" role="status" dir="auto">{html.escape(printable(message))}</p>'
+def good(message: str, path: object = "") -> str:
+    """What was done, in one line, and where, which is written from left to right."""
+    where = f' <bdi dir="ltr">{html.escape(printable(str(path)))}</bdi>' if path else ""
+    return f'<p class="good" role="status" dir="auto">{html.escape(printable(message))}{where}</p>'
 
 
 def notice() -> Any:
@@ -200,11 +203,26 @@ class Jobs:
         self._of[str(request.session_hash)] = job.cancelled
         return job
 
-    def cancel(self, request: gr.Request) -> None:
-        """End the drawing of a page after the step it is at."""
-        event = self._of.get(str(request.session_hash))
-        if event is not None:
-            event.set()
+    def wire(self, say: Say, button: Any, events: list[Any], note: Any) -> None:
+        """Let a button cancel these events: one that waits is not begun, one that runs ends after
+        the step it is at, and nobody hears of it but by the notice.
+        """
+
+        def cancel(request: gr.Request) -> str:
+            event = self._of.pop(str(request.session_hash), None)
+            if event is not None:
+                event.set()
+            return good(say("cancelled"))
+
+        button.click(
+            cancel,
+            None,
+            note,
+            cancels=events,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
 
 def among(choices: Sequence[tuple[str, str]], value: object) -> Any:

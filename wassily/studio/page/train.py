@@ -148,6 +148,7 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     with gr.Row():
         fields["name"] = gr.Textbox(
             "my-prior",
+            max_lines=1,
             label=say("name"),
             info=say("name_info", folder=fence.runs),
             elem_id="train-name",
