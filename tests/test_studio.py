@@ -208,7 +208,7 @@ def test_the_command_of_a_form(photos: Path) -> None:
     config = cli.parse("PriorConfig", command[2:], "wassily train prior")
     plain = schema.public(config)
     for name, value in values.items():
-        if value not in (None, "", False):
+        if value is not None and value is not False and value != "":
             assert plain[name] == value, name
     assert "--rank" not in command and "--use_ema" not in command
     text = form.shown(command)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from browser_parts import Open, Studio, choose, shot, start_studio, tab, wait_for
-from helpers import run_command
+from helpers import draw_picture, run_command
 from PIL import Image
 
 PROMPT = "a large red circle on a blue background"
@@ -161,7 +161,7 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
     page.fill("#train-steps input", "100000")
     page.fill("#train-batch input", "4")
     page.fill("#train-prompts textarea", PROMPT)
-    wait_for(lambda: "--max_train_steps 100000" in page.inner_text("#command"))
+    wait_for(lambda: PROMPT in page.inner_text("#command"))
     shown = page.inner_text("#command").replace("\\\n", " ").split()
     page.click("#train-start")
     wait_for(lambda: "has started" in notice(page))
@@ -329,7 +329,8 @@ def answer(studio: Studio, path: str, host: str = "127.0.0.1") -> int:
 
 def test_it_serves_what_it_drew_and_no_other_file(studio: Studio, open_page: Open) -> None:
     """Neither the machine's files, nor those of the data or the trainings, nor another host."""
-    own = next((studio.runs / "studio").rglob("*.png"))
+    own = studio.runs / "studio" / "own.png"
+    draw_picture(1).save(own)
     assert answer(studio, f"gradio_api/file={own}") == 200
     for other in (
         "/etc/passwd",

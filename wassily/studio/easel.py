@@ -66,9 +66,9 @@ class Easel:
         with self._turn:
             files = generate.destinations(config, task)
             drawn, dtype, device = self._drawn(config, task, [(s, n) for s, _, n in jobs], job)
-        noted = generate.notes_of(config, task, jobs, dtype, device)
-        for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-            pictures.save_png(picture, file, notes.of(one, words))
+            noted = generate.notes_of(config, task, jobs, dtype, device)
+            for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
+                pictures.save_png(picture, file, notes.of(one, words))
         return [(file, seed) for file, (_, _, seed) in zip(files, jobs, strict=True)]
 
     def again(self, old: notes.Drawn, out: Path, cache_dir: str | None, job: Job) -> Path:
@@ -79,8 +79,8 @@ class Easel:
             (file,) = generate.destinations(config, task)
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
             drawn, _, device = self._drawn(config, task, jobs, job)
-        again = dataclasses.replace(old, made_with=notes.made_with(device))
-        pictures.save_png(drawn[old.place], file, notes.of(again, task.words[0]))
+            again = dataclasses.replace(old, made_with=notes.made_with(device))
+            pictures.save_png(drawn[old.place], file, notes.of(again, task.words[0]))
         return file
 
     def _drawn(

@@ -27,7 +27,7 @@ def train(network: str, values: Mapping[str, Any]) -> list[str]:
 def _flags(values: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for name, value in values.items():
-        if value in (None, "", False) or value == ():
+        if value is None or value is False or value in ("", ()):
             continue
         listed = [_text(v) for v in (value if isinstance(value, tuple) else (value,))]
         if any(text.startswith("-") for text in listed):

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from urllib.parse import quote
 from wassily.errors import UserError
 from wassily.studio.fence import Fence
 
+TRIES = 3  # to take a lock
 TAIL = 4096  # bytes of the output that are looked at
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -63,7 +65,7 @@ def start(own: Ticket, words: list[str]) -> int:
         own.stem.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(own.lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
             with own.output.open("wb") as output:
                 child = subprocess.Popen(
                     line,
@@ -81,6 +83,15 @@ def start(own: Ticket, words: list[str]) -> int:
             os.close(handle)  # the child keeps it
     _children.append(child)
     return child.pid
+
+
+def _lock(handle: int) -> None:
+    """Raises BlockingIOError if a process holds it for longer than `runs`, which only looks."""
+    for _ in range(TRIES):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

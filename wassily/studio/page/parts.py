@@ -52,6 +52,8 @@ HEAD = """<script>
 </script>"""
 CSS = """
 .gradio-container{max-width:72rem!important;width:100%!important;margin-inline:auto!important}
+body{background:var(--body-background-fill)!important;color-scheme:light}
+body.dark{color-scheme:dark}
 .nav-holder{display:none!important}
 .grid-wrap{min-height:0!important;max-height:none!important;height:auto!important}
 [dir=rtl] .block[dir=ltr],[dir=rtl] .block span[dir=ltr],[dir=rtl] .block div[dir=ltr]{

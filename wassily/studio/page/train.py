@@ -37,7 +37,7 @@ def words_of(fence: Fence, values: dict[str, Any]) -> list[str]:
         )
     flags |= {name: draw.whole(name, values[name]) for name in WHOLE}
     flags["validation_prompts"] = form.prompts(values["validation_prompts"])
-    if not flags["validation_prompts"]:
+    if not flags["validation_prompts"] and not values["holdout"]:
         flags["validation_steps"] = None
     if not values["lora"]:
         flags["rank"] = None
@@ -69,13 +69,12 @@ def tab(say: Say, fence: Fence) -> None:
 
     def show(values: dict[Any, Any]) -> str:
         try:
-            text = form.shown(words_of(fence, given(values)))
+            return _shown(words_of(fence, given(values)))
         except UserError as error:
             return parts.wrong(str(error))
-        return f'<pre dir="ltr">{html.escape(text)}</pre>'
 
-    @parts.guarded(say, 1)
-    def begin(values: dict[Any, Any]) -> tuple[Any, str]:
+    @parts.guarded(say, 2)
+    def begin(values: dict[Any, Any]) -> tuple[Any, Any, str]:
         words = words_of(fence, given(values))
         folder = fence.new_run(given(values)["name"])
         if (folder / "run.toml").exists():
@@ -83,7 +82,8 @@ def tab(say: Say, fence: Fence) -> None:
                 f"{folder}: there is a training already; go on with it, or name another"
             )
         process.start(process.ticket(fence, folder), words)
-        return _runs(fence, folder.name), parts.good(say("started", name=folder.name))
+        told = parts.good(say("started", name=folder.name))
+        return _shown(words), _runs(fence, folder.name), told
 
     for field in fields.values():
         field.change(
@@ -94,7 +94,7 @@ def tab(say: Say, fence: Fence) -> None:
             api_visibility="private",
             trigger_mode="always_last",
         )
-    start.click(begin, watched, [run, started], api_visibility="private")
+    start.click(begin, watched, [command, run, started], api_visibility="private")
 
     @parts.guarded(say, 0)
     def end(name: str | None) -> Any:
@@ -137,6 +137,10 @@ def tab(say: Say, fence: Fence) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def _shown(words: list[str]) -> str:
+    return f'<pre dir="ltr">{html.escape(form.shown(words))}</pre>'
 
 
 def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
