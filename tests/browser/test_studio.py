@@ -158,6 +158,7 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
     page = open_page()
     tab(page, 2)
     page.fill("#train-name input", "first")
+    choose(page, "train-data", str(studio.data / "good"))
     page.fill("#train-steps input", "100000")
     page.fill("#train-batch input", "4")
     page.fill("#train-prompts textarea", PROMPT)

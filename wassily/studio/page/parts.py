@@ -36,8 +36,11 @@ HEAD = """<script>
   try { if (!wanted && localStorage.studioDark) dark = localStorage.studioDark === "yes"; }
   catch (error) { }
   const paint = () => document.body && document.body.classList.toggle("dark", dark);
-  addEventListener("DOMContentLoaded", paint);
-  addEventListener("load", () => [0, 300, 1000].forEach(after => setTimeout(paint, after)));
+  addEventListener("DOMContentLoaded", () => {
+    paint();
+    const again = () => document.body.classList.contains("dark") === dark || paint();
+    new MutationObserver(again).observe(document.body, { attributeFilter: ["class"] });
+  });
   window.studioTheme = () => {
     dark = !document.body.classList.contains("dark");
     try { localStorage.studioDark = dark ? "yes" : "no"; } catch (error) { }
