@@ -32,7 +32,7 @@ PICTURES, BATCH, STEPS = 200, 16, {"prior": 1500, "decoder": 1500}
 READ = {"inked": ("style",), "zorb": ("shape",)}  # what makes the new thing
 WHOLE = ("shape", "colour", "background", "count", "style")
 PROMPT_SEED, FIRST_SEED = 12, 1000
-DRAWING = sample.Drawing(25, 25, 2.5, 2.0, batch_size=32, scheduler="stock")
+DRAWING = sample.Drawing(25, 25, 2.5, 4.0, batch_size=32, scheduler="stock")
 CHUNK = 64
 ABOUT = f"""The bundled model, {PICTURES} pictures of something new, batches of {BATCH},
 {STEPS["prior"]} steps of the prior and {STEPS["decoder"]} of the decoder, rate 1e-4 where no other
@@ -46,7 +46,7 @@ a run."""
 @dataclass(frozen=True)
 class Way:
     """Flags of a fine-tune, for both networks and for each; `alpha` mixes the result with the
-    base.
+    base. The value OWN stands for the prior of the same run.
     """
 
     flags: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +58,11 @@ class Way:
 
 RATE = {"learning_rate": 1e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 20}
 HOLD = {"preserve": "builtin"}
-STRONG = {"prior": {"preserve_weight": 10}, "decoder": {"preserve_weight": 3}}
+OWN, MERGED = "the run's own prior", "prior-merged"
+STRONG: dict[str, Any] = {
+    "prior": {"preserve_weight": 10},
+    "decoder": {"preserve_weight": 3, "drawn_embeds": OWN},
+}
 WAYS: dict[str, Way] = {
     "guide": Way(),
     "preserve": Way(RATE | HOLD, **STRONG),
@@ -109,8 +113,18 @@ def words_of(way: Way, role: str, thing: str, seed: int, work: Path, name: str) 
     }
     words = ["train", role]
     for flag, value in flags.items():
+        if value == OWN:
+            out = folder_of(work, name, thing, seed)
+            value = out / (MERGED if way.flags.get("lora") else "prior")
         words += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
     return words
+
+
+def merge_prior(out: Path, work: Path) -> None:
+    """Make a whole prior of a run's adapter, for the decoder to learn from."""
+    if not (out / MERGED).exists():
+        words = ["merge", "--lora", out / "prior", "--out", out / MERGED]
+        runs.launch(["-m", "wassily", *map(str, words)], work)
 
 
 def folder_of(work: Path, name: str, thing: str, seed: int) -> Path:
@@ -131,6 +145,8 @@ def trained(name: str, thing: str, seed: int, work: Path) -> GenerateConfig:
     for role in STEPS:
         done = out / f"{role}.done"
         if not done.exists():
+            if role == "decoder" and OWN in way.decoder.values() and way.flags.get("lora"):
+                merge_prior(out, work)
             words = words_of(way, role, thing, seed, work, name)
             print("$ wassily", shlex.join(words), flush=True)
             runs.launch(["-m", "wassily", *words, f"--cache_dir={work / 'cache'}"], work)

@@ -70,7 +70,7 @@ def test_a_stale_page_of_flags_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tool = _flags_tool()
-    monkeypatch.setattr(tool, "PAGE", tmp_path / "docs" / "flags.md")
+    monkeypatch.setattr(tool, "DOCS", tmp_path / "docs")
     monkeypatch.setattr(sys, "argv", ["flags.py", "--check"])
     assert tool.main() == 1
     assert "python tools/flags.py" in capsys.readouterr().err
@@ -78,8 +78,25 @@ def test_a_stale_page_of_flags_is_noticed(
     assert tool.main() == 0
     monkeypatch.setattr(sys, "argv", ["flags.py", "--check"])
     assert tool.main() == 0
-    tool.PAGE.write_text(tool.PAGE.read_text("utf-8") + "more", "utf-8")
-    assert tool.main() == 1
+    for page in (tmp_path / "docs" / "flags.md", tmp_path / "docs" / "ar" / "flags.md"):
+        fresh = page.read_text("utf-8")
+        page.write_text(fresh + "more", "utf-8")
+        assert tool.main() == 1
+        page.write_text(fresh, "utf-8")
+
+
+def test_each_flag_has_its_arabic_words_and_none_is_left_over() -> None:
+    """By the English words, so that a changed help asks for its Arabic anew."""
+    tool = _flags_tool()
+    tool.page("", english := tool.Words())
+    arabic = tool.arabic()
+    there = {(kind, text) for kind, words in arabic.tables.items() for text in words}
+    assert english.used - there == set()
+    assert there - english.used == set()
+    for words in arabic.tables.values():
+        for text, told in words.items():
+            assert re.search("[\u0600-\u06ff]", told), text
+            assert set(re.findall(r"--\w+", text)) == set(re.findall(r"--\w+", told)), text
 
 
 def test_the_page_of_flags_has_them_all() -> None:

@@ -191,6 +191,8 @@ def test_pictures_of_the_little_world_are_judged(tmp_path: Path) -> None:
         (("--prompts", "{tmp}/one.txt"), "at least 2 prompts"),
         (("--prior", "{tmp}"), "no sub-folder 'prior'"),
         (("--base_decoder", "{prior}"), "it is a prior's"),
+        (("--base_prior", "mini"), "--base_prior mini has embeddings of"),
+        (("--base_decoder", "mini"), "--base_decoder mini has embeddings of"),
         (("--train_data_dir", "{tmp}/single"), "at least 2 pictures are needed, not 1"),
         (("--out", "{tmp}/scores.txt"), "--out {tmp}/scores.txt: name a .json file"),
         (("--out", "{tmp}/one.txt/a.json"), "--out {tmp}/one.txt"),

@@ -26,7 +26,7 @@ ROWS = [
     {"material"},
     {"drift", "sides", "gauge", "report"},
     {"summary", "streaming"},
-    {"preserve"},
+    {"preserve", "drawn"},
     {"recipes"},
     {"encoders"},
     {"heldout", "dreambooth", "weights"},

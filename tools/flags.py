@@ -1,6 +1,8 @@
-"""Writes docs/flags.md from the configs: python tools/flags.py; with --check it only compares.
+"""Writes docs/flags.md and docs/ar/flags.md from the configs: python tools/flags.py; with --check
+it only compares.
 
-A flag's help is the docstring of its field, its default the field's own: nothing is said twice.
+A flag's help is the docstring of its field, its default the field's own: nothing is said twice. The
+Arabic words for them are in tools/flags_ar.toml.
 """
 
 from __future__ import annotations
@@ -11,17 +13,24 @@ import dataclasses
 import inspect
 import sys
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from wassily import cli, schema  # noqa: E402
 
-PAGE = ROOT / "docs" / "flags.md"
+DOCS = ROOT / "docs"
+ARABIC = ROOT / "tools" / "flags_ar.toml"
 HEAD = """# Flags
 
 Every flag of every command. This page is written by `python tools/flags.py` from
@@ -33,6 +42,19 @@ Every flag of every command. This page is written by `python tools/flags.py` fro
   file.
 - `--debug` shows the stack trace of an error. `--help` after a command lists its flags.
 - `--version`, alone, prints the version.
+"""
+
+ARABIC_HEAD = """# الخيارات
+
+كل خيارات (flags) كل الأوامر. تُكتب هذه الصفحة بالأمر `python tools/flags.py` من `wassily/config.py`
+و`wassily/commands.py`، فلا تعدّلها.
+
+- الخيار الذي لا يأخذ شيئًا يُفعَّل بمجرد ذكره.
+- الشرطة تغني عن الشرطة السفلية: ‎`--max-train-steps` هو ‎`--max_train_steps`.
+- يقرأ ‎`--config FILE.toml` الأسماء نفسها، دون الشرطتين، من ملف. والخيار في سطر الأوامر مقدَّم على
+  الملف.
+- يعرض ‎`--debug` مسار الخطأ في البرنامج (stack trace). ويسرد ‎`--help` بعد أمرٍ ما خياراته.
+- يطبع ‎`--version` وحده رقم الإصدار.
 """
 
 
@@ -61,46 +83,76 @@ def names(field: dataclasses.Field[Any], kind: Any) -> list[str]:
     return [field.name.upper()] if positional else [f"--{field.name}", *aliases(kind)]
 
 
-def takes(kind: Any) -> str:
+class Words:
+    """What is said in one language: the English words themselves, or those of a table for them."""
+
+    def __init__(self, tables: Mapping[str, Mapping[str, str]] | None = None):
+        self.tables, self.used = tables, set[tuple[str, str]]()
+
+    def say(self, kind: str, english: str) -> str:
+        """The words for these, of a kind: "words", "commands" or "flags". Raises KeyError."""
+        self.used.add((kind, english))
+        return english if self.tables is None else self.tables[kind][english]
+
+
+def arabic() -> Words:
+    """The Arabic words."""
+    return Words(tomllib.loads(ARABIC.read_text("utf-8")))
+
+
+def takes(kind: Any, words: Words) -> str:
     """What follows the flag."""
     plain = {
         "true or false": "nothing",
         "a list of texts": "one text or more",
         "a finite number": "a number",
     }
-    words = schema.describe_type(kind)
-    return plain.get(words, words)
+    told = schema.describe_type(kind)
+    if told.startswith("one of "):
+        return f"{words.say('words', 'one of')} {told.removeprefix('one of ')}"
+    return words.say("words", plain.get(told, told))
 
 
-def default(value: Any) -> str:
+def default(value: Any, words: Words) -> str:
     """A default as one would type it."""
     if value is None or value == ():
-        return "unset"
+        return words.say("words", "unset")
     if isinstance(value, bool):
-        return "on" if value else "off"
+        return words.say("words", "on" if value else "off")
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def table(cls: type) -> str:
+def table(cls: type, words: Words) -> str:
     """The flags of one command as a Markdown table, in the order of its help."""
-    hints, words = typing.get_type_hints(cls, include_extras=True), docstrings(cls)
-    lines = ["| flag | takes | default | |", "|---|---|---|---|"]
+    hints, helps = typing.get_type_hints(cls, include_extras=True), docstrings(cls)
+    head = " | ".join(words.say("words", word) for word in ("flag", "takes", "default"))
+    lines = [f"| {head} | |", "|---|---|---|---|"]
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
         flags = ", ".join(f"`{name}`" for name in names(field, kind))
-        cells = (flags, takes(kind), default(field.default), words[field.name])
+        told = words.say("flags", helps[field.name])
+        cells = (flags, takes(kind, words), default(field.default, words), told)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def page() -> str:
+def page(head: str, words: Words) -> str:
     """The whole page."""
-    parts = [HEAD]
+    parts = [head]
     for verb, (name, _) in cli.VERBS.items():
         cls = cli.config_class(name)
-        about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
-        parts.append(f"## wassily {' '.join(verb)}\n\n{about}\n\n{table(cls)}\n")
+        about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        told = words.say("commands", about)
+        parts.append(f"## wassily {' '.join(verb)}\n\n{told}\n\n{table(cls, words)}\n")
     return "\n".join(parts)
+
+
+def pages() -> dict[Path, str]:
+    """Both pages by their places."""
+    return {
+        DOCS / "flags.md": page(HEAD, Words()),
+        DOCS / "ar" / "flags.md": page(ARABIC_HEAD, arabic()),
+    }
 
 
 def known() -> set[str]:
@@ -115,17 +167,17 @@ def known() -> set[str]:
 
 
 def main() -> int:
-    """Write the page, or tell by the exit code whether it is stale."""
+    """Write the pages, or tell by the exit code whether one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it is stale")
     check = parser.parse_args().check
-    text = page()
-    if not check:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(text, encoding="utf-8")
-    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        print("docs/flags.md is stale: run `python tools/flags.py`", file=sys.stderr)
-        return 1
+    for file, text in pages().items():
+        if not check:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        elif not file.is_file() or file.read_text(encoding="utf-8") != text:
+            print(f"{file} is stale: run `python tools/flags.py`", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from wassily import checks
+from wassily import checks, sourcing
 from wassily.schema import at_least, check_types, require
 
 Precision = Literal["no", "fp16", "bf16"]
@@ -69,6 +69,9 @@ class TrainConfig:
     """How many of them are drawn at once."""
     image_column: str = "image"
     """Column that holds the pictures."""
+    caption_column: str = "text"
+    """Column that holds the captions, each a text or a list of texts of which one is drawn; the
+    decoder reads them with --drawn_embeds only."""
     max_train_samples: int | None = None
     """Use only so many examples, drawn by the seed (to try things out)."""
     holdout: float = 0.0
@@ -233,6 +236,11 @@ class TrainConfig:
         """Which network is trained: "prior" or "decoder"."""
         raise NotImplementedError
 
+    @property
+    def reads_captions(self) -> bool:
+        """Whether the captions of the own pictures are read."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig(TrainConfig):
@@ -241,14 +249,6 @@ class PriorConfig(TrainConfig):
     Example: wassily train prior --train_data_dir pics --learning_rate 1e-5 --max_train_steps 2000
     --validation_prompts "a robot naruto" --output_dir runs/prior
     """
-
-    caption_column: str = "text"
-    """Column that holds the captions, each a text or a list of texts of which one is drawn."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        same = self.caption_column == self.image_column
-        require(not same, f"--caption_column and --image_column are both {self.image_column!r}")
 
     @property
     def role(self) -> str:
@@ -268,6 +268,11 @@ class DecoderConfig(TrainConfig):
     bucket: bool = False
     """Crop each picture to the nearest of several shapes of about the square's area, not to the
     square itself; each optimizer step is of one shape."""
+    drawn_embeds: str | None = None
+    """Learn a share of the pictures from what this prior draws of their captions: name the tuned
+    one that will be drawn with, such as runs/prior. They are made once and kept in the cache."""
+    drawn_share: float = 0.5
+    """That share."""
     variance_loss: float = 0.0
     """Weight of the variance half's own loss (arXiv 2102.09672); 0.001 is the paper's value. At 0
     that half has none, and how far it has drifted is logged at each validation."""
@@ -275,6 +280,7 @@ class DecoderConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "variance_loss")
+        sourcing.check_drawn(self)
         require(
             not (self.bucket and self.with_prior_preservation),
             "--bucket and --with_prior_preservation: class pictures are squares; leave one out",
@@ -284,6 +290,11 @@ class DecoderConfig(TrainConfig):
     def role(self) -> str:
         """ "decoder"."""
         return "decoder"
+
+    @property
+    def reads_captions(self) -> bool:
+        """For --drawn_embeds only."""
+        return self.drawn_embeds is not None
 
 
 @dataclass(frozen=True, kw_only=True)

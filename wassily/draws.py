@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION, BLOCK = range(9)
+ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION, BLOCK, DRAWN = range(10)
 SIDE = 32
 
 
@@ -79,6 +79,12 @@ def adapter_seed(seed: int) -> int:
 def drops(seed: int, step: int, slot: int, probability: float) -> bool:
     """Whether this example is learnt without its condition: true with `probability` in [0, 1)."""
     return bool(_generator(seed, CONDITION, step, slot).random() < probability)
+
+
+def drawn(seed: int, step: int, slot: int, share: float, count: int) -> int | None:
+    """Which of `count` drawn embeddings this example has; None with 1 - `share`: its own."""
+    generator = _generator(seed, DRAWN, step, slot)
+    return int(generator.integers(count)) if generator.random() < share else None
 
 
 def side_seed(seed: int, number: int) -> int:

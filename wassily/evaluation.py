@@ -37,6 +37,9 @@ from wassily.measuring import EvaluateConfig
 from wassily.runtime import Progress, Runtime, quiet_libraries
 from wassily.scores import Drawn, Score, Side, Truth
 
+# Home -> the field of a network's configuration that has the width of an image embedding.
+WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}
+
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print the scores as a table, and write them as JSON if a file is named."""
@@ -68,13 +71,25 @@ def scored(config: EvaluateConfig) -> list[Score]:
 
 def located(config: EvaluateConfig) -> dict[str, models.Trained]:
     """Where the frozen parts are, by home; all names are looked at before anything is loaded."""
-    for name, home in ((config.base_prior, "prior"), (config.base_decoder, "decoder")):
-        if name is not None:
-            models.locate(name, home)
-    return {
+    found = {
         "prior": models.locate(config.prior, "prior"),
         "decoder": models.locate(config.decoder, "decoder"),
     }
+    for home, width in WIDTHS.items():
+        name = getattr(config, f"base_{home}")
+        if name is not None:
+            both = (models.locate(name, home), found[home])
+            theirs, ours = (_config_of(one, home, config.cache_dir).get(width) for one in both)
+            if theirs != ours:
+                raise UserError(
+                    f"--base_{home} {name} has embeddings of {theirs} values, --{home} "
+                    f"{getattr(config, home)} of {ours}: it is not the base of that"
+                )
+    return found
+
+
+def _config_of(found: models.Trained, home: str, cache_dir: str | None) -> dict[str, Any]:
+    return models.load_config(models.TRAINED[home], found.repository, cache_dir)
 
 
 def _check_out(config: EvaluateConfig) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-from wassily import encoders, heldout, recipes, sides, streaming, summary
+from wassily import drawn, encoders, heldout, recipes, sides, streaming, summary
 from wassily.encoders import Frozen
 from wassily.heldout import Probe
 from wassily.recipes import Reading
@@ -40,7 +40,7 @@ def gather(frozen: Frozen, seed: int) -> Material:
     still = dataclasses.replace(frozen, config=plain)
     reading_of = functools.partial(recipes.make_reading, wanted, seed=seed, frozen=still)
     probe = heldout.small_probe(held, reading_of, seed, config.train_batch_size)
-    reading = recipes.make_reading(wanted, source, seed, frozen)
+    reading = drawn.mixed(recipes.make_reading(wanted, source, seed, frozen), frozen)
     beside = sides.sources(wanted, seed, frozen)
     return Material(reading, probe, beside, summary.of_data(reading.source, frozen, held))
 

@@ -187,17 +187,21 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
         raise _not_loaded(repository, part.folder, error) from error
 
 
-def check_widths(repositories: dict[str, str], cache_dir: str | None = None) -> None:
+def check_widths(
+    repositories: dict[str, str],
+    cache_dir: str | None = None,
+    flag: str = "pretrained_prior_model_name_or_path",
+) -> None:
     """Raise UserError if the decoder does not read embeddings as wide as the prior's encoder makes.
 
-    Told from the configurations, before any weight is loaded.
+    Told from the configurations, before any weight is loaded; `flag` is what named the prior.
     """
     made = load_config("image_encoder", repositories["prior"], cache_dir).get("projection_dim")
     read = load_config("unet", repositories["decoder"], cache_dir).get("encoder_hid_dim")
     if None not in (made, read) and made != read:
         prior, decoder = (public_name(repositories[home], home) for home in ("prior", "decoder"))
         raise UserError(
-            f"--pretrained_prior_model_name_or_path {prior} makes embeddings of {made} values, "
+            f"--{flag} {prior} makes embeddings of {made} values, "
             f"--pretrained_decoder_model_name_or_path {decoder} reads {read}: they are not of one "
             "model; name a pair that is"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from wassily import cache, encoders, plan, recipes, sides, start
+from wassily import cache, drawn, encoders, plan, recipes, sides, start
 from wassily.config import TrainConfig
 from wassily.errors import UserError
 from wassily.runtime import Runtime
@@ -26,7 +26,7 @@ def build_cache(config: TrainConfig) -> None:
         frozen = encoders.Frozen(config, repositories, runtime, root)
         source = recipes.chosen_pictures(config, seed, runtime)
         wanted = encoders.make_encodings(frozen)
-        reading = recipes.make_reading(wanted, source, seed, frozen)
+        reading = drawn.mixed(recipes.make_reading(wanted, source, seed, frozen), frozen)
         beside = [f"{one.total} {one.name}" for one in sides.sources(wanted, seed, frozen)]
         counted = " and ".join([f"{len(reading.source)} pictures", *beside])
         runtime.say(f"the encodings of {counted} are in {frozen.root}")

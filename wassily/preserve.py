@@ -10,6 +10,7 @@ over the schedule. Nothing here depends on the seed of a run, so all runs on a b
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 from collections.abc import Iterator
@@ -37,16 +38,12 @@ DRAWINGS, ANSWERS = 2048, 4
 AT_ONCE = {"prior": 16, "decoder": 4}
 GROUP = 256  # so many are drawn, asked about and written before the next
 EVERY = 8  # one question of so many is about the unconditional, for guidance's sake
-# Weaker guidance than one draws with: what is to be kept is the whole of what the base knows. Few
-# steps, for the latents only say where it is asked.
+# The prior's, by turns: as one draws, and weaker, for all that the base knows is to be kept.
+GUIDANCES = (2.0, 4.0)
+# Few steps, for the latents only say where it is asked.
 DRAWINGS_OF = {
     role: sample.Drawing(
-        steps=12,
-        prior_steps=25,
-        guidance_scale=2.5,
-        prior_guidance_scale=2.0,
-        batch_size=size,
-        scheduler="stock",
+        steps=12, prior_steps=25, guidance_scale=2.5, batch_size=size, scheduler="stock"
     )
     for role, size in AT_ONCE.items()
 }
@@ -134,7 +131,7 @@ def _space(frozen: Frozen, wanted: list[str]) -> str:
     roles = [*models.PARTS] if config.role == "decoder" else ["prior", "text_encoder", "tokenizer"]
     size = config.resolution if config.role == "decoder" else 0
     drawing = str(DRAWINGS_OF[config.role])
-    settings = (DRAWINGS, ANSWERS, EVERY, drawing, SEED, size, config.role)
+    settings = (DRAWINGS, ANSWERS, EVERY, drawing, str(GUIDANCES), SEED, size, config.role)
     return frozen.space(*roles, also=(*settings, *wanted))
 
 
@@ -191,9 +188,8 @@ def _drawn(frozen: Frozen, wanted: list[str], seeds: list[int]) -> list[tuple[Ro
     config, runtime = frozen.config, frozen.runtime
     dtype, drawing = runtime.weight_dtype, DRAWINGS_OF[config.role]
     where = (dtype, config.cache_dir)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     prior = sample.prior_pipeline(frozen.repositories["prior"], *where)
-    embeds = sample.embed_all(prior, wanted, generators, drawing, runtime.device)
+    embeds = _embedded(prior, wanted, seeds, drawing, runtime.device)
     kept = [e.to("cpu", dtype) for e in embeds[0]]
     if config.role == "prior":
         texts = _texts(prior, wanted, runtime.device, dtype)
@@ -205,13 +201,32 @@ def _drawn(frozen: Frozen, wanted: list[str], seeds: list[int]) -> list[tuple[Ro
     latents = sample.paint(
         decoder,
         embeds,
-        generators,
+        _generators(seeds),
         sample.at(drawing, config.resolution),
         runtime.device,
         output="latent",
     )
     rows = zip(kept, latents, strict=True)
     return [({"image_embeds": e, "latents": z.to("cpu", dtype)}, zero) for e, z in rows]
+
+
+def _embedded(
+    prior: Any, wanted: list[str], seeds: list[int], drawing: sample.Drawing, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Embeddings and their negatives, each (N, D), block by block, each with its guidance."""
+    size, found = drawing.batch_size, []
+    with sample.on(prior, device):
+        for first in range(0, len(wanted), size):
+            part = slice(first, first + size)
+            guidance = GUIDANCES[seeds[first] // size % len(GUIDANCES)]
+            with_it = dataclasses.replace(drawing, prior_guidance_scale=guidance)
+            generators = _generators(seeds[part])
+            found.append(sample.embed(prior, wanted[part], generators, with_it))
+    return torch.cat([positive for positive, _ in found]), torch.cat([n for _, n in found])
+
+
+def _generators(seeds: list[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def _texts(prior: Any, wanted: list[str], device: torch.device, dtype: torch.dtype) -> list[Row]:

@@ -6,7 +6,7 @@ Prior and decoder are known apart here, and in `encoders`; nowhere below.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,7 @@ def use_xformers(net: Any, runtime: Runtime) -> None:
 
 def open_pictures(config: TrainConfig) -> data.Pictures:
     """The source that a config names, with captions where the network reads them."""
-    caption = config.caption_column if isinstance(config, configs.PriorConfig) else None
+    caption = config.caption_column if config.reads_captions else None
     if config.instance_data_dir:
         prompt = config.instance_prompt if caption else None
         return data.read_prompted(config.instance_data_dir, prompt)
@@ -154,6 +154,7 @@ class Reading:
     collate: Callable[[list[Row]], Any]
     finish: Callable[[Any], Batch]
     seed: int
+    also: dict[str, str] = field(default_factory=dict)  # what else its rows depend on
 
     @property
     def count(self) -> int:
@@ -185,7 +186,8 @@ class Reading:
 
     def signature(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on with."""
-        return {"data set": self.source.fingerprint(), "pictures": len(self.source)}
+        counted = {"data set": self.source.fingerprint(), "pictures": len(self.source)}
+        return counted | self.also
 
     def shapes(self, split: stream.Split) -> list[str]:
         """Lines on the buckets, if there are several."""

@@ -18,6 +18,7 @@ import accelerate
 import torch
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from tqdm import tqdm
 
 from wassily import engine, shards, trackers
@@ -58,12 +59,27 @@ def process_state() -> accelerate.PartialState:
     if launched != "1" and not cpu and not torch.accelerator.is_available():
         # Said before they meet: one that leaves the meeting cuts the others' connections.
         raise _lost(launched)
-    state = accelerate.PartialState(cpu=cpu, timeout=PATIENCE)
+    state = accelerate.PartialState(cpu=cpu, timeout=PATIENCE, **_meeting())
     if str(state.num_processes) != launched:
         raise _lost(launched)
     if state.device.type == "cpu":
         keep_freed_memory()
     return state
+
+
+def _meeting() -> dict[str, Any]:
+    """Where the processes of one machine meet after a restart, as `init_process_group` takes it.
+
+    The launcher's usual meeting point is the same before and after, and keeps the addresses of the
+    processes that were killed: who comes first would call those. Several machines are left alone,
+    for they need not have restarted equally often.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    store, rank, world = next(rendezvous("env://"))
+    mine = torch.distributed.PrefixStore(f"restart-{restarts}", store)
+    return {"store": mine, "rank": rank, "world_size": world}
 
 
 def _lost(launched: str) -> UserError:

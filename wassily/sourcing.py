@@ -10,6 +10,8 @@ from wassily.schema import at_least, require
 
 def check(config: Any) -> None:
     """Raise UserError, in one line that names the flag, for what a training cannot read."""
+    same = config.caption_column == config.image_column
+    require(not same, f"--caption_column and --image_column are both {config.image_column!r}")
     _source(config)
     _streaming(config)
     _instance(config)
@@ -44,6 +46,26 @@ def _source(config: Any) -> None:
     resume = config.resume_from_checkpoint
     if resume and resume != "latest":
         require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
+
+
+def check_drawn(config: Any) -> None:
+    """Raise UserError for flags that do not go with --drawn_embeds, or do nothing without it."""
+    share = config.drawn_share
+    require(0 < share <= 1, f"--drawn_share: {share:g} is not in (0, 1]")
+    if config.drawn_embeds is None:
+        require(
+            share == 0.5, "--drawn_share does nothing without --drawn_embeds: add it, with a prior"
+        )
+        return
+    require(
+        not config.live,
+        f"--drawn_embeds and --{'streaming' if config.streaming else 'no_cache'}: what a prior "
+        "draws is kept in the cache; leave one out",
+    )
+    require(
+        not config.instance_data_dir or config.instance_prompt is not None,
+        "--drawn_embeds draws from captions: add --instance_prompt",
+    )
 
 
 def _streaming(config: Any) -> None:

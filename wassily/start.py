@@ -10,6 +10,7 @@ from typing import Any
 from wassily import (
     adapt,
     checkpoint,
+    drawn,
     draws,
     drift,
     hub,
@@ -40,6 +41,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     )
     if config.role == "decoder" or config.validation_prompts:  # else the decoder is not looked at
         models.check_widths(repositories, config.cache_dir)
+    drawn.repository(config, repositories["decoder"])
     drift.check_variance(config, repositories["decoder"])
     local = Path(repositories["prior"]).is_absolute()
     if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:

@@ -1,0 +1,123 @@
+"""Image embeddings that a prior draws from captions: what the decoder will be given in the end.
+
+The decoder learns from the embeddings of pictures and then paints from those that a prior drew,
+which are a little different. Where the prior was tuned on the same pictures, a share of them can be
+learnt from what it draws of their captions. Each draw has a caption and a number; nothing depends
+on the seed of a run, so all runs with that prior share the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wassily import cache, draws, models, sample, turns
+from wassily import runtime as runtimes
+from wassily.config import TrainConfig
+from wassily.data import Pictures
+from wassily.encoders import Frozen
+from wassily.encodings import Row
+from wassily.recipes import Reading
+
+GUIDANCES = (2.0, 4.0)  # of the prior: moderate, and the stock pipeline's
+EACH = 4  # draws of a caption with each, made together: the last bits depend on how many those are
+DRAWS = EACH * len(GUIDANCES)
+STEPS = 25
+
+
+def repository(config: TrainConfig, decoder: str) -> str | None:
+    """The folder or hub name of the prior that is to draw; None if none is. Raises UserError."""
+    name = getattr(config, "drawn_embeds", None)
+    if name is None:
+        return None
+    found = models.resolve(name, "prior")
+    both = {"prior": found, "decoder": decoder}
+    models.check_widths(both, config.cache_dir, flag="drawn_embeds")
+    return found
+
+
+def mixed(reading: Reading, frozen: Frozen) -> Reading:
+    """A reading of which the configured share has drawn embeddings, made where they are missing."""
+    config = frozen.config
+    prior = repository(config, frozen.repositories["decoder"])
+    if prior is None:
+        return reading
+    there = dataclasses.replace(frozen, repositories={**frozen.repositories, "prior": prior})
+    folder = _filled(there, list(dict.fromkeys(reading.source.all_captions())))
+    choice = turns.Choice(reading.seed, config.random_flip, config.condition_dropout)
+    share = getattr(config, "drawn_share", 0.0)
+    fetch = Mixed(reading.fetch, reading.source, choice, share, folder)
+    return dataclasses.replace(reading, fetch=fetch, also={"drawn embeddings": folder.name})
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """An example as `fetch` has it, with a drawn embedding in the place of its picture's own."""
+
+    fetch: Callable[[int, int, int], Row]
+    source: Pictures
+    choice: turns.Choice
+    share: float
+    folder: Path
+
+    def __call__(self, index: int, step: int, slot: int) -> Row:
+        """The row; what is learnt without its condition stays so."""
+        row, choice = self.fetch(index, step, slot), self.choice
+        number = draws.drawn(choice.seed, step, slot, self.share, DRAWS)
+        dropped = draws.drops(choice.seed, step, slot, choice.condition_dropout)
+        if number is None or dropped:
+            return row
+        caption = choice.caption(self.source[index], step, slot)
+        return {**row, **cache.Store(self.folder)[_key(caption, number)]}
+
+
+def _key(caption: str, number: int) -> bytes:
+    return cache.digest("drawn", cache.caption_key(caption), number)
+
+
+def _filled(frozen: Frozen, captions: list[str]) -> Path:
+    """The folder with every draw of some captions; what is missing is made first."""
+    settings = (GUIDANCES, EACH, STEPS)
+    space = frozen.space("prior", "text_encoder", "tokenizer", also=(str(settings),))
+    folder = frozen.root / f"drawn-{space}"
+    keys = cache.stacked(_key(caption, n) for caption in captions for n in range(DRAWS))
+    missing = cache.Store(folder).missing(keys)
+    todo = sorted({(int(number) // EACH) for number in missing})
+    for share in frozen.runtime.shares():
+        mine = todo[share]
+        writer = cache.Writer(folder)
+        shown = frozen.runtime.main and len(mine) > 0
+        with runtimes.progress("drawing embeddings", len(mine) * EACH, shown, "drawing") as bar:
+            for key, row in _made(frozen, captions, mine):
+                writer.add(key, row)
+                bar.advance()
+        writer.flush()
+        frozen.runtime.wait()
+    gc.collect()
+    if frozen.runtime.device.type == "cuda":
+        torch.cuda.empty_cache()
+    cache.mark_used(folder)
+    return folder
+
+
+@torch.no_grad()
+def _made(frozen: Frozen, captions: list[str], groups: list[int]) -> Iterator[tuple[bytes, Row]]:
+    """The draws of some groups, of EACH draws of a caption with one guidance."""
+    if not groups:
+        return
+    runtime, dtype = frozen.runtime, frozen.runtime.weight_dtype
+    prior = sample.prior_pipeline(frozen.repositories["prior"], dtype, frozen.config.cache_dir)
+    with sample.on(prior, runtime.device):
+        for group in groups:
+            which, part = divmod(group, len(GUIDANCES))
+            numbers = range(part * EACH, (part + 1) * EACH)
+            drawing = sample.Drawing(prior_steps=STEPS, prior_guidance_scale=GUIDANCES[part])
+            generators = [torch.Generator().manual_seed(number) for number in numbers]
+            embeds, _ = sample.embed(prior, [captions[which]] * EACH, generators, drawing)
+            for number, embed in zip(numbers, embeds.to("cpu", dtype), strict=True):
+                yield _key(captions[which], number), {"image_embeds": embed.clone()}
