@@ -153,11 +153,12 @@ def stop(own: Ticket) -> None:
 
 
 def last_line(own: Ticket) -> str:
-    """The last line that it printed."""
+    """The last line that it printed, but for the command to go on with: there is a button."""
     try:
         with own.output.open("rb") as file:
             file.seek(max(0, own.output.stat().st_size - TAIL))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    lines = [line.strip() for line in text.splitlines()]
+    return next((n for n in reversed(lines) if n and not n.startswith("go on with: ")), "")

@@ -36,11 +36,12 @@ HEAD = """<script>
   try { if (!wanted && localStorage.studioDark) dark = localStorage.studioDark === "yes"; }
   catch (error) { }
   const paint = () => document.body && document.body.classList.toggle("dark", dark);
-  addEventListener("DOMContentLoaded", () => {
+  const hold = () => {  // against gradio, which asks the machine alone
     paint();
     const again = () => document.body.classList.contains("dark") === dark || paint();
     new MutationObserver(again).observe(document.body, { attributeFilter: ["class"] });
-  });
+  };
+  if (document.body) hold(); else addEventListener("DOMContentLoaded", hold);
   window.studioTheme = () => {
     dark = !document.body.classList.contains("dark");
     try { localStorage.studioDark = dark ? "yes" : "no"; } catch (error) { }
