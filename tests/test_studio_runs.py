@@ -49,7 +49,8 @@ def endless(folder: Path) -> None:
     """In the place of `wassily` for who works in a folder: it runs until SIGTERM, which it says."""
     code = (
         "import signal, sys, time\n"
-        "def end(*_):\n    print('stopped by SIGTERM\\ngo on with: it', flush=True)\n    sys.exit(143)\n"
+        "def end(*_):\n    print('stopped by SIGTERM\\ngo on with: it', flush=True)\n"
+        "    sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, end)\n"
         "print('ready', flush=True)\n"
         "while True:\n    time.sleep(0.05)\n"
