@@ -151,6 +151,7 @@ def command_of(studio: Studio, name: str) -> list[str]:
     return json.loads(record.read_text("utf-8"))["words"]
 
 
+@pytest.mark.timeout(600)  # two studios and two trainings begin in it
 def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
     """The command that is shown is the one that runs. It outlives its page, another studio finds
     it and stops it, a checkpoint is there, and it goes on from that.
@@ -161,6 +162,8 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
     choose(page, "train-data", str(studio.data / "good"))
     page.fill("#train-steps input", "100000")
     page.fill("#train-batch input", "4")
+    page.fill("#train-every input", "1000")
+    page.fill("#train-validation input", "1000")
     page.fill("#train-prompts textarea", PROMPT)
     wait_for(lambda: PROMPT in page.inner_text("#command"))
     shown = page.inner_text("#command").replace("\\\n", " ").split()

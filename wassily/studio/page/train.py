@@ -189,7 +189,9 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
         label=say("validation_prompts"), lines=2, elem_id="train-prompts"
     )
     with gr.Row():
-        fields["validation_steps"] = draw.number(say("validation_steps"), 50)
+        fields["validation_steps"] = draw.number(
+            say("validation_steps"), 50, name="train-validation"
+        )
         fields["holdout"] = gr.Slider(0, 0.5, 0, step=0.01, label=say("holdout"), min_width=160)
     with gr.Accordion(say("more"), open=False):
         usual = [(say("usual"), "")]
