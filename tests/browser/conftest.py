@@ -39,8 +39,19 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     _tuned(top / "runs" / "tuned")
     found = start_studio(top / "runs", data)
     yield found
+    _end_trainings(found)
     assert found.end() in (0, 130, -signal.SIGINT)
     assert not found.elsewhere, "fetched from other addresses"
+
+
+def _end_trainings(studio: Studio) -> None:
+    """Those that a failed test left behind: they outlive the studio."""
+    from wassily.studio import process
+
+    for record in (studio.runs / "studio" / "trainings").glob("*.json"):
+        own = process.Ticket(record.with_suffix(""))
+        if process.runs(own):
+            process.stop(own)
 
 
 def _tuned(folder: Path) -> None:
