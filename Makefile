@@ -1,7 +1,7 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs docs-test slow chaos bench package lowest trackers lint format install clean soak
+.PHONY: help demo test docs docs-test slow chaos bench package lowest trackers browser lint format install clean soak
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
@@ -29,6 +29,7 @@ help:
 	@echo "make package   build the wheel, install it into an empty environment, run the demo there"
 	@echo "make lowest    run a part of the tests on the lowest versions that pyproject.toml allows"
 	@echo "make trackers  install wandb, trackio and mlflow, and run a training with each"
+	@echo "make browser   install gradio and playwright, and try the studio in a real Chromium"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    put the sources into ruff's format"
 	@echo "make install   set up .venv alone (once; again when pyproject.toml or constraints.txt change)"
@@ -72,7 +73,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.memory --size tiny --resolution 64 --results runs/bench
 	@$(BIN)/python -m benchmarks.cache_scale --entries 1000 10000 --results runs/bench
 
-package lowest trackers: $(STAMP)
+package lowest trackers browser: $(STAMP)
 	@$(BIN)/python -m tools.environments $@ $(ARGS)
 
 lint: $(STAMP)

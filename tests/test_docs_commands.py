@@ -21,6 +21,7 @@ OTHERS = {
     ("hf", "auth", "login"): "asks for a token",
     ("wandb", "login"): "asks for a token",
     ("tensorboard", "--logdir"): "serves until it is stopped",
+    ("ssh", "-L"): "wants another machine",
     ("accelerate", "config"): "asks questions; with `default` it is run by test_docs_run.py",
 }
 

@@ -36,6 +36,8 @@ NOT_RUN = {
     "hf auth login": "asks for a token",
     "wandb login": "asks for a token",
     "tensorboard": "serves until it is stopped",
+    "wassily studio": "serves until it is stopped; tests/browser has it",
+    "ssh": "wants another machine",
     "accelerate config default": "run by test_the_settings_of_accelerate",
     "accelerate config": "asks questions",
     "accelerate launch --multi_gpu": "wants GPUs; tests/test_processes.py has two processes",

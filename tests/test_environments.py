@@ -1,7 +1,8 @@
-"""What `make package`, `lowest` and `trackers` ask pip for; the environments are made by hand."""
+"""What `make package`, `lowest`, `trackers` and `browser` ask pip for; they are run by hand."""
 
 from __future__ import annotations
 
+import argparse
 import re
 
 import pytest
@@ -21,10 +22,19 @@ def test_lower_bounds_are_exact() -> None:
 def test_what_is_named_is_there() -> None:
     """Extras, test files, make's targets, and the files of the sdist."""
     project = environments.project()
-    assert set(environments.TRACKERS) <= set(project["optional-dependencies"])
+    assert {*environments.TRACKERS, "studio"} <= set(project["optional-dependencies"])
+    assert list((ROOT / "tests" / "browser").glob("test_*.py"))
     for name in environments.LOWEST_TESTS.split():
         assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
-    assert "package lowest trackers: $(STAMP)" in (ROOT / "Makefile").read_text("utf-8")
+    assert "package lowest trackers browser: $(STAMP)" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_no_chromium_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is installed."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    with pytest.raises(SystemExit, match="no Chromium here: install it"):
+        environments.browser(argparse.Namespace(work=None, more=[]))
 
 
 def test_a_fault_ends_it(capfd: pytest.CaptureFixture[str]) -> None:

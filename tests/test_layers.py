@@ -70,6 +70,20 @@ ROWS = [
     {"schema"},
     {"errors", "__init__"},
 ]
+# Those of wassily/studio, likewise; all of them are above every row but the first. `cli` calls them
+# by name.
+STUDIO = PACKAGE / "studio"
+STUDIO_FILES = sorted(STUDIO.rglob("*.py"))
+STUDIO_ROWS = [
+    {"studio"},
+    {"page"},
+    {"compare", "train", "data"},
+    {"draw"},
+    {"parts"},
+    {"watch"},
+    {"easel", "looks", "process", "shelf"},
+    {"fence", "form", "words"},
+]
 RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 
 # Which file alone may import a package; quiet_libraries touches what it quiets.
@@ -142,6 +156,41 @@ def test_imports_go_down_only(path: Path) -> None:
     """Imports inside of functions count as well."""
     for other in _ours(path) - {"mini"}:
         assert RANK[other] > RANK[path.stem], f"{path.stem} imports {other}"
+
+
+def _of_studio(path: Path) -> str:
+    """A module's name in STUDIO_ROWS."""
+    return path.parent.name if path.stem == "__init__" else path.stem
+
+
+def _studio_imports(path: Path) -> set[str]:
+    """Modules of the studio that a file imports."""
+    names = [name.split(".") for name in _imports(path) if name.startswith("wassily.studio")]
+    known = set().union(*STUDIO_ROWS) - {"studio"}
+    return {part for name in names for part in name[2:] if part in known}
+
+
+def test_the_studio_is_on_top() -> None:
+    """Each of its modules has a row and imports lower ones; nothing else imports any of them."""
+    rank = {name: number for number, row in enumerate(STUDIO_ROWS) for name in row}
+    assert {_of_studio(path) for path in STUDIO_FILES} == set(rank)
+    for path in STUDIO_FILES:
+        for other in _studio_imports(path) - {_of_studio(path)}:
+            if path.stem == "__init__" or other != "page":  # a page is in the package `page`
+                assert rank[other] > rank[_of_studio(path)], f"{path} imports {other}"
+        assert "__main__" not in _ours(path)
+    for path in FILES:
+        assert not any(name.startswith("wassily.studio") for name in _imports(path)), path.stem
+
+
+def test_one_folder_knows_gradio() -> None:
+    """And one module starts processes; nothing else of the studio has a dependency of its own."""
+    for path in STUDIO_FILES:
+        used = _packages(path)
+        assert not used & {"gradio", "starlette"} or path.parent == STUDIO / "page", path
+        assert "subprocess" not in used or path == STUDIO / "process.py"
+        assert not used & {*OWNERS, "torch", "diffusers", "transformers"}, path
+    assert any("gradio" in _packages(path) for path in STUDIO_FILES)
 
 
 def test_the_bundled_model_is_a_guest() -> None:
@@ -218,7 +267,7 @@ def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES + STUDIO_FILES, ids=lambda path: path.stem)
 def test_what_is_public_says_what_it_is(path: Path) -> None:
     """A docstring each, and types all through."""
     for node in _public(ast.parse(path.read_text("utf-8"))):

@@ -38,17 +38,22 @@ CALLS = {
     "np.load",
     "shutil.unpack_archive",
 }
+STARTS_TRAININGS = ROOT / "wassily" / "studio" / "process.py"
 WORDS = {"trust_remote_code", "custom_pipeline", "shell", "allow_pickle"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_nothing_in_the_sources_runs_what_it_reads(path: Path) -> None:
-    """No unpickling, no evaluating, no shell, no other program, no code of a repository."""
+    """No unpickling, no evaluating, no shell, no other program, no code of a repository.
+
+    The studio alone starts one: wassily itself.
+    """
+    modules = MODULES - ({"subprocess"} if path == STARTS_TRAININGS else set())
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            assert not {name.name.split(".")[0] for name in node.names} & MODULES
+            assert not {name.name.split(".")[0] for name in node.names} & modules
         if isinstance(node, ast.ImportFrom):
-            assert (node.module or "").split(".")[0] not in MODULES
+            assert (node.module or "").split(".")[0] not in modules
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in RUNS_CODE | CALLS, called

@@ -3,6 +3,7 @@
 package   build sdist and wheel, install the wheel into an empty environment, run the demo there
 lowest    the lower bounds of pyproject.toml, and a part of the tests on them
 trackers  every tracker that --report_to knows and that runs without an account, and their tests
+browser   the studio, and its tests in a real Chromium; what .venv holds is taken from there
 
 The environments lie under --work and are made anew each time; pip and the network are needed.
 """
@@ -15,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import venv
 from pathlib import Path
@@ -33,6 +35,7 @@ LOWEST_TESTS = (
 LOWEST_TESTS += " runtime checkpoint trackers e2e_lora e2e_trackers guide_snippets"
 TESTING = ("pytest", "pytest-timeout", "hypothesis", "torch-optimi", "pyyaml")
 TRACKERS = ("wandb", "trackio", "mlflow")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Bare:
@@ -135,10 +138,30 @@ def trackers(args: argparse.Namespace) -> None:
     )
 
 
+def browser(args: argparse.Namespace) -> None:
+    """The studio's extra and playwright on top of this environment, and the tests in Chromium."""
+    if not os.environ.get("CHROMIUM") and not any(map(shutil.which, CHROMIUM)):
+        sys.exit(
+            "tools.environments: no Chromium here: install it (apt install chromium), or name one: "
+            "CHROMIUM=/path/to/it make browser"
+        )
+    bare = Bare(args.work / "browser")
+    (site,) = (args.work / "browser").glob("lib/python*/site-packages")
+    (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    studio = project()["optional-dependencies"]["studio"]
+    bare.install("-c", str(ROOT / "constraints.txt"), *studio, "playwright")
+    print(bare.versions("gradio", "playwright", "pillow"))
+    shots = args.work / "pages"
+    shots.mkdir(exist_ok=True)
+    os.environ["WASSILY_SHOTS"] = str(shots)
+    run(bare.bin / "python", "-m", "pytest", "-q", *(args.more or ["tests/browser"]))
+    print(f"pictures of the pages are in {shots}")
+
+
 def main() -> None:
-    """One of the three."""
+    """One of the four."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("which", choices=("package", "lowest", "trackers"))
+    parser.add_argument("which", choices=("package", "lowest", "trackers", "browser"))
     parser.add_argument(
         "--work", type=lambda name: Path(name).resolve(), default=ROOT / "runs/environments"
     )
@@ -147,7 +170,8 @@ def main() -> None:
     )
     args, args.more = parser.parse_known_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    {"package": package, "lowest": lowest, "trackers": trackers}[args.which](args)
+    tried = {"package": package, "lowest": lowest, "trackers": trackers, "browser": browser}
+    tried[args.which](args)
 
 
 if __name__ == "__main__":

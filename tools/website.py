@@ -33,7 +33,7 @@ SECTIONS = [
     ("Start", "البداية", ["first-picture", "guide", "moving"]),
     ("Training", "التدريب", ["data", "streaming", "training", "lora", "dreambooth", "learning"]),
     ("Measuring", "القياس", ["evaluating", "experiments"]),
-    ("Drawing", "الرسم", ["drawing", "python"]),
+    ("Drawing", "الرسم", ["drawing", "python", "studio"]),
     ("Machines", "الأجهزة", ["memory", "performance", "scale", "checkpoints", "reliability"]),
     ("Reference", "المرجع", ["flags", "troubleshooting", "how-it-works", "security"]),
 ]

@@ -32,6 +32,7 @@ usage: wassily COMMAND [flags]        wassily COMMAND --help tells each one's fl
   evaluate        measure what was learnt and what was kept
   sweep           find how much of a fine-tune is best, between its base and itself
   report          write a training's report.html anew
+  studio          draw, compare, train and look at data in the browser
   cache build prior     encode beforehand what a training of the prior reads,
   cache build decoder   or one of the decoder
   cache info      what the cache of encodings holds
@@ -65,6 +66,7 @@ VERBS = {
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.prefill:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.cache:info"),
     ("cache", "prune"): ("CacheConfig", "wassily.cache:prune"),
+    ("studio",): ("StudioConfig", "wassily.studio:studio"),
     ("doctor",): ("DoctorConfig", "wassily.about:doctor"),
     ("demo",): ("DemoConfig", "wassily.demo:demo"),
 }

@@ -292,6 +292,35 @@ class DoctorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudioConfig:
+    """Draw, compare, train and look at data in the browser, on this machine alone.
+
+    Example: wassily studio --runs runs --data pics
+    """
+
+    runs: str = "runs"
+    """Folder of trainings: models are found below it, and what the studio makes goes there."""
+    data: tuple[str, ...] = ()
+    """Folders of pictures to look at and to train on; the studio sees no other ones."""
+    port: int = 7860
+    """Port on 127.0.0.1, which no other machine reaches; 0 takes a free one."""
+    language: Literal["en", "ar"] = "en"
+    """Language of the page whose address is printed: English or Arabic; each links to the other."""
+    open: bool = False
+    """Also open the page in this machine's browser."""
+    cache_dir: str | None = None
+    """Where downloaded models are kept; the hub's own default if unset."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(0 <= self.port < 65536, f"--port: {self.port} is not between 0 and 65535")
+        file = Path(self.runs)
+        require(not file.exists() or file.is_dir(), f"--runs {file}: a file; name a folder")
+        for name in self.data:
+            require(Path(name).is_dir(), f"--data {name}: no such folder")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """Fine-tune the bundled model on a small example, offline, and draw before and after."""
 

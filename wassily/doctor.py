@@ -58,6 +58,17 @@ class Part:
 
 def check(config: DataCheckConfig) -> int:
     """Look, report, and tell by the exit code whether there are errors: 1, or 0."""
+    findings, summary = found(config)
+    shown = None if config.verbose else SHOWN
+    print(as_text(findings, summary, shown), end="")
+    if config.json:
+        about = {"wassily": __version__, "folder": config.folder, "holdout": config.holdout_dir}
+        Path(config.json).write_text(as_json(findings, summary, about), encoding="utf-8")
+    return int(any(finding.gravity == "error" for finding in findings))
+
+
+def found(config: DataCheckConfig) -> tuple[list[Finding], dict[str, Any]]:
+    """What is found, and the summary by name. Raises UserError for an unknown tokenizer."""
     quiet_libraries()
     prior = models.resolve(config.pretrained_prior_model_name_or_path, "prior")
     findings, parts = read(config)
@@ -69,12 +80,7 @@ def check(config: DataCheckConfig) -> int:
         summary |= of_pictures(parts, config, findings)
         if not config.no_captions:
             summary |= of_captions(parts, prior, config, findings)
-    shown = None if config.verbose else SHOWN
-    print(as_text(findings, summary, shown), end="")
-    if config.json:
-        about = {"wassily": __version__, "folder": config.folder, "holdout": config.holdout_dir}
-        Path(config.json).write_text(as_json(findings, summary, about), encoding="utf-8")
-    return int(any(finding.gravity == "error" for finding in findings))
+    return findings, summary
 
 
 # ---------------------------------------------------------------- reading

@@ -30,42 +30,50 @@ def generate(config: GenerateConfig) -> None:
 def draw(config: DrawConfig) -> None:
     """Draw all that a config asks for, one seed after the other, and save it with its notes."""
     task = tasks.task(config)
-    first = draws.fresh_seed() if config.seed is None else config.seed
-    jobs = [
-        (subject, words, first + k)
-        for subject, words in zip(task.subjects, task.words, strict=True)
-        for k in range(config.num_images)
-    ]
-    files, prior, decoder, device = _ready(config, task)
+    jobs = jobs_of(config, task)
+    files, prior, decoder, device = ready(config, task)
     bar = Progress("drawing", len(jobs), unit="picture")
     drawing = drawing_of(config, task.canvas)
     pairs = [(subject, seed) for subject, _, seed in jobs]
     drawn = sample.draw(prior, decoder, pairs, drawing, device, bar.advance)
     bar.close()
-    for number, ((_, words, seed), picture, file) in enumerate(
-        zip(jobs, drawn, files, strict=True)
-    ):
-        begin = number - number % config.batch_size
-        one = notes.Drawn(
-            alone(
-                config,
-                words,
-                seed=seed,
-                batch_size=min(config.batch_size, len(jobs) - begin),
-                dtype=DTYPE_NAMES[decoder.unet.dtype],
-            ),
-            number - begin,
-            task.digests,
-            notes.made_with(device),
-        )
+    noted = notes_of(config, task, jobs, decoder.unet.dtype, device)
+    for (_, words, seed), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
         pictures.save_png(picture, file, notes.of(one, words))
         print(f"{file}  (seed {seed})")
     if config.grid:
         path = grid_file(config, len(drawn))
         rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
-        headings = [f"seed {first + k}" for k in range(config.num_images)]
+        headings = [f"seed {seed}" for _, _, seed in jobs[: config.num_images]]
         pictures.save_png(pictures.sheet(rows, headings, task.words), path, {})
         print(path)
+
+
+def jobs_of(config: DrawConfig, task: tasks.Task) -> list[tuple[sample.Subject, str, int]]:
+    """Subject, its words and the seed of each picture that a config asks for, in order."""
+    first = draws.fresh_seed() if config.seed is None else config.seed
+    return [
+        (subject, words, first + k)
+        for subject, words in zip(task.subjects, task.words, strict=True)
+        for k in range(config.num_images)
+    ]
+
+
+def notes_of(
+    config: DrawConfig,
+    task: tasks.Task,
+    jobs: list[tuple[sample.Subject, str, int]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[notes.Drawn]:
+    """What draws each of these pictures again, in a batch like its own."""
+    made_with, noted = notes.made_with(device), []
+    for number, (_, words, seed) in enumerate(jobs):
+        begin = number - number % config.batch_size
+        size = min(config.batch_size, len(jobs) - begin)
+        one = alone(config, words, seed=seed, batch_size=size, dtype=DTYPE_NAMES[dtype])
+        noted.append(notes.Drawn(one, number - begin, task.digests, made_with))
+    return noted
 
 
 def draw_again(config: GenerateConfig) -> None:
@@ -77,7 +85,7 @@ def draw_again(config: GenerateConfig) -> None:
     task = tasks.task(asked)
     notes.check_same(old, task.digests)
     print(f"prior {asked.prior}, decoder {asked.decoder}, seed {asked.seed}")
-    (file,), prior, decoder, device = _ready(asked, task)
+    (file,), prior, decoder, device = ready(asked, task)
     for line in notes.differences(old, device):
         print(line)
     jobs = [(task.subjects[0], asked.seed)] * asked.batch_size
@@ -88,15 +96,20 @@ def draw_again(config: GenerateConfig) -> None:
     print(f"{file}  (seed {asked.seed})")
 
 
-def _ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, torch.device]:
-    """Where the pictures go, both pipelines and the device. Raises UserError, if it can before
+def destinations(config: DrawConfig, task: tasks.Task) -> list[Path]:
+    """Where the pictures go, once all that can be checked beforehand is. Raises UserError before
     the output folder is made and any weight is loaded.
     """
     for name, home in ((config.prior, "prior"), (config.decoder, "decoder")):
         models.locate(name, home)
     given_adapters(config)
     tasks.check_decoder(config, task.canvas)
-    files = output_files(config, task.words)
+    return output_files(config, task.words)
+
+
+def ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, torch.device]:
+    """`destinations`, both pipelines and the device. Raises UserError."""
+    files = destinations(config, task)
     quiet_libraries()
     prior, decoder, device = load_pipelines(config)
     for line in rounded_sizes(config, sample.rounded_to(decoder)):

@@ -107,3 +107,16 @@ def _may_live(record: dict[str, object]) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a run of this machine, as far as its record tells, is writing into a folder."""
+    try:
+        handle = os.open(folder / NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        record = _record(handle)
+    finally:
+        os.close(handle)
+    return bool(record) and _may_live(record)

@@ -1,0 +1,90 @@
+"""The studio as a process of its own, and what a person does on its pages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import helpers
+
+Open = Callable[..., Any]
+SHOTS = os.environ.get("WASSILY_SHOTS")  # a folder for pictures of the pages
+
+
+@dataclass
+class Studio:
+    """A studio that runs, the folders it was given, and what its pages asked of others."""
+
+    address: str
+    runs: Path
+    data: Path
+    process: subprocess.Popen[str]
+    elsewhere: list[str] = field(default_factory=list)
+
+    def end(self) -> int:
+        """Ctrl-C; its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+def start_studio(runs: Path, data: Path, *words: str) -> Studio:
+    """`wassily studio` on a free port, once it says where it is."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "wassily", "studio"),
+            *("--runs", runs, "--data", data, "--port", "0", *words),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=helpers.clean_environment(),
+        cwd=runs.parent,
+    )
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("the studio is at "):
+            return Studio(line.split()[4], runs, data, process)
+    raise AssertionError("".join(said))
+
+
+def tab(page: Any, number: int) -> None:
+    """Show the tab of this number: draw, compare, train, data."""
+    tabs = page.locator("#tabs [role=tab]:visible")
+    if tabs.count() > number:
+        tabs.nth(number).click()
+    else:  # no room for it: it is in the menu behind
+        page.locator("#tabs .overflow-menu > button").click()
+        page.locator("#tabs .overflow-dropdown button").last.click()
+    page.wait_for_timeout(500)
+
+
+def choose(page: Any, name: str, *shown: str) -> None:
+    """Choose what a dropdown shows by these words."""
+    for words in shown:
+        page.locator(f"#{name} input").click()
+        page.get_by_role("option", name=words, exact=True).click()
+    page.keyboard.press("Escape")
+
+
+def wait_for(holds: Callable[[], Any], seconds: float = 90) -> Any:
+    """What it gives, as soon as that is true."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return found
+
+
+def shot(page: Any, name: str) -> None:
+    """A picture of the whole page, where somebody wants to look at it."""
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)

@@ -1,0 +1,262 @@
+"""The studio without its pages: words, folders, models, and the command of a form."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+import shutil
+import string
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import run_cli
+
+from wassily import checkpoint, cli, doctor, models, schema
+from wassily.commands import StudioConfig
+from wassily.errors import UserError
+from wassily.mini.untrained import Tiny
+from wassily.studio import form, shelf, watch, words
+from wassily.studio.fence import Fence
+
+# ---------------------------------------------------------------- the command
+
+
+def test_without_gradio_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With what to install."""
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = run_cli("studio", "--runs", tmp_path)
+    assert done.code == 2
+    assert done.text == "wassily: error: the studio needs gradio: pip install 'wassily[studio]'\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"port": 65536}, "--port: 65536 is not between"),
+        ({"runs": __file__}, "a file; name a folder"),
+        ({"data": ("/no/where",)}, "--data /no/where: no such folder"),
+        ({"language": "fr"}, "one of en, ar"),
+    ],
+)
+def test_bad_flags(given: dict[str, Any], message: str) -> None:
+    """Are refused before anything is loaded."""
+    with pytest.raises(UserError, match=message):
+        StudioConfig(**given)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _places(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_both_languages_say_the_same() -> None:
+    """The same keys with the same places for values; no text is empty, and Arabic is Arabic."""
+    assert words.ENGLISH.keys() == words.ARABIC.keys()
+    for key, text in words.ENGLISH.items():
+        other = words.ARABIC[key]
+        assert text.strip() and other.strip(), key
+        assert _places(text) == _places(other), key
+        arabic = any("\u0600" <= letter <= "\u06ff" for letter in other)
+        assert arabic != (key == "other_language"), key
+
+
+def test_every_text_has_its_user_and_every_finding_its_text() -> None:
+    """What is said is in the table, and what is in the table is said."""
+    folder = Path(words.__file__).parent
+    pages = "\n".join(path.read_text("utf-8") for path in (folder / "page").glob("*.py"))
+    made = ("state_", "find_", "of_", "base_", "start_")  # a value gives the rest of the key
+    gravities = {"error", "warning", "note"}
+    for key in words.ENGLISH.keys() - gravities:
+        assert (
+            f'"{key}"' in pages
+            or f"'{key}'" in pages
+            or key.startswith(made)
+            or key.endswith(("_info", "_lora"))
+        ), key
+    assert {f"state_{state}" for state in typing.get_args(watch.State)} <= words.ENGLISH.keys()
+    kinds = {key.removeprefix("find_") for key in words.ENGLISH if key.startswith("find_")}
+    assert kinds == _kinds() | {"duplicates", "near_duplicates"}
+
+
+def _kinds() -> set[str]:
+    """Of findings, as the doctor's source names them."""
+    found = set()
+    for node in ast.walk(ast.parse(Path(doctor.__file__).read_text("utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Finding", "find"):
+            kind = node.args[1]
+            if isinstance(kind, ast.Constant):
+                found.add(str(kind.value))
+    return found
+
+
+def test_values_in_their_places() -> None:
+    """In both languages."""
+    for name in ("en", "ar"):
+        assert words.Say(name)("seed_of", seed=3).endswith("3")
+
+
+# ---------------------------------------------------------------- folders
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Fence:
+    """Runs and data, a folder beside them, and links that lead out."""
+    for name in ("runs/studio", "runs/a/b", "pics/train", "pics/.hidden", "private"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "runs/out").symlink_to(tmp_path / "private")
+    (tmp_path / "pics/out").symlink_to(tmp_path / "private")
+    return Fence(tmp_path / "runs", (tmp_path / "pics",))
+
+
+def test_only_given_folders(yard: Fence) -> None:
+    """Data lies in --data, trainings lie below --runs; links and dots lead nowhere."""
+    pics = yard.data[0]
+    assert yard.folders() == [str(pics), str(pics / "train")]
+    assert yard.data_folder(str(pics / "train")) == str(pics / "train")
+    for name in ("/etc", str(pics / ".."), str(pics / "out"), str(yard.runs), "\0", None, ""):
+        with pytest.raises(UserError, match=r"--data"):
+            yard.data_folder(name)
+    assert yard.run("a/b") == yard.runs / "a/b"
+    for name in ("..", "../pics", "/etc", "out", ".", "a/../.."):
+        with pytest.raises(UserError, match="not below"):
+            yard.run(name)
+    with pytest.raises(UserError, match="no training is chosen"):
+        yard.run(None)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x", "studio", "a b", "x" * 65, None])
+def test_names_that_are_none(yard: Fence, name: str | None) -> None:
+    """Of a new training; in Arabic they may be."""
+    with pytest.raises(UserError, match="no name for a training"):
+        yard.new_run(name)
+    assert yard.new_run(" تجربة-1 ") == yard.runs / "تجربة-1"
+
+
+# ---------------------------------------------------------------- models
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny: Tiny) -> Path:
+    """A prior, a checkpoint of a decoder, an adapter, and what is none of them."""
+    shutil.copytree(tiny.prior, tmp_path / "one" / "prior-run")
+    step = tmp_path / "decoder-run" / "checkpoint-5"
+    shutil.copytree(Path(tiny.decoder) / "unet", step / "unet")
+    (step / "state.json").write_text(json.dumps({"role": "decoder"}), "utf-8")
+    (tmp_path / "adapter").mkdir()
+    notes = {"network": "decoder", "base": "mini"}
+    checkpoint.write_tensors(tmp_path / "adapter" / models.ADAPTER, {}, notes)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / models.ADAPTER).write_bytes(b"nothing")
+    shutil.copytree(tiny.prior, tmp_path / "studio" / "not-this")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    return tmp_path
+
+
+def test_models_are_found(runs: Path) -> None:
+    """Each with its network; the studio's own folder, links and broken files are passed over."""
+    found = {(one.place, one.home, one.adapter) for one in shelf.found(runs)}
+    assert found == {
+        ("one/prior-run", "prior", False),
+        ("decoder-run/checkpoint-5", "decoder", False),
+        ("adapter", "decoder", True),
+    }
+    shown = [text for text, _ in shelf.networks(runs, "prior")]
+    assert shown == ["one/prior-run", "mini", shelf.RELEASED["prior"]]
+    assert shelf.adapters(runs, "decoder") == [("adapter", str(runs / "adapter"))]
+    assert shelf.adapters(runs, "prior") == []
+
+
+def test_only_what_was_found_is_taken(runs: Path, tiny: Tiny) -> None:
+    """No other path, no other hub name, no network of the other kind."""
+    one = str(runs / "one/prior-run")
+    assert shelf.checked(runs, "prior", one) == one and shelf.checked(runs, "prior", "mini")
+    for name in (str(tiny.prior), "somebody/model", "", None, str(runs / "link/prior-run")):
+        with pytest.raises(UserError, match="no prior that the studio found"):
+            shelf.checked(runs, "prior", name)
+    with pytest.raises(UserError, match="no decoder that the studio found"):
+        shelf.checked(runs, "decoder", one)
+    assert shelf.checked_adapter(runs, "decoder", shelf.NONE) is None
+    with pytest.raises(UserError, match="no adapter of a prior"):
+        shelf.checked_adapter(runs, "prior", str(runs / "adapter"))
+
+
+# ---------------------------------------------------------------- the command of a form
+
+
+def test_the_command_of_a_form(photos: Path) -> None:
+    """What is unset stays away; the command line reads back what the form said."""
+    values = {
+        "train_data_dir": str(photos),
+        "output_dir": "runs/a b",
+        "learning_rate": 0.00001,
+        "max_train_steps": 20,
+        "seed": 0,
+        "rank": None,
+        "lora": True,
+        "use_ema": False,
+        "mixed_precision": "",
+        "validation_prompts": ("a red circle", "دائرة حمراء"),
+    }
+    command = form.train("prior", values)
+    config = cli.parse("PriorConfig", command[2:], "wassily train prior")
+    plain = schema.public(config)
+    for name, value in values.items():
+        if value is not None and value is not False and value != "":
+            assert plain[name] == value, name
+    assert "--rank" not in command and "--use_ema" not in command
+    text = form.shown(command)
+    assert text.startswith("wassily train prior \\\n  --train_data_dir ")
+
+    assert shlex.split(text.replace("\\\n", " ")) == ["wassily", *command]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "pictures"),
+        ({"train_data_dir": "/no/where"}, "/no/where"),
+        ({"resolution": 33}, "--resolution: 33"),
+        ({"validation_prompts": ("--help",)}, "begins with a hyphen"),
+        ({"learning_rate": -1.0}, "begins with a hyphen"),
+        ({"preset": "9gb"}, "9gb"),
+    ],
+)
+def test_a_bad_form_is_one_line(photos: Path, values: dict[str, Any], message: str) -> None:
+    """In the words of the command line."""
+    given = {"train_data_dir": str(photos), **values} if values else {}
+    with pytest.raises(UserError, match=message) as caught:
+        form.train("decoder", given)
+    assert "\n" not in str(caught.value)
+
+
+def test_going_on(tmp_path: Path, photos: Path) -> None:
+    """By the run's own file, in its own folder alone."""
+    with pytest.raises(UserError, match=r"no run\.toml"):
+        form.resume(tmp_path)
+    config = form.checked(
+        ["train", "decoder", "--train_data_dir", str(photos), "--output_dir", str(tmp_path)]
+    )
+    (tmp_path / "run.toml").write_text(schema.to_toml(config), "utf-8")
+    command = form.resume(tmp_path)
+    assert command[:2] == ["train", "decoder"] and command[-1] == "latest"
+    elsewhere = tmp_path / "moved"
+    elsewhere.mkdir()
+    shutil.copyfile(tmp_path / "run.toml", elsewhere / "run.toml")
+    with pytest.raises(UserError, match="it writes into"):
+        form.resume(elsewhere)
+    (tmp_path / "run.toml").write_text("nothing = 1\n", "utf-8")
+    with pytest.raises(UserError, match="which network"):
+        form.resume(tmp_path)
+
+
+def test_prompts_are_lines() -> None:
+    """Without the empty ones."""
+    assert form.prompts(" a\n\n b \n") == ("a", "b")
+    assert form.prompts(None) == ()

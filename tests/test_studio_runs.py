@@ -1,0 +1,292 @@
+"""The studio's trainings and drawings without its pages: processes, what they tell, the easel."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import clean_environment, draw_picture, run_cli, write_folder
+from PIL import Image
+
+from wassily import lock
+from wassily.commands import GenerateConfig
+from wassily.errors import UserError
+from wassily.mini.untrained import Tiny
+from wassily.studio import easel as easels
+from wassily.studio import looks, process, watch
+from wassily.studio.easel import Cancelled, Easel, Job
+from wassily.studio.fence import Fence
+
+
+def wait_for(holds: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+# ---------------------------------------------------------------- processes
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Fence:
+    (tmp_path / "runs" / "studio").mkdir(parents=True)
+    return Fence(tmp_path / "runs", (tmp_path,))
+
+
+def endless(folder: Path) -> None:
+    """In the place of `wassily` for who works in a folder: it runs until SIGTERM, which it says."""
+    code = (
+        "import signal, sys, time\n"
+        "def end(*_):\n    print('stopped by SIGTERM\\ngo on with: it', flush=True)\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('ready', flush=True)\n"
+        "while True:\n    time.sleep(0.05)\n"
+    )
+    (folder / "wassily.py").write_text(code, "utf-8")
+
+
+def test_start_stop_and_start_again(yard: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at a time; SIGTERM once, however often it is asked for; its last line is kept."""
+    endless(yard.data[0])
+    monkeypatch.chdir(yard.data[0])
+    own = process.ticket(yard, yard.runs / "a" / "b")
+    assert not process.runs(own) and process.last_line(own) == ""
+    with pytest.raises(UserError, match="does not run"):
+        process.stop(own)
+    number = process.start(own, ["train", "prior"])
+    try:
+        assert process.runs(own) and process.read(own)["words"] == ["train", "prior"]
+        assert os.getsid(number) == number  # its terminal's end is not its own
+        with pytest.raises(UserError, match="runs already"):
+            process.start(own, ["train", "prior"])
+        wait_for(lambda: process.last_line(own) == "ready")
+        assert watch.look(yard, yard.runs / "a" / "b").state == "starting"
+        process.stop(own)
+        process.stop(own) if process.runs(own) else None
+        wait_for(lambda: not process.runs(own))
+        assert process.last_line(own) == "stopped by SIGTERM"
+        number = process.start(own, ["train", "prior"])
+        assert process.runs(own) and process.read(own)["stopping"] is False
+    finally:
+        os.kill(number, signal.SIGKILL)
+    wait_for(lambda: not process.runs(own))
+
+
+def test_it_outlives_who_started_it(yard: Fence) -> None:
+    """And is found, and stopped, by another."""
+    starter = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from wassily.studio import process\nfrom wassily.studio.fence import Fence\n"
+        "runs = Path(sys.argv[1])\nos.chdir(sys.argv[2])\n"
+        "print(process.start(process.ticket(Fence(runs), runs / 'x'), ['train', 'prior']))\n"
+    )
+    endless(yard.data[0])
+    words = [sys.executable, "-c", starter, str(yard.runs), str(yard.data[0])]
+    done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True)
+    own = process.ticket(yard, yard.runs / "x")
+    assert process.runs(own) and process.read(own)["process"] == int(done.stdout)
+    wait_for(lambda: process.last_line(own) == "ready")
+    process.stop(own)
+    wait_for(lambda: not process.runs(own))
+    assert process.last_line(own) == "stopped by SIGTERM"
+
+
+def test_a_disk_that_refuses_is_one_line(yard: Fence) -> None:
+    """Nothing is started then."""
+    (yard.own / "trainings").write_text("in the way", "utf-8")
+    with pytest.raises(UserError, match="trainings: "):
+        process.start(process.ticket(yard, yard.runs / "x"), ["train", "prior"])
+
+
+# ---------------------------------------------------------------- what a run tells
+
+
+ROWS = [
+    {"step": 10, "train_loss": 0.5, "pictures_per_second": 4.0},
+    {"step": 20, "event": "held_out", "loss": 0.6},
+    {"step": 20, "train_loss": 0.4, "pictures_per_second": 2.0},
+]
+
+
+def a_run(folder: Path, steps: int = 50) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "run.toml").write_text("# PriorConfig\n", "utf-8")
+    (folder / "run.json").write_text(json.dumps({"steps": steps, "global_batch": 6}), "utf-8")
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (folder / "log.jsonl").write_text(lines + '{"step": 3', "utf-8")
+    return folder
+
+
+def test_how_a_training_stands(yard: Fence) -> None:
+    """From its files alone: not there, stopped, finished, and held by another process."""
+    assert watch.look(yard, yard.runs / "x") == watch.Seen("none")
+    folder = a_run(yard.runs / "x")
+    assert watch.look(yard, folder) == watch.Seen("stopped", 20, 50)
+    with lock.held(folder):
+        found = watch.look(yard, folder)
+    # 30 steps of 6 pictures are left, at 3 a second in the mean
+    assert (found.state, found.left) == ("elsewhere", pytest.approx(60))
+    assert not lock.is_held(folder)
+    (folder / "model_index.json").write_text("{}", "utf-8")
+    assert watch.look(yard, folder).state == "stopped"
+    done = a_run(yard.runs / "y" / "z", steps=20)
+    (done / "model_index.json").write_text("{}", "utf-8")
+    assert watch.look(yard, done).state == "finished"
+    assert set(watch.trainings(yard.runs)) == {"x", "y/z"}
+
+
+def test_time_left() -> None:
+    """At the pace of the last rows; unknown without one."""
+    assert watch.time_left(ROWS, 6, 50) == pytest.approx(60)
+    assert watch.time_left(ROWS, 6, 10) == 0
+    assert watch.time_left([], 6, 50) is None
+    assert watch.time_left(ROWS, None, 50) is None and watch.time_left(ROWS, 6, None) is None
+    assert watch.clock(3723.4) == "1:02:03"
+
+
+def test_losses_as_a_chart() -> None:
+    """A line for each kind of loss that was logged."""
+    titles = ("الخسارة", "step", "training", "<held out>")
+    svg = watch.chart(ROWS, titles)
+    assert svg.count("<polyline") == 2 and "الخسارة" in svg and "&lt;held out&gt;" in svg
+    assert watch.chart(ROWS[:1], titles).count("<polyline") == 1
+    assert watch.chart([], titles) == ""
+
+
+def test_samples_of_the_latest_step(tmp_path: Path) -> None:
+    """Of a validation that is whole."""
+    assert watch.samples(tmp_path) == (0, [])
+    for step in (5, 10, 20):
+        folder = tmp_path / "validation" / f"step-{step}"
+        folder.mkdir(parents=True)
+        draw_picture(step).save(folder / "00.png")
+        if step < 20:
+            draw_picture(step).save(folder / "sheet.png")
+    assert watch.samples(tmp_path) == (10, [tmp_path / "validation/step-10/00.png"])
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def config_for(tiny: Tiny, out: Path, **changes: Any) -> GenerateConfig:
+    values: dict[str, Any] = {"prompts": ("a", "b"), "num_images": 2, "seed": 5, "batch_size": 3}
+    values |= {"prior_steps": 3, "steps": 4, "prior": str(tiny.prior), "decoder": str(tiny.decoder)}
+    return GenerateConfig(**(values | {"out": str(out)} | changes))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_the_easel_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
+    """To the bit, with the same notes; again from the notes of one; its progress rises to its
+    end, by every pass of both networks.
+    """
+    told: list[float] = []
+    easel = Easel()
+    config = config_for(tiny, tmp_path / "studio")
+    found = easel.draw(config, Job(told.append))
+    assert [seed for _, seed in found] == [5, 6, 5, 6]
+    words = ["a", "b", "--num_images", 2, "--seed", 5, "--batch_size", 3, "--steps", 4]
+    words += ["--prior_steps", 3, "--prior", tiny.prior, "--decoder", tiny.decoder]
+    assert run_cli("generate", *words, "--out", tmp_path / "same").code == 0
+    for (mine, _), theirs in zip(found, sorted((tmp_path / "same").glob("*.png")), strict=True):
+        assert (pixels(mine) == pixels(theirs)).all()
+        assert Image.open(mine).text["wassily"] == Image.open(theirs).text["wassily"]
+    assert told == [n / 14 for n in range(14)]
+
+    loaded = easel._loaded
+    old = easels.notes_of(found[3][0])
+    again = easel.again(old, tmp_path / "studio", None, Job())
+    assert (pixels(again) == pixels(found[3][0])).all()
+    assert easel._loaded is loaded  # nothing of it has changed
+    assert easels.history(tmp_path / "studio")[0] == again
+    assert len(easels.history(tmp_path / "studio")) == 5
+
+
+def test_a_cancelled_drawing_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    """Whether it is in its middle or waits for its turn; the next one is whole."""
+    easel, event = Easel(), threading.Event()
+
+    def tell(share: float) -> None:
+        if share > 0.5:
+            event.set()
+
+    config = config_for(tiny, tmp_path / "out")
+    with pytest.raises(Cancelled):
+        easel.draw(config, Job(tell, event))
+    with pytest.raises(Cancelled):
+        easel.draw(config, Job(lambda share: None, event))
+    assert not list((tmp_path / "out").glob("*"))
+    assert len(easel.draw(dataclasses.replace(config, num_images=1), Job())) == 2
+
+
+def test_a_model_that_was_written_anew_is_loaded_anew(tiny: Tiny, tmp_path: Path) -> None:
+    """A training may have exported meanwhile."""
+    easel = Easel()
+    easel.draw(config_for(tiny, tmp_path), Job())
+    loaded = easel._loaded
+    file = Path(tiny.decoder) / "unet" / "config.json"
+    stat = file.stat()
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    easel.draw(config_for(tiny, tmp_path), Job())
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert easel._loaded is not loaded
+
+
+def test_pictures_of_others_are_not_followed(tiny: Tiny, tmp_path: Path) -> None:
+    """A PNG in the history that was drawn on another file is not drawn again here."""
+    draw_picture(1).save(tmp_path / "in.png")
+    words = ["--image", tmp_path / "in.png", "--steps", 4, "--seed", 1, "--prior_steps", 2]
+    words += ["--prior", tiny.prior, "--decoder", tiny.decoder, "--strength", 0.5]
+    assert run_cli("generate", "a", *words, "--out", tmp_path / "h.png").code == 0
+    with pytest.raises(UserError, match="drawn from other pictures; wassily generate --from"):
+        easels.notes_of(tmp_path / "h.png")
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_findings_and_their_pictures(tmp_path: Path) -> None:
+    """The gravest first; a finding's pictures are opened where they can be."""
+    folder = write_folder(tmp_path / "pics", ["a", "b", "c"])
+    (folder / "01.png").write_bytes((folder / "00.png").read_bytes())
+    (folder / "02.png").write_bytes(b"no picture")
+    yard = Fence(tmp_path / "runs", (folder,))
+    looked = looks.look(yard, str(folder), 32, True, "mini")
+    kinds = [finding.kind for finding in looked.findings]
+    assert kinds[0] == "broken" and "duplicates" in kinds and looked.summary["pictures"] == 3
+    found = dict(zip(kinds, looked.findings, strict=True))
+    assert looks.thumbnails(found["broken"], yard) == []
+    shown = looks.thumbnails(found["duplicates"], yard)
+    assert [name for _, name in shown] == ["00.png", "01.png"]
+    assert all(max(picture.size) <= looks.SIDE for picture, _ in shown)
+    with pytest.raises(UserError, match="--data"):
+        looks.look(yard, str(tmp_path), 32, True, "mini")
+
+
+def test_names_in_an_item(tmp_path: Path) -> None:
+    """With colons and spaces in them; none outside of the data, whatever an item says."""
+    yard = Fence(tmp_path, (tmp_path / "pics",))
+    (tmp_path / "pics").mkdir()
+    for name in ("a: b.png", "c = d.png"):
+        draw_picture(1).save(tmp_path / "pics" / name)
+    draw_picture(1).save(tmp_path / "e.png")
+    item = f"{tmp_path}/pics/a: b.png: 32 x 32"
+    assert [path.name for path in looks.files(item, yard)] == ["a: b.png"]
+    item = f"{tmp_path}/pics/a: b.png (train) = {tmp_path}/e.png (test)"
+    assert [path.name for path in looks.files(item, yard)] == ["a: b.png"]
+    assert looks.files("nothing: here", yard) == []

@@ -1,0 +1,23 @@
+"""`wassily studio`: drawing, comparing, training and looking at data, in the browser.
+
+What lies in this folder knows nothing of gradio; `page/` is the one owner of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from wassily.errors import UserError
+
+if TYPE_CHECKING:
+    from wassily.commands import StudioConfig
+
+
+def studio(config: StudioConfig) -> None:
+    """Serve the pages until Ctrl-C. Raises UserError where gradio is not there."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the studio needs gradio: pip install 'wassily[studio]'")
+    from wassily.studio import page
+
+    page.serve(config)

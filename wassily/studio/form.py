@@ -1,0 +1,82 @@
+"""A form of settings becomes the words of a command, which the command line itself checks."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wassily import cli
+from wassily.config import TrainConfig
+from wassily.errors import UserError
+
+CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
+
+
+def train(network: str, values: Mapping[str, Any]) -> list[str]:
+    """The words of a training, checked as the command line checks them. Raises UserError.
+
+    `values` are flags without their hyphens; what is unset, empty or off is left out.
+    """
+    words = ["train", network, *_flags(values)]
+    checked(words)
+    return words
+
+
+def _flags(values: Mapping[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in values.items():
+        if value is None or value is False or value in ("", ()):
+            continue
+        listed = [_text(v) for v in (value if isinstance(value, tuple) else (value,))]
+        if any(text.startswith("-") for text in listed):
+            raise UserError(f"--{name}: {listed[0]!r} begins with a hyphen, as flags do")
+        words += [f"--{name}", *([] if value is True else listed)]
+    return words
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def resume(folder: Path) -> list[str]:
+    """The words that go on with the training of an output folder. Raises UserError."""
+    file = folder / "run.toml"
+    try:
+        first = file.read_text("utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{folder}: no training to go on with (no run.toml)") from None
+    network = next((n for n, kind in CLASSES.items() if kind in first), None)
+    if network is None:
+        raise UserError(f"{file}: does not say which network it trains")
+    words = ["train", network, "--config", str(file), "--resume_from_checkpoint", "latest"]
+    config = checked(words)
+    if Path(config.output_dir).resolve() != folder.resolve():
+        raise UserError(
+            f"{file}: it writes into {config.output_dir}; go on with it where it was started"
+        )
+    return words
+
+
+def checked(words: list[str]) -> TrainConfig:
+    """The config of these words of a training. Raises UserError."""
+    config: TrainConfig = cli.parse(CLASSES[words[1]], words[2:], "wassily train " + words[1])
+    return config
+
+
+def shown(words: list[str]) -> str:
+    """A command as one types it, one flag a line."""
+    lines, line = [], "wassily"
+    for word in words:
+        if word.startswith("--"):
+            lines.append(line)
+            line = "  " + word
+        else:
+            line += " " + shlex.quote(word)
+    return " \\\n".join([*lines, line])
+
+
+def prompts(text: str | None) -> tuple[str, ...]:
+    """The lines of a text that are not empty."""
+    return tuple(line.strip() for line in (text or "").splitlines() if line.strip())

@@ -1,0 +1,115 @@
+"""The pages: the one owner of gradio. English at /, Arabic at /ar, one drawing queue for both."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wassily.errors import UserError
+from wassily.studio.easel import Easel
+from wassily.studio.fence import Fence
+from wassily.studio.words import Language, Say
+
+if TYPE_CHECKING:
+    from wassily.commands import StudioConfig
+
+HOST = "127.0.0.1"
+PATHS: dict[Language, str] = {"en": "", "ar": "ar"}
+
+
+def serve(config: StudioConfig) -> None:
+    """Serve until Ctrl-C. Raises UserError for a port that is taken."""
+    fence = fence_of(config)
+    with tempfile.TemporaryDirectory(prefix="wassily-studio-") as folder:
+        _settle(folder)
+        demo = build(fence, config.cache_dir)
+        try:
+            _, address, _ = launch(demo, fence, config.port, config.open)
+        except OSError as error:
+            raise UserError(f"--port {config.port}: {' '.join(str(error).split())}") from None
+        print(f"the studio is at {address}{PATHS[config.language]} (Ctrl-C ends it)", flush=True)
+        try:
+            demo.block_thread()
+        finally:
+            demo.close(verbose=False)
+
+
+def fence_of(config: StudioConfig) -> Fence:
+    """The folders that a config gives; that of the runs is made. Raises UserError."""
+    fence = Fence(Path(config.runs), tuple(map(Path, config.data)))
+    try:
+        fence.own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--runs {config.runs}: {error.strerror or error}") from None
+    return fence
+
+
+def _settle(folder: str) -> None:
+    """Before gradio is read: nobody's settings open it to others, and it tells nobody of itself."""
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+        del os.environ[name]
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+
+def build(fence: Fence, cache_dir: str | None) -> Any:
+    """All pages as gradio's Blocks."""
+    import gradio as gr
+
+    from wassily.studio.page import compare, data, draw, parts, train
+
+    easel = Easel()
+
+    def fill(language: Language) -> None:
+        say = Say(language)
+        parts.header(say)
+        with gr.Tabs(elem_id="tabs"):
+            draw.tab(say, fence, easel, cache_dir)
+            compare.tab(say, fence, easel, cache_dir)
+            train.tab(say, fence)
+            data.tab(say, fence)
+
+    with gr.Blocks(title="wassily", analytics_enabled=False) as demo:
+        gr.Navbar(visible=False)
+        fill("en")
+    with demo.route("wassily", PATHS["ar"], show_in_navbar=False):
+        fill("ar")
+    return demo.queue(default_concurrency_limit=8, api_open=False)
+
+
+def launch(demo: Any, fence: Fence, port: int, browser: bool) -> tuple[Any, str, str]:
+    """Start to serve on this machine alone; gradio's answer: the app, its address, no share."""
+    from wassily.studio.page import parts
+
+    return demo.launch(
+        server_name=HOST,
+        server_port=port or free_port(),
+        share=False,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        allowed_paths=[str(fence.own.resolve())],
+        max_file_size="1mb",
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        theme=parts.theme(),
+        css=parts.CSS,
+        head=parts.HEAD,
+        app_kwargs={"middleware": parts.middleware()},
+    )
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

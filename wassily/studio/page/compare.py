@@ -1,0 +1,211 @@
+"""Compare: base and choices side by side, at one seed, and two of them under a line to move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from wassily.commands import GenerateConfig
+from wassily.errors import UserError
+from wassily.studio import easel as easels
+from wassily.studio import form, shelf
+from wassily.studio.fence import Fence
+from wassily.studio.page import draw, parts
+from wassily.studio.words import Say
+
+MOST = 8  # columns
+
+
+@dataclass(frozen=True)
+class Column:
+    """A pair of networks, and what it is called."""
+
+    title: str
+    prior: str
+    decoder: str
+
+
+def choices_of(say: Say, fence: Fence) -> list[tuple[str, str]]:
+    """(what is shown, network and name) of all that can be compared with the base."""
+    return [
+        (f"{one.place} ({say('of_' + one.home)})", f"{one.home}:{one.name}")
+        for one in shelf.found(fence.runs)
+    ]
+
+
+def columns_of(say: Say, fence: Fence, prior: str, decoder: str, picked: list[str]) -> list[Column]:
+    """The base, then each choice in the base's place. Raises UserError."""
+    if not picked:
+        raise UserError(say("nothing_to_compare"))
+    if len(picked) >= MOST:
+        raise UserError(f"{len(picked)} choices; {MOST - 1} at most stand beside the base")
+    base = {
+        "prior": shelf.checked(fence.runs, "prior", prior),
+        "decoder": shelf.checked(fence.runs, "decoder", decoder),
+    }
+    columns = [Column(say("base"), base["prior"], base["decoder"])]
+    for one in picked:
+        home, _, name = one.partition(":")
+        if home not in base:
+            raise UserError(f"{one}: neither a prior nor a decoder")
+        pair = base | {home: shelf.checked(fence.runs, home, name)}
+        place = Path(name).relative_to(fence.runs) if Path(name).is_dir() else name
+        columns.append(Column(str(place), pair["prior"], pair["decoder"]))
+    return columns
+
+
+def table(columns: list[Column], drawn: list[list[Path]], prompts: tuple[str, ...]) -> list[Any]:
+    """(file, caption) row by row: all columns of the first prompt, then of the second, ..."""
+    return [
+        (str(drawn[c][r]), column.title if len(prompts) == 1 else f"{column.title}: {prompt}")
+        for r, prompt in enumerate(prompts)
+        for c, column in enumerate(columns)
+    ]
+
+
+def pair(files: list[str], width: int, index: int) -> tuple[str, str]:
+    """The base of the row of a picture, and it; of a base, the picture after it."""
+    row, column = divmod(index, width)
+    return files[row * width], files[row * width + (column or 1)]
+
+
+def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> None:
+    """The tab with all that it does."""
+    jobs, folder = parts.Jobs(), fence.own / "compared"
+    with gr.Tab(say("compare"), id="compare") as place:
+        gr.HTML(f'<p class="quiet">{say("compare_info")}</p>')
+        with gr.Row():
+            with gr.Column(scale=3, min_width=280):
+                prompts = gr.Textbox(
+                    say("prompts_example"), label=say("prompts"), lines=3, elem_id="compare-prompts"
+                )
+                choices = choices_of(say, fence)
+                picked = gr.Dropdown(
+                    choices,
+                    value=[],
+                    multiselect=True,
+                    label=say("choices"),
+                    elem_id="compare-choices",
+                )
+            with gr.Column(scale=2, min_width=280):
+                bases = [_base(say, fence, home) for home in draw.HOMES]
+                seed = draw.number(say("seed"), 0)
+                with gr.Row():
+                    go = gr.Button(
+                        say("compare_button"),
+                        variant="primary",
+                        elem_id="compare-go",
+                        min_width=140,
+                    )
+                    cancel = gr.Button(say("cancel"), min_width=100)
+        note = parts.notice()
+        with gr.Row():
+            with gr.Column(scale=3, min_width=280):
+                sheet = gr.Gallery(
+                    label=say("side_by_side"),
+                    fit_columns=False,
+                    elem_id="compared",
+                    columns=2,
+                    height="auto",
+                    object_fit="contain",
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                )
+            with gr.Column(scale=2, min_width=280):
+                slider = gr.ImageSlider(
+                    label=say("before_after"),
+                    elem_id="slider",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                )
+                gr.HTML(f'<p class="quiet">{say("pick_pair")}</p>')
+        state = gr.State(None)
+
+    @parts.guarded(say, 3)
+    def compare(
+        text: str,
+        prior: str,
+        decoder: str,
+        chosen: list[str],
+        seed: Any,
+        request: gr.Request,
+        progress: Any = parts.PROGRESS,
+    ) -> tuple[Any, ...]:
+        columns = columns_of(say, fence, prior, decoder, chosen)
+        lines = form.prompts(text)
+        number = draw.whole("seed", seed)
+        first = 0 if number is None else number
+        configs = [
+            GenerateConfig(
+                prompts=lines,
+                prior=c.prior,
+                decoder=c.decoder,
+                seed=first,
+                out=str(folder),
+                cache_dir=cache_dir,
+            )
+            for c in columns
+        ]
+        if len(lines) * len(columns) > draw.MOST:
+            raise UserError(f"{len(lines) * len(columns)} pictures; {draw.MOST} at most")
+        job, drawn = jobs.begin(request, progress), []
+        for number, config in enumerate(configs):
+            share = easels.Job(
+                lambda s, n=number: progress((n + s) / len(configs)),  # type: ignore[misc]
+                job.cancelled,
+            )
+            drawn.append([file for file, _ in easel.draw(config, share)])
+        cells = table(columns, drawn, lines)
+        files = [file for file, _ in cells]
+        width = len(columns)
+        return (
+            gr.update(value=cells, columns=width),
+            pair(files, width, 1),
+            (files, width),
+            parts.good(say("drawn", count=len(files)), folder),
+        )
+
+    def show(held: Any, event: gr.SelectData) -> Any:
+        return pair(held[0], held[1], event.index) if held else gr.skip()
+
+    event = go.click(
+        compare,
+        [prompts, *bases, picked, seed],
+        [sheet, slider, state, note],
+        concurrency_limit=1,
+        concurrency_id=parts.DRAWING,
+        api_visibility="private",
+        show_progress_on=sheet,
+    )
+    jobs.wire(say, cancel, [event], note)
+    sheet.select(show, state, slider, show_progress="hidden", api_visibility="private")
+
+    def offered(prior: str, decoder: str, chosen: list[str]) -> list[Any]:
+        now = choices_of(say, fence)
+        kept = [value for value in chosen if value in [name for _, name in now]]
+        lists = [shelf.networks(fence.runs, home) for home in draw.HOMES]
+        both = [parts.among(c, v) for c, v in zip(lists, (prior, decoder), strict=True)]
+        return [*both, gr.update(choices=now, value=kept)]
+
+    place.select(
+        offered,
+        [*bases, picked],
+        [*bases, picked],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _base(say: Say, fence: Fence, home: str) -> Any:
+    choices = shelf.networks(fence.runs, home)
+    names = [name for _, name in choices]
+    return gr.Dropdown(
+        choices,
+        value="mini" if "mini" in names else names[0],
+        label=say(f"base_{home}"),
+        elem_id=f"compare-{home}",
+    )

@@ -1,0 +1,109 @@
+"""Data: the doctor's findings of a folder, with the pictures that they are about."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from wassily.findings import Finding
+from wassily.studio import looks, shelf
+from wassily.studio.fence import Fence
+from wassily.studio.page import draw, parts
+from wassily.studio.words import Say
+
+
+def tab(say: Say, fence: Fence) -> None:
+    """The tab with all that it does."""
+    with gr.Tab(say("data"), id="data") as place:
+        gr.HTML(f'<p class="quiet">{say("data_info")}</p>')
+        folders = fence.folders()
+        with gr.Row():
+            folder = gr.Dropdown(
+                folders,
+                value=folders[0] if folders else None,
+                label=say("data_folder"),
+                info=None if folders else say("no_data"),
+                elem_id="data-folder",
+                min_width=220,
+            )
+            side = draw.number(say("resolution"), 32, name="data-resolution")
+            choices = shelf.networks(fence.runs, "prior")
+            prior = gr.Dropdown(choices, value="mini", label=say("prior"), min_width=160)
+        captions = gr.Checkbox(True, label=say("captions"))
+        go = gr.Button(say("check"), variant="primary", elem_id="data-go")
+        note = parts.notice()
+        found = gr.HTML(elem_id="findings")
+        thumbs = gr.Gallery(
+            label=say("thumbnails"),
+            fit_columns=False,
+            columns=6,
+            elem_id="thumbnails",
+            height="auto",
+            object_fit="contain",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            visible=False,
+        )
+
+    @parts.guarded(say, 2)
+    def check(name: str | None, side: Any, captions: bool, prior: str) -> tuple[Any, ...]:
+        base = shelf.checked(fence.runs, "prior", prior)
+        resolution = draw.whole("resolution", side)
+        looked = looks.look(fence, name, 512 if resolution is None else resolution, captions, base)
+        cells = [
+            (picture, f"{file}: {say('find_' + finding.kind)}")
+            for finding in looked.findings
+            for picture, file in looks.thumbnails(finding, fence)
+        ]
+        return page_of(say, looked), gr.update(value=cells, visible=bool(cells)), ""
+
+    go.click(
+        check,
+        [folder, side, captions, prior],
+        [found, thumbs, note],
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    place.select(
+        lambda name: parts.among([(f, f) for f in fence.folders()], name),
+        folder,
+        folder,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def page_of(say: Say, looked: looks.Looked) -> str:
+    """Findings and summary as HTML."""
+    found = "".join(_finding(say, finding) for finding in looked.findings)
+    rows = "".join(
+        f"<div><dt>{html.escape(name.replace('_', ' '))}</dt>"
+        f'<dd dir="auto">{html.escape(_value(value))}</dd></div>'
+        for name, value in looked.summary.items()
+    )
+    return (
+        (found or f"<p>{say('no_findings')}</p>")
+        + f'<details><summary>{say("summary")}</summary><dl class="summary" dir="ltr">{rows}</dl>'
+        "</details>"
+    )
+
+
+def _finding(say: Say, finding: Finding) -> str:
+    items = [f"<li>{html.escape(item)}</li>" for item in finding.items[: looks.LISTED]]
+    if more := len(finding.items) - len(items):
+        items.append(f'<li dir="auto">{say("and_more", count=more)}</li>')
+    listed = f"<ul>{''.join(items)}</ul>" if items else ""
+    return (
+        f'<section class="finding {finding.gravity}" data-kind="{finding.kind}">'
+        f"<h3>{say(finding.gravity)}: {say('find_' + finding.kind)}</h3>"
+        f'<p class="quiet" dir="ltr">{html.escape(finding.message)}</p>{listed}</section>'
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_value(v)}" for name, v in value.items())
+    return f"{value:,g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,302 @@
+"""Train: a form that shows its command, a process of its own, and what it says while it runs."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from wassily import logbook, pictures
+from wassily.errors import UserError
+from wassily.studio import form, process, shelf, watch
+from wassily.studio.fence import Fence
+from wassily.studio.page import draw, parts
+from wassily.studio.words import Say
+
+EVERY = 2.0  # seconds between two looks
+PRESETS = ("8gb", "12gb", "16gb", "24gb", "80gb")
+WHOLE = (
+    "resolution train_batch_size gradient_accumulation_steps max_train_steps checkpointing_steps "
+    "validation_steps seed rank"
+).split()
+
+
+def words_of(fence: Fence, values: dict[str, Any]) -> list[str]:
+    """The words of the training that a page asks for, checked. Raises UserError."""
+    network = values["network"]
+    if network not in form.CLASSES:
+        raise UserError(f"{network}: neither prior nor decoder")
+    flags: dict[str, Any] = {
+        "train_data_dir": fence.data_folder(values["train_data_dir"]),
+        "output_dir": str(fence.new_run(values["name"])),
+    }
+    for home in draw.HOMES:
+        flags[f"pretrained_{home}_model_name_or_path"] = shelf.checked(
+            fence.runs, home, values[home]
+        )
+    flags |= {name: draw.whole(name, values[name]) for name in WHOLE}
+    flags["validation_prompts"] = form.prompts(values["validation_prompts"])
+    if not flags["validation_prompts"] and not values["holdout"]:
+        flags["validation_steps"] = None
+    if not values["lora"]:
+        flags["rank"] = None
+    for name in ("learning_rate", "holdout"):
+        flags[name] = None if values[name] in (None, 0) else float(values[name])
+    others = ("preset", "mixed_precision", "lora", "use_ema", "gradient_checkpointing")
+    flags |= {name: values[name] for name in others}
+    return form.train(network, flags)
+
+
+def tab(say: Say, fence: Fence) -> None:
+    """The tab with all that it does."""
+    with gr.Tab(say("train"), id="train") as place:
+        fields: dict[str, Any] = {}
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                _form(say, fence, fields)
+                gr.HTML(f'<p class="quiet">{say("command")}</p>')
+                command = gr.HTML(elem_id="command", elem_classes="command")
+                start = gr.Button(say("start"), variant="primary", elem_id="train-start")
+                started = parts.notice()
+            with gr.Column(scale=1, min_width=280):
+                run, outputs, buttons = _watching(say, fence)
+    stop, resume, told = buttons
+    watched = {*fields.values()}
+
+    def given(values: dict[Any, Any]) -> dict[str, Any]:
+        return {name: values[field] for name, field in fields.items()}
+
+    def show(values: dict[Any, Any]) -> str:
+        try:
+            return _shown(words_of(fence, given(values)))
+        except UserError as error:
+            return parts.wrong(str(error))
+
+    @parts.guarded(say, 2)
+    def begin(values: dict[Any, Any]) -> tuple[Any, Any, str]:
+        words = words_of(fence, given(values))
+        folder = fence.new_run(given(values)["name"])
+        if (folder / "run.toml").exists():
+            raise UserError(
+                f"{folder}: there is a training already; go on with it, or name another"
+            )
+        process.start(process.ticket(fence, folder), words)
+        told = parts.good(say("started", name=folder.name))
+        return _shown(words), _runs(fence, folder.name), told
+
+    for field in fields.values():
+        field.change(
+            show,
+            watched,
+            command,
+            show_progress="hidden",
+            api_visibility="private",
+            trigger_mode="always_last",
+        )
+    start.click(begin, watched, [command, run, started], api_visibility="private")
+
+    @parts.guarded(say, 0)
+    def end(name: str | None) -> Any:
+        process.stop(process.ticket(fence, fence.run(name)))
+        return (parts.good(say("stopping", name=name)),)
+
+    @parts.guarded(say, 0)
+    def go_on(name: str | None) -> Any:
+        folder = fence.run(name)
+        process.start(process.ticket(fence, folder), form.resume(folder))
+        return (parts.good(say("started", name=name)),)
+
+    stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
+    resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
+
+    def refresh(prior: str, decoder: str, folder: str, name: str) -> list[Any]:
+        lists = [shelf.networks(fence.runs, home) for home in draw.HOMES]
+        lists.append([(f, f) for f in fence.folders()])
+        kept = zip(lists, (prior, decoder, folder), strict=True)
+        return [*(parts.among(c, v) for c, v in kept), _runs(fence, name)]
+
+    lists = [fields["prior"], fields["decoder"], fields["train_data_dir"], run]
+    place.select(refresh, lists, lists, show_progress="hidden", api_visibility="private").then(
+        show, watched, command, show_progress="hidden", api_visibility="private"
+    )
+    with place:
+        tick = gr.Timer(EVERY)
+    tick.tick(
+        lambda name: seen(say, fence, name),
+        run,
+        outputs,
+        show_progress="hidden",
+        api_visibility="private",
+        trigger_mode="once",
+    )
+    run.change(
+        lambda name: seen(say, fence, name),
+        run,
+        outputs,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _shown(words: list[str]) -> str:
+    return f'<pre dir="ltr">{html.escape(form.shown(words))}</pre>'
+
+
+def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
+    """The settings, by name; those of `WHOLE` and others are flags."""
+    networks = [(say("prior"), "prior"), (say("decoder"), "decoder")]
+    fields["network"] = gr.Radio(
+        networks, value="prior", label=say("network"), elem_id="train-network"
+    )
+    with gr.Row():
+        fields["name"] = gr.Textbox(
+            "my-prior",
+            max_lines=1,
+            label=say("name"),
+            info=say("name_info", folder=fence.runs),
+            elem_id="train-name",
+            min_width=160,
+        )
+        folders = fence.folders()
+        fields["train_data_dir"] = gr.Dropdown(
+            folders,
+            value=folders[0] if folders else None,
+            label=say("data_folder"),
+            info=None if folders else say("no_data"),
+            elem_id="train-data",
+            min_width=160,
+        )
+    with gr.Row():
+        for home in draw.HOMES:
+            choices = shelf.networks(fence.runs, home)
+            names = [name for _, name in choices]
+            fields[home] = gr.Dropdown(
+                choices,
+                value="mini" if "mini" in names else names[0],
+                label=say(f"start_{home}"),
+                elem_id=f"train-{home}",
+                min_width=180,
+            )
+    with gr.Row():
+        fields["resolution"] = draw.number(say("resolution"), 32, name="train-resolution")
+        fields["train_batch_size"] = draw.number(say("batch"), 16, name="train-batch")
+        fields["max_train_steps"] = draw.number(say("max_steps"), 200, name="train-steps")
+        fields["learning_rate"] = gr.Number(1e-4, label=say("rate"), min_width=140)
+        fields["checkpointing_steps"] = draw.number(say("checkpoints"), 50, name="train-every")
+        fields["seed"] = draw.number(say("seed"), None, say("seed_info"))
+    fields["validation_prompts"] = gr.Textbox(
+        label=say("validation_prompts"), lines=2, elem_id="train-prompts"
+    )
+    with gr.Row():
+        fields["validation_steps"] = draw.number(
+            say("validation_steps"), 50, name="train-validation"
+        )
+        fields["holdout"] = gr.Slider(0, 0.5, 0, step=0.01, label=say("holdout"), min_width=160)
+    with gr.Accordion(say("more"), open=False):
+        usual = [(say("usual"), "")]
+        with gr.Row():
+            fields["preset"] = gr.Dropdown(
+                [*usual, *((name, name) for name in PRESETS)], value="", label=say("preset")
+            )
+            fields["mixed_precision"] = gr.Dropdown(
+                [*usual, *((name, name) for name in ("no", "fp16", "bf16"))],
+                value="",
+                label=say("precision"),
+            )
+            fields["gradient_accumulation_steps"] = draw.number(say("accumulation"), None)
+        with gr.Row():
+            fields["lora"] = gr.Checkbox(False, label=say("lora"))
+            fields["rank"] = draw.number(say("rank"), None)
+        fields["use_ema"] = gr.Checkbox(False, label=say("ema"))
+        fields["gradient_checkpointing"] = gr.Checkbox(False, label=say("gradient_checkpointing"))
+
+
+def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, Any]]:
+    """The chosen training; what is shown of it; its buttons and their notice."""
+    names = watch.trainings(fence.runs)
+    run = gr.Dropdown(
+        names,
+        value=names[0] if names else None,
+        label=say("training"),
+        elem_id="run",
+        info=None if names else say("no_training"),
+    )
+    state = gr.HTML(elem_id="state")
+    with gr.Row():
+        stop = gr.Button(say("stop"), elem_id="train-stop", variant="stop", min_width=100)
+        resume = gr.Button(say("resume"), elem_id="train-resume", min_width=100)
+    told = parts.notice()
+    chart = gr.HTML(elem_id="losses", elem_classes="chart")
+    samples = gr.Gallery(
+        label=say("samples"),
+        fit_columns=False,
+        columns=3,
+        elem_id="samples",
+        object_fit="contain",
+        height="auto",
+        interactive=False,
+        buttons=[],
+        visible=False,
+    )
+    return run, [state, chart, samples, stop, resume], (stop, resume, told)
+
+
+def _runs(fence: Fence, chosen: str | None) -> Any:
+    names = watch.trainings(fence.runs)
+    if chosen and chosen not in names:  # it has only just begun
+        names.insert(0, chosen)
+    value = chosen or (names[0] if names else None)
+    return gr.update(choices=names, value=value, info=None)
+
+
+def seen(say: Say, fence: Fence, name: str | None) -> list[Any]:
+    """State, losses and samples of a training, as outputs; nothing of one that is not allowed."""
+    try:
+        folder = fence.run(name)
+    except UserError:
+        nothing = f'<p class="quiet">{say("no_training")}</p>'
+        return [nothing, "", gr.update(visible=False), *_buttons("none")]
+    rows = logbook.read(folder)
+    titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
+    chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
+    step, files = watch.samples(folder)
+    now = watch.look(fence, folder)
+    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state)]
+
+
+def _buttons(state: watch.State) -> list[Any]:
+    """Stop and go on, each where it can be done."""
+    running = state in ("starting", "running")
+    resting = state in ("stopped", "finished")
+    return [gr.update(interactive=running), gr.update(interactive=resting)]
+
+
+def _samples(say: Say, step: int, files: list[Any]) -> Any:
+    found = []
+    for path in files:
+        try:
+            picture = pictures.open_rgb(path)
+        except pictures.BadPicture:  # it is being written
+            continue
+        found.append((picture, pictures.png_notes(path).get("prompt", path.stem)))
+    if not found:
+        return gr.update(visible=False)
+    return gr.update(value=found, visible=True, label=say("samples_at", step=step))
+
+
+def _state(say: Say, now: watch.Seen) -> str:
+    """The line of state, step and time left, a bar, and what it said last."""
+    pieces = [f'<b data-state="{now.state}">{say("state_" + now.state)}</b>']
+    if now.steps:
+        pieces.append(f"<span>{say('step_of', step=now.step, steps=now.steps)}</span>")
+    if now.left is not None:
+        pieces.append(f"<span>{say('left', time=watch.clock(now.left))}</span>")
+    text = f'<p class="state">{"".join(pieces)}</p>'
+    if now.steps:
+        share = min(100, 100 * now.step / now.steps)
+        text += f'<div class="bar"><span style="width:{share:.1f}%"></span></div>'
+    if now.line:
+        line = html.escape(now.line[:300])
+        text += f'<p class="quiet">{say("said")}: <bdi dir="ltr">{line}</bdi></p>'
+    return text

@@ -1,0 +1,106 @@
+"""What there is to draw with: `mini`, the released model, and all that lies below --runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wassily import checkpoint, models
+from wassily.config import DECODER, PRIOR
+from wassily.errors import UserError
+from wassily.studio.fence import OWN
+
+DEPTH = 4  # folders below --runs
+RELEASED = {"prior": PRIOR, "decoder": DECODER}
+NONE = ""  # no adapter
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something to draw with: its name for the command line, its place below --runs, the network
+    that it is of, whether it is an adapter, and the time of its last change.
+    """
+
+    name: str
+    place: str
+    home: str
+    adapter: bool
+    time: float
+
+
+def found(runs: Path) -> list[Found]:
+    """All below a folder, the newest first; links are not followed."""
+    everything = [one for folder in _folders(runs) for one in _in(folder, runs)]
+    return sorted(everything, key=lambda one: (-one.time, one.place))
+
+
+def _folders(runs: Path) -> Iterator[Path]:
+    for where, names, _ in os.walk(runs):
+        folder = Path(where)
+        depth = len(folder.relative_to(runs).parts)
+        names[:] = [n for n in names if depth < DEPTH and n[0] != "." and (depth or n != OWN)]
+        yield folder
+
+
+def _in(folder: Path, runs: Path) -> Iterator[Found]:
+    file = next((folder / n for n in models.ADAPTERS if (folder / n).is_file()), None)
+    homes = [h for h, part in models.TRAINED.items() if (folder / part / "config.json").is_file()]
+    place = str(folder.relative_to(runs))
+    if file is not None and (home := _of_adapter(file)):
+        yield Found(str(folder), place, home, True, file.stat().st_mtime)
+    elif file is None and folder != runs:
+        role = _of_checkpoint(folder)
+        for home in homes:
+            if role in (None, home):
+                config = folder / models.TRAINED[home] / "config.json"
+                yield Found(str(folder), place, home, False, config.stat().st_mtime)
+
+
+def _of_adapter(file: Path) -> str | None:
+    """The network that an adapter is of, if it says so and names a base."""
+    try:
+        notes = checkpoint.read_notes(file)
+    except UserError:
+        return None
+    home = notes.get("network")
+    return home if home in models.TRAINED else None
+
+
+def _of_checkpoint(folder: Path) -> str | None:
+    """The network that a checkpoint is of; None for what is no checkpoint."""
+    try:
+        state = json.loads((folder / checkpoint.STATE).read_text("utf-8"))
+        return str(state["role"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def networks(runs: Path, home: str) -> list[tuple[str, str]]:
+    """(what is shown, name) of each prior or decoder: found ones, `mini`, the released one."""
+    own = [(one.place, one.name) for one in found(runs) if one.home == home]
+    mini = [("mini", "mini")] if models.has_mini(home) else []
+    return [*own, *mini, (RELEASED[home], RELEASED[home])]
+
+
+def adapters(runs: Path, home: str) -> list[tuple[str, str]]:
+    """(what is shown, name) of each adapter of a network."""
+    return [(one.place, one.name) for one in found(runs) if one.home == home and one.adapter]
+
+
+def checked(runs: Path, home: str, name: str | None) -> str:
+    """A prior or decoder that was offered. Raises UserError for any other name."""
+    if name not in [known for _, known in networks(runs, home)]:
+        raise UserError(f"{name}: no {home} that the studio found below {runs}")
+    return str(name)
+
+
+def checked_adapter(runs: Path, home: str, name: str | None) -> str | None:
+    """An adapter that was offered, or None for none. Raises UserError for any other name."""
+    if not name:
+        return None
+    if name not in [known for _, known in adapters(runs, home)]:
+        raise UserError(f"{name}: no adapter of a {home} that the studio found below {runs}")
+    return name

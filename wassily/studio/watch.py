@@ -1,0 +1,103 @@
+"""What a training's folder tells while it runs: how far it is, its losses, its samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wassily import curves, lock, logbook, models, summary
+from wassily.curves import Series
+from wassily.logbook import Row
+from wassily.studio import process
+from wassily.studio.fence import OWN, Fence
+
+BLUE, ORANGE = 212, 28
+DEPTH = 3  # folders below --runs
+State = Literal["none", "starting", "running", "stopping", "elsewhere", "stopped", "finished"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A training at a moment; `left` in seconds, `line` is the last that it printed."""
+
+    state: State
+    step: int = 0
+    steps: int | None = None
+    left: float | None = None
+    line: str = ""
+
+
+def trainings(runs: Path) -> list[str]:
+    """The places below --runs where a training was begun, the newest first."""
+    found: dict[str, float] = {}
+    for where, names, files in os.walk(runs):
+        folder = Path(where)
+        depth = len(folder.relative_to(runs).parts)
+        names[:] = [n for n in names if depth < DEPTH and n[0] != "." and (depth or n != OWN)]
+        if depth and "run.toml" in files:
+            found[str(folder.relative_to(runs))] = (folder / "run.toml").stat().st_mtime
+            names.clear()
+    return sorted(found, key=lambda place: -found[place])
+
+
+def look(fence: Fence, folder: Path) -> Seen:
+    """How a training stands. Raises nothing for a folder that is not there yet."""
+    own = process.ticket(fence, folder)
+    rows, facts = logbook.read(folder), summary.read(folder)
+    step = max((row["step"] for row in rows), default=0)
+    steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
+    alive = process.runs(own)
+    line = process.last_line(own)
+    if alive:
+        state: State = "stopping" if process.read(own).get("stopping") else "running"
+        if state == "running" and not rows:
+            state = "starting"
+        return Seen(state, step, steps, time_left(rows, facts.get("global_batch"), steps), line)
+    if lock.is_held(folder):
+        left = time_left(rows, facts.get("global_batch"), steps)
+        return Seen("elsewhere", step, steps, left, line)
+    if not folder.is_dir():
+        return Seen("stopped" if line else "none", line=line)
+    whole = (folder / "model_index.json").is_file() or (folder / models.ADAPTER).is_file()
+    finished = whole and steps is not None and step >= steps
+    return Seen("finished" if finished else "stopped", step, steps, None, line)
+
+
+def time_left(rows: Sequence[Row], batch: object, steps: int | None) -> float | None:
+    """Seconds to the last step at the pace of the latest rows; None where it is not known."""
+    paces = [row["pictures_per_second"] for row in rows if row.get("pictures_per_second")][-5:]
+    if not paces or steps is None or not isinstance(batch, int):
+        return None
+    step = max(row["step"] for row in rows)
+    return max(0, steps - step) * batch * len(paces) / sum(paces)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds: "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def chart(rows: Sequence[Row], titles: tuple[str, str, str, str]) -> str:
+    """The losses as SVG; `titles` are those of the chart, of its two axes are step and loss, and of
+    the lines for training and held-out pictures. "" where nothing was logged.
+    """
+    title, step, training, held_out = titles
+    learnt = [(row["step"], row["train_loss"]) for row in rows if "train_loss" in row]
+    judged = [(row["step"], row["loss"]) for row in rows if row.get("event") == "held_out"]
+    lines = [Series(training, learnt, BLUE), Series(held_out, judged, ORANGE)]
+    return curves.line_chart([line for line in lines if line.points], title, step, title)
+
+
+def samples(folder: Path, most: int = 12) -> tuple[int, list[Path]]:
+    """The step of the latest validation and its pictures; (0, []) where there is none."""
+    found = [
+        (int(number), path)
+        for path in (folder / "validation").glob("step-*")
+        if (number := path.name.removeprefix("step-")).isdigit() and (path / "sheet.png").is_file()
+    ]
+    step, latest = max(found, default=(0, None))
+    return step, sorted(latest.glob("[0-9]*.png"))[:most] if latest else []
