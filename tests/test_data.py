@@ -271,6 +271,29 @@ def test_local_data_sets(kind: str, tmp_path: Path) -> None:
     assert source.select([3, 1])[1].captions == ("caption 1",)
 
 
+def test_a_table_can_name_no_file(tmp_path: Path) -> None:
+    """A stranger's rows with a path for bytes, with neither, or with nothing: each has a reason."""
+    draw_picture(1).save(tmp_path / "private.png")
+    own = (tmp_path / "private.png").read_bytes()
+    cells = [
+        {"bytes": None, "path": str(tmp_path / "private.png")},
+        {"bytes": None, "path": None},
+        None,
+        {"bytes": own, "path": "a.png"},
+    ]
+    kind = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+    features = datasets.Features({**kind, "text": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": cells, "text": list("abcd")}, features)
+    (tmp_path / "set").mkdir()
+    table.to_parquet(tmp_path / "set" / "train.parquet")
+    found = _from(tmp_path / "set")
+    assert [found[i].image for i in range(4)] == [b"", b"", b"", own]
+    assert all(isinstance(place, tuple) for place in found.places())
+    assert all(isinstance(place, tuple) for place in found.select([0, 1]).places())
+    looked = data.opened(found, range(4), lambda: None)
+    assert [isinstance(looked[i], str) for i in range(4)] == [True, True, True, False]
+
+
 def test_lists_of_captions_in_a_table(tmp_path: Path) -> None:
     """A list column."""
     table = _table(2, captions=[["a", "b"], ["c"]])

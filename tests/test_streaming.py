@@ -277,6 +277,9 @@ def test_other_data_is_refused(tiny: Tiny, photos: Path, tmp_path: Path) -> None
         "a-08-1.tar",
         "a-09-0.tar",
     ]
+    for row in ("{5..3}", "{0..99999999999}"):
+        with pytest.raises(UserError, match="is no row of shards"):
+            archives.numbered(f"a-{row}.tar")
 
 
 # ---------------------------------------------------------------- beside other flags

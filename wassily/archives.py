@@ -22,6 +22,7 @@ from wassily.errors import UserError
 from wassily.folders import checked_captions
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
+MOST = 1_000_000  # shards of one name
 PICKLES = {"pth", "pt", "pkl", "pickle", "pyd", "ckpt", "bin"}  # endings of members of a tar
 
 
@@ -139,6 +140,11 @@ def numbered(name: str) -> list[str]:
     first, last = found.groups()
     head, tail = name[: found.start()], name[found.end() :]
     numbers = range(int(first), int(last) + 1)
+    if not 0 < len(numbers) <= MOST:
+        raise UserError(
+            f"--dataset_name {name}: {found[0]} is no row of shards: write the first number, then "
+            f"the last, for {MOST:,} shards at most"
+        )
     return [one for n in numbers for one in numbered(f"{head}{n:0{len(first)}d}{tail}")]
 
 

@@ -55,12 +55,21 @@ class Record:
 
 
 class Pictures:
-    """A sized source of records over a `datasets` table."""
+    """A sized source of records over a `datasets` table.
+
+    Where `paths` are not to be followed, a picture whose bytes are not in the table is an empty
+    one: a stranger's table could name any file of this machine.
+    """
 
     def __init__(
-        self, table: datasets.Dataset, image_column: str, caption_column: str | None, root: str
+        self,
+        table: datasets.Dataset,
+        image_column: str,
+        caption_column: str | None,
+        root: str,
+        paths: bool = True,
     ):
-        self.table, self.root = table, root
+        self.table, self.root, self.paths = table, root, paths
         self.image_column, self.caption_column = image_column, caption_column
 
     def __len__(self) -> int:
@@ -68,9 +77,10 @@ class Pictures:
 
     def __getitem__(self, index: int) -> Record:
         row = self.table[int(index)]
-        cell = row[self.image_column]
+        cell = row[self.image_column] or {"path": None, "bytes": None}
         name = cell["path"] or f"{self.root}, row {index}"
-        image = cell["bytes"] if cell["bytes"] is not None else cell["path"]
+        followed = (self.paths and cell["path"]) or b""
+        image = cell["bytes"] if cell["bytes"] is not None else followed
         return Record(
             name, image, as_captions(row[self.caption_column]) if self.caption_column else ()
         )
@@ -78,7 +88,7 @@ class Pictures:
     def select(self, indices: list[int]) -> Pictures:
         """The same source, only these examples."""
         chosen = self.table.select(indices)
-        return Pictures(chosen, self.image_column, self.caption_column, self.root)
+        return Pictures(chosen, self.image_column, self.caption_column, self.root, self.paths)
 
     def fingerprint(self) -> str:
         """A digest of names, sizes and captions in order: what a resume compares."""
@@ -96,7 +106,7 @@ class Pictures:
         flat = self.table.flatten()
         inside = flat.data.column(f"{self.image_column}.bytes")  # counted, not read
         outside = flat.data.column(f"{self.image_column}.path")
-        if inside.null_count < len(inside) or outside.null_count:
+        if not self.paths or inside.null_count < len(inside) or outside.null_count:
             return ((self.table._fingerprint, row) for row in range(len(self)))
         return self.values(f"{self.image_column}.path")
 
@@ -203,8 +213,9 @@ def _as_pictures(
     table: datasets.Dataset, name: str, image_column: str, caption_column: str | None, fault: Fault
 ) -> Pictures:
     check_columns(name, table.column_names, image_column, caption_column)
-    table = undecoded(table, image_column)
-    found = Pictures(table, image_column, caption_column, name)
+    # The one kind whose paths are of files that the library found itself.
+    paths = table.builder_name == "imagefolder"
+    found = Pictures(undecoded(table, image_column), image_column, caption_column, name, paths)
     for index, value in enumerate(found.values(caption_column) if caption_column else ()):
         where = f"{name}, row {index}, column {caption_column!r}"
         attempt(fault, None, checked_captions, value, where)
