@@ -176,6 +176,18 @@ def test_the_folder_is_removed_under_the_run(
 Usage = namedtuple("Usage", "total used free")
 
 
+def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    """As behind `| head`: the folder is not to blame, and the run has not come to its end."""
+    read, write = os.pipe()
+    os.close(read)
+    with (
+        open(write, "wb", buffering=0) as pipe,
+        pytest.raises(faults.UserError, match=r"the pipe is closed; there is no checkpoint yet"),
+        faults.disk(tmp_path),
+    ):
+        pipe.write(b"step 1")
+
+
 def test_no_room(
     out: Path, whole: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
