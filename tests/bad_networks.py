@@ -130,7 +130,7 @@ def states() -> Iterator[Case]:
         "step": ["3", -1, 1.5, None, True, 99],
         "role": [5, None, "unet", ["prior"]],
         "format": [0, 99, "1", None],
-        "signature": [None, [], "x"],
+        "signature": [None, [], "x", {}, {"seed": "x"}],
         "config": [None, 5],
         "repositories": [None, []],
         "pending_loss": [None, [], ["a", "b"], 5, [1.0]],
@@ -139,7 +139,8 @@ def states() -> Iterator[Case]:
     }
     for field, values in fields.items():
         for value in values:
-            yield Case(f"state: {field} is {value!r}", _stated(field, value), "checkpoint-|network")
+            says = "checkpoint-|network" if field == "role" else "checkpoint-"
+            yield Case(f"state: {field} is {value!r}", _stated(field, value), says)
         yield Case(f"state: no {field}", _stated(field, ...), "checkpoint-")
 
 

@@ -254,6 +254,41 @@ def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
     assert [step for step, _ in checkpoint.found(tmp_path)] == [8, 9]
 
 
+def test_without_its_state_a_checkpoint_is_damaged(tmp_path: Path) -> None:
+    """It is named and steps aside, or stands in the way of a new start."""
+    _with(tmp_path, 8, 9)
+    (tmp_path / "checkpoint-9" / "state.json").unlink()
+    said: list[str] = []
+    assert start.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
+    assert "checkpoint-9 is damaged: state.json is missing" in said[0]
+    (tmp_path / "checkpoint-8" / "state.json").unlink()
+    with pytest.raises(UserError, match=r"checkpoint-8 is damaged: state\.json is missing"):
+        start.chosen("latest", tmp_path)
+    with pytest.raises(UserError, match="holds a run already"):
+        start.chosen(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"files": {}}',
+        '{"files": {"/etc/passwd": {"bytes": 1, "blake2b": ""}}}',
+        '{"files": {"../checkpoint-8/state.json": {"bytes": 1, "blake2b": ""}}}',
+        '{"files": {"state.json": {"bytes": 1e999, "blake2b": ""}}}',
+        '{"files": {"' + 5000 * "a" + '": {"bytes": 1, "blake2b": ""}}}',
+        100_000 * "[",
+    ],
+    ids=["nothing", "absolute", "outside", "infinite", "long", "nested"],
+)
+def test_a_manifest_of_nonsense(text: str, tmp_path: Path) -> None:
+    """It is damage like any other; nothing outside of the folder is read for it."""
+    _with(tmp_path, 8, 9)
+    (tmp_path / "checkpoint-9" / "manifest.json").write_text(text, "utf-8")
+    said: list[str] = []
+    assert start.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
+    assert "checkpoint-9 is damaged: manifest.json" in said[0]
+
+
 def test_rotate_keeps_the_newest(tmp_path: Path) -> None:
     """Oldest first, by number; no limit keeps all."""
     _with(tmp_path, 1, 2, 9, 10)
@@ -438,6 +473,32 @@ def test_a_wrong_or_torn_optimizer_file_is_one_line(tmp_path: Path) -> None:
         checkpoint.load_optimizer(tmp_path, optimizer, names)
     file.unlink()
     with pytest.raises(UserError, match=r"optimizer\.safetensors"):
+        checkpoint.load_optimizer(tmp_path, optimizer, names)
+
+
+@pytest.mark.parametrize("value", ["5", "[5]", "[[]]", "null", "{", 100_000 * "["])
+@pytest.mark.parametrize("note", ["layout", "plain"])
+def test_notes_of_nonsense_are_one_line(note: str, value: str, tmp_path: Path) -> None:
+    """What a stranger's optimizer file says of itself is not trusted."""
+    net, names, optimizer = _trained(0)
+    _steps(net, optimizer, 1, 1)
+    checkpoint.save_optimizer(tmp_path, optimizer, names)
+    file = tmp_path / checkpoint.OPTIMIZER
+    tensors, notes = checkpoint.read_tensors(file)
+    checkpoint.write_tensors(file, tensors, {**notes, note: value})
+    with pytest.raises(UserError, match=r"optimizer\.safetensors"):
+        checkpoint.load_optimizer(tmp_path, optimizer, names)
+
+
+def test_a_step_count_that_is_none_is_one_line(tmp_path: Path) -> None:
+    """A whole table in its place."""
+    net, names, optimizer = _trained(0)
+    _steps(net, optimizer, 1, 1)
+    checkpoint.save_optimizer(tmp_path, optimizer, names)
+    file = tmp_path / checkpoint.OPTIMIZER
+    tensors, notes = checkpoint.read_tensors(file)
+    checkpoint.write_tensors(file, tensors | {"0.weight::step": torch.zeros(3)}, notes)
+    with pytest.raises(UserError, match="is no count of steps"):
         checkpoint.load_optimizer(tmp_path, optimizer, names)
 
 

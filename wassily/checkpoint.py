@@ -47,11 +47,16 @@ REMARKED = (
 
 
 def found(output_dir: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of the whole checkpoints in a folder, oldest first."""
+    """(step, folder) of the checkpoints in a folder, oldest first."""
+    return [(step, folder) for step, folder in named(output_dir) if (folder / STATE).is_file()]
+
+
+def named(output_dir: Path) -> list[tuple[int, Path]]:
+    """The same, with folders that are called so and have lost what tells their step."""
     if not output_dir.is_dir():
         return []
     matches = [(NAME.fullmatch(p.name), p) for p in output_dir.iterdir()]
-    return sorted((int(m[1]), p) for m, p in matches if m and (p / STATE).is_file())
+    return sorted((int(m[1]), p) for m, p in matches if m and p.is_dir())
 
 
 def check_free(output_dir: Path, parts: set[str]) -> None:
@@ -239,10 +244,13 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
         with safe_open(folder / OPTIMIZER, "pt") as file:
             notes = file.metadata() or {}
         plain, layout = (json.loads(notes.get(key, "[]")) for key in ("plain", "layout"))
-    except (OSError, ValueError, SafetensorError) as error:
+        plain = dict(plain)
+        if not isinstance(layout, list) or not all(isinstance(key, str) for key in layout):
+            raise ValueError("not an optimizer's state")
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(f"{folder / OPTIMIZER}: {error}") from error
     counted = tensors.pop("::step", None)
-    state = tensors | dict(plain)
+    state = tensors | plain
     _check_optimizer(folder / OPTIMIZER, state, layout, names)
     if counted is not None:
         optimizer.param_groups[0]["step"] = counted
@@ -272,6 +280,8 @@ def _check_optimizer(
             raise UserError(f"{file}: state of {name!r}, which is not trained here")
         if field in ("exp_avg", "exp_avg_sq") and value.shape != names[name].shape:
             raise UserError(f"{file}: {key} has shape {tuple(value.shape)}")
+        if field == "step" and torch.is_tensor(value) and value.numel() != 1:
+            raise UserError(f"{file}: {key} is no count of steps")
     if not layout:
         raise UserError(f"{file}: not an optimizer's state")
     lost = [key.rpartition("::")[0] for key in layout if key not in state]
@@ -313,6 +323,8 @@ def check_state(folder: Path, state: Mapping[str, Any]) -> None:
         for name in ("signature", "config", "repositories"):
             if type(state[name]) is not dict:
                 raise TypeError(f"{name} is {state[name]!r:.40}")
+        if type(state["signature"]["seed"]) is not int:
+            raise TypeError(f"seed is {state['signature']['seed']!r:.40}")
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']!r}; this wassily reads {FORMAT}")
         total, steps = state["pending_loss"]

@@ -39,7 +39,6 @@ def training(config: Any) -> None:
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
     at_least(config, 0, "max_grad_norm", "max_bad_steps")
-    require((config.seed or 0) < 2**63, f"--seed: {config.seed} is too large; seeds go up to 2**63")
     for name in ("learning_rate", "adam_epsilon", "snr_gamma", "checkpointing_minutes"):
         value = getattr(config, name)
         require(value is None or value > 0, f"--{name}: {value} is not above 0")

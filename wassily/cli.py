@@ -282,7 +282,7 @@ def _from_file(cls: type, file: str) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"--config {file}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # of the size of a number, too
         raise UserError(f"--config {file}: {error}") from None
     checked = schema.from_mapping(cls, values, f"--config {file}")
     schema.check_types(

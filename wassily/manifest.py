@@ -9,6 +9,8 @@ from pathlib import Path
 
 NAME = "manifest.json"
 READERS = 4  # threads; hashing does not hold the interpreter
+# What reading a manifest that is none raises; the last two of numbers and nesting without end.
+NONSENSE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def digest(path: Path) -> str:
@@ -37,20 +39,32 @@ def damage(folder: Path) -> str | None:
     try:
         held = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
         wanted = {folder / name: (int(e["bytes"]), str(e["blake2b"])) for name, e in held.items()}
+        if not wanted:
+            return f"{NAME} names no file"
+        lost = next(filter(None, (_sized(folder, *of) for of in wanted.items())), None)
     except FileNotFoundError:
         return f"{NAME} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except NONSENSE as error:
         return f"{NAME}: {error!r:.60}"
-    for path, (size, _) in wanted.items():
-        if not path.is_file():
-            return f"{path.relative_to(folder)} is missing"
-        if path.stat().st_size != size:
-            return f"{path.relative_to(folder)} has {path.stat().st_size} bytes instead of {size}"
+    if lost:
+        return lost
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(_digest_or_error, wanted)
         for (path, (_, digested)), now in zip(wanted.items(), found, strict=True):
             if now != digested:
                 return f"{path.relative_to(folder)} is not what was written"
+    return None
+
+
+def _sized(folder: Path, path: Path, entry: tuple[int, str]) -> str | None:
+    """What is wrong with a file of a folder by name and size; OSError for what is no name."""
+    if folder not in path.parents or ".." in path.relative_to(folder).parts:
+        return f"{NAME} names {path}, which is no part of it"
+    if not path.is_file():
+        return f"{path.relative_to(folder)} is missing"
+    size = path.stat().st_size
+    if size != entry[0]:
+        return f"{path.relative_to(folder)} has {size} bytes instead of {entry[0]}"
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from wassily.errors import UserError, did_you_mean
 
 SECRETS = frozenset({"hub_token"})
+MOST = 2**63  # what the libraries below take for a whole number is less
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -26,9 +27,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(v, typing.get_args(kind)[0]) for v in value)
     if kind is float:
-        return (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        )
+        whole = _fits(value, int) and abs(value) < MOST
+        return whole or (isinstance(value, float) and math.isfinite(value))
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
@@ -57,7 +57,10 @@ def check_types(config: Any) -> None:
         value = getattr(config, field.name)
         if not _fits(value, hints[field.name]):
             wanted = describe_type(hints[field.name])
-            raise UserError(f"--{field.name}: {value!r} is not {wanted}")
+            shown = "what was given" if field.name in SECRETS else f"{value!r:.80}"
+            raise UserError(f"--{field.name}: {shown} is not {wanted}")
+        if type(value) is int and abs(value) >= MOST:
+            raise UserError(f"--{field.name}: {value!r:.40} is too large; it goes up to 2**63")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"--{field.name}: {value!r} has a NUL in it, which no name may")
 

@@ -102,7 +102,7 @@ def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = pri
     `latest` takes the newest of `output_dir` that is as it was written, or none if there is none
     yet. Without a wish, a folder that holds checkpoints is not trained over.
     """
-    here = checkpoint.found(output_dir)
+    here = checkpoint.named(output_dir)
     if asked == "latest":
         return _newest_whole([folder for _, folder in here], say)
     if asked:
