@@ -11,11 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import helpers
 
 Open = Callable[..., Any]
 SHOTS = os.environ.get("WASSILY_SHOTS")  # a folder for pictures of the pages
+PATIENCE = 120  # seconds that anything may take; where it is there sooner, nobody waits
+BUTTONS = ("draw-go", "compare-go", "train-start", "data-go")  # of the tabs
+QUEUE = "/gradio_api/queue/"
 
 
 @dataclass
@@ -31,7 +35,7 @@ class Studio:
     def end(self) -> int:
         """Ctrl-C; its exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE)
 
 
 def start_studio(runs: Path, data: Path, *words: str) -> Studio:
@@ -56,15 +60,54 @@ def start_studio(runs: Path, data: Path, *words: str) -> Studio:
     raise AssertionError("".join(said))
 
 
+class Pending:
+    """What a page asked and has not heard yet: gradio asks by `join`, and hears by `data`."""
+
+    def __init__(self, page: Any):
+        self.open, self.owed = 0, False
+        page.on("request", self._begun)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)  # the page itself closes what it has heard
+
+    def __bool__(self) -> bool:
+        return self.open > 0 or self.owed
+
+    def _begun(self, request: Any) -> None:
+        if QUEUE in request.url:
+            self.open, self.owed = self.open + 1, True
+
+    def _ended(self, request: Any) -> None:
+        if QUEUE in request.url:
+            self.open, self.owed = self.open - 1, f"{QUEUE}data" not in request.url
+
+
+_pending: WeakKeyDictionary[Any, Pending] = WeakKeyDictionary()
+
+
+def listen(page: Any) -> None:
+    """To what it asks, for `settle`."""
+    _pending[page] = Pending(page)
+
+
+def settle(page: Any) -> None:
+    """Wait until it has heard all that it asked, and asks nothing more because of that."""
+    end, quiet = time.monotonic() + PATIENCE, 0
+    while quiet < 3:
+        quiet = 0 if _pending[page] else quiet + 1
+        assert time.monotonic() < end, "the page still waits for an answer"
+        page.wait_for_timeout(100)
+
+
 def tab(page: Any, number: int) -> None:
     """Show the tab of this number: draw, compare, train, data."""
     tabs = page.locator("#tabs [role=tab]:visible")
-    if tabs.count() > number:
+    if (shown := tabs.count()) > number:
         tabs.nth(number).click()
     else:  # no room for it: it is in the menu behind
         page.locator("#tabs .overflow-menu > button").click()
-        page.locator("#tabs .overflow-dropdown button").last.click()
-    page.wait_for_timeout(500)
+        page.locator("#tabs .overflow-dropdown button").nth(number - shown).click()
+    page.locator(f"#{BUTTONS[number]}").wait_for()
+    settle(page)
 
 
 def choose(page: Any, name: str, *shown: str) -> None:
@@ -75,7 +118,7 @@ def choose(page: Any, name: str, *shown: str) -> None:
     page.keyboard.press("Escape")
 
 
-def wait_for(holds: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_for(holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """What it gives, as soon as that is true."""
     end = time.monotonic() + seconds
     while not (found := holds()):

@@ -16,7 +16,7 @@ from typing import Any
 import helpers
 import pytest
 import torch
-from browser_parts import Open, Studio, start_studio
+from browser_parts import PATIENCE, Open, Studio, listen, settle, start_studio
 from safetensors.torch import load_file, save_file
 
 collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["test_*.py"]
@@ -94,12 +94,13 @@ def open_page(chromium: Any, studio: Studio) -> Iterator[Open]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE * 1000)
+        listen(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: _heard(studio, request.url))
         page.goto((at or studio.address) + path)
         page.wait_for_selector("#draw-go")
-        page.wait_for_timeout(1000)
+        settle(page)
         return page
 
     yield opened
