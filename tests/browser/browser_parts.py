@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,11 @@ class Studio:
     process: subprocess.Popen[str]
     elsewhere: list[str] = field(default_factory=list)
 
-    def end(self) -> int:
-        """Ctrl-C; its exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE)
 
-
-def start_studio(runs: Path, data: Path, *words: str) -> Studio:
-    """`wassily studio` on a free port, once it says where it is."""
+@contextlib.contextmanager
+def running_studio(runs: Path, data: Path, *words: str) -> Iterator[Studio]:
+    """`wassily studio` on a free port, once it says where it is; ended by Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "wassily", "studio"),
@@ -53,11 +51,17 @@ def start_studio(runs: Path, data: Path, *words: str) -> Studio:
     )
     assert process.stdout is not None
     said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("the studio is at "):
-            return Studio(line.split()[4], runs, data, process)
-    raise AssertionError("".join(said))
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("the studio is at "):
+                yield Studio(line.split()[4], runs, data, process)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(PATIENCE) in (0, 130, -signal.SIGINT)
+                return
+        raise AssertionError("".join(said))
+    finally:
+        process.kill()  # where a test failed
 
 
 class Pending:
@@ -107,6 +111,8 @@ def tab(page: Any, number: int) -> None:
         page.locator("#tabs .overflow-menu > button").click()
         page.locator("#tabs .overflow-dropdown button").nth(number - shown).click()
     page.locator(f"#{BUTTONS[number]}").wait_for()
+    if BUTTONS[number] == "train-start":  # it asks for the command last
+        page.locator("#command pre, #command [role=alert]").first.wait_for()
     settle(page)
 
 

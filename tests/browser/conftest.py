@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import helpers
 import pytest
 import torch
-from browser_parts import PATIENCE, Open, Studio, listen, settle, start_studio
+from browser_parts import PATIENCE, Open, Studio, listen, running_studio, settle
 from safetensors.torch import load_file, save_file
 
 collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["test_*.py"]
@@ -37,10 +36,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     shutil.copyfile(spoilt / "00.png", spoilt / "01.png")
     (spoilt / "02.png").write_bytes(b"no picture")
     _tuned(top / "runs" / "tuned")
-    found = start_studio(top / "runs", data)
-    yield found
-    _end_trainings(found)
-    assert found.end() in (0, 130, -signal.SIGINT)
+    with running_studio(top / "runs", data) as found:
+        yield found
+        _end_trainings(found)
     assert not found.elsewhere, "fetched from other addresses"
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browser_parts import Open, Studio, choose, settle, shot, start_studio, tab, wait_for
+from browser_parts import Open, Studio, choose, running_studio, settle, shot, tab, wait_for
 from helpers import draw_picture, run_command
 from PIL import Image
 
@@ -175,25 +175,24 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
 
     log = studio.runs / "first" / "log.jsonl"
     wait_for(lambda: log.is_file() and len(log.read_text("utf-8").splitlines()) > 3)
-    other = start_studio(studio.runs, studio.data)
-    page = open_page(at=other.address)
-    tab(page, 2)
-    wait_for(lambda: state(page) == "running")
-    wait_for(lambda: page.locator("#losses svg polyline").count() == 1)
-    assert "of 100000" in page.inner_text("#state") and "left" in page.inner_text("#state")
-    page.wait_for_selector("#samples img")
-    shot(page, "train")
-    page.click("#train-stop")
-    wait_for(lambda: state(page) == "stopped")
-    kept = max(_checkpoints(studio.runs / "first"))
-    assert kept > 0 and "SIGTERM" in page.inner_text("#state")
-    page.click("#train-resume")
-    wait_for(lambda: state(page) == "running" and max(_steps(log)) > kept)
-    page.click("#train-stop")
-    wait_for(lambda: state(page) == "stopped")
-    assert max(_checkpoints(studio.runs / "first")) > kept
-    page.context.close()
-    other.end()
+    with running_studio(studio.runs, studio.data) as other:
+        page = open_page(at=other.address)
+        tab(page, 2)
+        wait_for(lambda: state(page) == "running")
+        wait_for(lambda: page.locator("#losses svg polyline").count() == 1)
+        assert "of 100000" in page.inner_text("#state") and "left" in page.inner_text("#state")
+        page.wait_for_selector("#samples img")
+        shot(page, "train")
+        page.click("#train-stop")
+        wait_for(lambda: state(page) == "stopped")
+        kept = max(_checkpoints(studio.runs / "first"))
+        assert kept > 0 and "SIGTERM" in page.inner_text("#state")
+        page.click("#train-resume")
+        wait_for(lambda: state(page) == "running" and max(_steps(log)) > kept)
+        page.click("#train-stop")
+        wait_for(lambda: state(page) == "stopped")
+        assert max(_checkpoints(studio.runs / "first")) > kept
+        page.context.close()
 
 
 def _checkpoints(run: Path) -> list[int]:
