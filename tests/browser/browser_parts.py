@@ -18,7 +18,7 @@ import helpers
 
 Open = Callable[..., Any]
 SHOTS = os.environ.get("WASSILY_SHOTS")  # a folder for pictures of the pages
-PATIENCE = 120  # seconds that anything may take; where it is there sooner, nobody waits
+PATIENCE = 200  # seconds that anything may take; where it is there sooner, nobody waits
 BUTTONS = ("draw-go", "compare-go", "train-start", "data-go")  # of the tabs
 QUEUE = "/gradio_api/queue/"
 
