@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import helpers
 
 Open = Callable[..., Any]
 SHOTS = os.environ.get("WASSILY_SHOTS")  # a folder for pictures of the pages
+PATIENCE = 200  # seconds that anything may take; where it is there sooner, nobody waits
+BUTTONS = ("draw-go", "compare-go", "train-start", "data-go")  # of the tabs
+QUEUE = "/gradio_api/queue/"
 
 
 @dataclass
@@ -28,14 +33,11 @@ class Studio:
     process: subprocess.Popen[str]
     elsewhere: list[str] = field(default_factory=list)
 
-    def end(self) -> int:
-        """Ctrl-C; its exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
 
-
-def start_studio(runs: Path, data: Path, *words: str) -> Studio:
-    """`wassily studio` on a free port, once it says where it is."""
+@contextlib.contextmanager
+def running_studio(runs: Path, data: Path, *words: str) -> Iterator[Studio]:
+    """`wassily studio` on a free port, once it says where it is; ended by Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "wassily", "studio"),
@@ -49,22 +51,69 @@ def start_studio(runs: Path, data: Path, *words: str) -> Studio:
     )
     assert process.stdout is not None
     said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("the studio is at "):
-            return Studio(line.split()[4], runs, data, process)
-    raise AssertionError("".join(said))
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("the studio is at "):
+                yield Studio(line.split()[4], runs, data, process)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(PATIENCE) in (0, 130, -signal.SIGINT)
+                return
+        raise AssertionError("".join(said))
+    finally:
+        process.kill()  # where a test failed
+
+
+class Pending:
+    """What a page asked and has not heard yet: gradio asks by `join`, and hears by `data`."""
+
+    def __init__(self, page: Any):
+        self.open, self.owed = 0, False
+        page.on("request", self._begun)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)  # the page itself closes what it has heard
+
+    def __bool__(self) -> bool:
+        return self.open > 0 or self.owed
+
+    def _begun(self, request: Any) -> None:
+        if QUEUE in request.url:
+            self.open, self.owed = self.open + 1, True
+
+    def _ended(self, request: Any) -> None:
+        if QUEUE in request.url:
+            self.open, self.owed = self.open - 1, f"{QUEUE}data" not in request.url
+
+
+_pending: WeakKeyDictionary[Any, Pending] = WeakKeyDictionary()
+
+
+def listen(page: Any) -> None:
+    """To what it asks, for `settle`."""
+    _pending[page] = Pending(page)
+
+
+def settle(page: Any) -> None:
+    """Wait until it has heard all that it asked, and asks nothing more because of that."""
+    end, quiet = time.monotonic() + PATIENCE, 0
+    while quiet < 3:
+        quiet = 0 if _pending[page] else quiet + 1
+        assert time.monotonic() < end, "the page still waits for an answer"
+        page.wait_for_timeout(100)
 
 
 def tab(page: Any, number: int) -> None:
     """Show the tab of this number: draw, compare, train, data."""
     tabs = page.locator("#tabs [role=tab]:visible")
-    if tabs.count() > number:
+    if (shown := tabs.count()) > number:
         tabs.nth(number).click()
     else:  # no room for it: it is in the menu behind
         page.locator("#tabs .overflow-menu > button").click()
-        page.locator("#tabs .overflow-dropdown button").last.click()
-    page.wait_for_timeout(500)
+        page.locator("#tabs .overflow-dropdown button").nth(number - shown).click()
+    page.locator(f"#{BUTTONS[number]}").wait_for()
+    if BUTTONS[number] == "train-start":  # it asks for the command last
+        page.locator("#command pre, #command [role=alert]").first.wait_for()
+    settle(page)
 
 
 def choose(page: Any, name: str, *shown: str) -> None:
@@ -75,7 +124,7 @@ def choose(page: Any, name: str, *shown: str) -> None:
     page.keyboard.press("Escape")
 
 
-def wait_for(holds: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_for(holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """What it gives, as soon as that is true."""
     end = time.monotonic() + seconds
     while not (found := holds()):

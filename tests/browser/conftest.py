@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import helpers
 import pytest
 import torch
-from browser_parts import Open, Studio, start_studio
+from browser_parts import PATIENCE, Open, Studio, listen, running_studio, settle
 from safetensors.torch import load_file, save_file
 
 collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["test_*.py"]
@@ -37,10 +36,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     shutil.copyfile(spoilt / "00.png", spoilt / "01.png")
     (spoilt / "02.png").write_bytes(b"no picture")
     _tuned(top / "runs" / "tuned")
-    found = start_studio(top / "runs", data)
-    yield found
-    _end_trainings(found)
-    assert found.end() in (0, 130, -signal.SIGINT)
+    with running_studio(top / "runs", data) as found:
+        yield found
+        _end_trainings(found)
     assert not found.elsewhere, "fetched from other addresses"
 
 
@@ -94,12 +92,13 @@ def open_page(chromium: Any, studio: Studio) -> Iterator[Open]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE * 1000)
+        listen(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: _heard(studio, request.url))
         page.goto((at or studio.address) + path)
         page.wait_for_selector("#draw-go")
-        page.wait_for_timeout(1000)
+        settle(page)
         return page
 
     yield opened

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browser_parts import Open, Studio, choose, shot, start_studio, tab, wait_for
+from browser_parts import Open, Studio, choose, running_studio, settle, shot, tab, wait_for
 from helpers import draw_picture, run_command
 from PIL import Image
 
@@ -78,7 +78,7 @@ def test_cancel(studio: Studio, open_page: Open) -> None:
     page.click("#draw-go")
     page.locator("#drawn .progress-text, #drawn .progress-level-inner").first.wait_for()
     page.click("#draw-cancel")
-    wait_for(lambda: "Cancelled" in notice(page), 20)
+    wait_for(lambda: "Cancelled" in notice(page))
     assert drawn(studio) == before
 
 
@@ -174,26 +174,25 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
     page.context.close()
 
     log = studio.runs / "first" / "log.jsonl"
-    wait_for(lambda: log.is_file() and len(log.read_text("utf-8").splitlines()) > 3, 150)
-    other = start_studio(studio.runs, studio.data)
-    page = open_page(at=other.address)
-    tab(page, 2)
-    wait_for(lambda: state(page) == "running")
-    wait_for(lambda: page.locator("#losses svg polyline").count() == 1)
-    assert "of 100000" in page.inner_text("#state") and "left" in page.inner_text("#state")
-    page.wait_for_selector("#samples img")
-    shot(page, "train")
-    page.click("#train-stop")
-    wait_for(lambda: state(page) == "stopped", 60)
-    kept = max(_checkpoints(studio.runs / "first"))
-    assert kept > 0 and "SIGTERM" in page.inner_text("#state")
-    page.click("#train-resume")
-    wait_for(lambda: state(page) == "running" and max(_steps(log)) > kept, 150)
-    page.click("#train-stop")
-    wait_for(lambda: state(page) == "stopped", 60)
-    assert max(_checkpoints(studio.runs / "first")) > kept
-    page.context.close()
-    other.end()
+    wait_for(lambda: log.is_file() and len(log.read_text("utf-8").splitlines()) > 3)
+    with running_studio(studio.runs, studio.data) as other:
+        page = open_page(at=other.address)
+        tab(page, 2)
+        wait_for(lambda: state(page) == "running")
+        wait_for(lambda: page.locator("#losses svg polyline").count() == 1)
+        assert "of 100000" in page.inner_text("#state") and "left" in page.inner_text("#state")
+        page.wait_for_selector("#samples img")
+        shot(page, "train")
+        page.click("#train-stop")
+        wait_for(lambda: state(page) == "stopped")
+        kept = max(_checkpoints(studio.runs / "first"))
+        assert kept > 0 and "SIGTERM" in page.inner_text("#state")
+        page.click("#train-resume")
+        wait_for(lambda: state(page) == "running" and max(_steps(log)) > kept)
+        page.click("#train-stop")
+        wait_for(lambda: state(page) == "stopped")
+        assert max(_checkpoints(studio.runs / "first")) > kept
+        page.context.close()
 
 
 def _checkpoints(run: Path) -> list[int]:
@@ -229,7 +228,7 @@ def test_a_bad_training_is_one_line(
         page.wait_for_selector(".notice [role=alert]:visible")
         assert line in notice(page)
     else:  # a folder that holds a model: the training itself refuses it
-        wait_for(lambda: state(page) == "stopped", 90)
+        wait_for(lambda: state(page) == "stopped")
         wait_for(lambda: "tuned" in page.inner_text("#state"))
     assert not (studio.runs.parent / "outside").exists()
 
@@ -260,6 +259,7 @@ def test_arabic(studio: Studio, open_page: Open) -> None:
     page = open_page()
     page.click("#language")
     page.wait_for_selector("html[dir=rtl] #draw-go")
+    settle(page)
     assert page.get_attribute("html", "lang") == "ar"
     direction = "e => getComputedStyle(e).direction"
     assert page.locator("#prompts span").first.evaluate(direction) == "rtl"
@@ -285,7 +285,6 @@ def test_a_phone_is_wide_enough(studio: Studio, open_page: Open, path: str) -> N
     page = open_page(path, width=360)
     for number, name in enumerate(TABS):
         tab(page, number)
-        page.wait_for_timeout(800)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         beyond = page.evaluate(
             "[...document.querySelectorAll('button, input, textarea, label, p, pre, img, svg')]"
@@ -314,7 +313,7 @@ def test_light_and_dark(studio: Studio, open_page: Open, path: str) -> None:
     wait_for(lambda: brightness(page) > 200)
     page.reload()
     page.wait_for_selector("#draw-go")
-    page.wait_for_timeout(1500)
+    settle(page)
     assert brightness(page) > 200
 
 

@@ -93,6 +93,7 @@ def tab(say: Say, fence: Fence) -> None:
             show_progress="hidden",
             api_visibility="private",
             trigger_mode="always_last",
+            concurrency_limit=1,  # one after another, so that the last word is the newest
         )
     start.click(begin, watched, [command, run, started], api_visibility="private")
 
@@ -118,7 +119,12 @@ def tab(say: Say, fence: Fence) -> None:
 
     lists = [fields["prior"], fields["decoder"], fields["train_data_dir"], run]
     place.select(refresh, lists, lists, show_progress="hidden", api_visibility="private").then(
-        show, watched, command, show_progress="hidden", api_visibility="private"
+        show,
+        watched,
+        command,
+        show_progress="hidden",
+        api_visibility="private",
+        concurrency_limit=1,
     )
     with place:
         tick = gr.Timer(EVERY)
