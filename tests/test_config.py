@@ -156,7 +156,7 @@ WRONG: dict[str, list[Any]] = {
     "checkpoints_total_limit": [0],
     "validation_epochs": [0],
     "logging_steps": [0],
-    "dataloader_num_workers": [-1],
+    "dataloader_num_workers": [-1, 257],
     "seed": [-1],
     "lr_warmup_steps": [-1],
     "adam_weight_decay": [-0.1],
@@ -220,6 +220,7 @@ def test_wrong_values_name_their_flag(cls: type, field: str, tmp_path: Path) -> 
 
 RIGHT: dict[str, list[Any]] = {
     "max_grad_norm": [0.0],
+    "dataloader_num_workers": [0, 256],
     "max_bad_steps": [0],
     "checkpointing_minutes": [0.5],
     "optimizer": ["adamw", "adamw8bit", "adafactor", "lion"],

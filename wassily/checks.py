@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from wassily import presets, sourcing
 from wassily.schema import at_least, require
 
+WORKERS = 256  # processes that read for one process; none of them does much
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
 Scheduler = Literal["stock", "ddim", "dpm++", "unipc"]
 SCHEDULER: Final = "unipc"  # of `wassily generate`; benchmarks/draw_steps.py measures why
@@ -39,6 +40,8 @@ def training(config: Any) -> None:
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
     at_least(config, 0, "max_grad_norm", "max_bad_steps")
+    workers = config.dataloader_num_workers
+    require(workers <= WORKERS, f"--dataloader_num_workers: {workers} is more than {WORKERS}")
     for name in ("learning_rate", "adam_epsilon", "snr_gamma", "checkpointing_minutes"):
         value = getattr(config, name)
         require(value is None or value > 0, f"--{name}: {value} is not above 0")
