@@ -57,7 +57,7 @@ $(DOCS): $(STAMP)
 	@touch $@
 
 slow: $(STAMP)
-	@$(BIN)/pytest -q -n auto -m slow $(ARGS)
+	@$(BIN)/pytest -q -n auto -m slow --timeout 900 $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m tools.chaos $(ARGS)
