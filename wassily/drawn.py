@@ -12,7 +12,6 @@ import dataclasses
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -48,11 +47,12 @@ def mixed(reading: Reading, frozen: Frozen) -> Reading:
     if prior is None:
         return reading
     there = dataclasses.replace(frozen, repositories={**frozen.repositories, "prior": prior})
-    folder = _filled(there, list(dict.fromkeys(reading.source.all_captions())))
+    store = _filled(there, list(dict.fromkeys(reading.source.all_captions())))
     choice = turns.Choice(reading.seed, config.random_flip, config.condition_dropout)
     share = getattr(config, "drawn_share", 0.0)
-    fetch = Mixed(reading.fetch, reading.source, choice, share, folder)
-    return dataclasses.replace(reading, fetch=fetch, also={"drawn embeddings": folder.name})
+    fetch = Mixed(reading.fetch, reading.source, choice, share, store)
+    also = {"drawn embeddings": store.folder.name}
+    return dataclasses.replace(reading, fetch=fetch, also=also)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Mixed:
     source: Pictures
     choice: turns.Choice
     share: float
-    folder: Path
+    store: cache.Store
 
     def __call__(self, index: int, step: int, slot: int) -> Row:
         """The row; what is learnt without its condition stays so."""
@@ -73,15 +73,15 @@ class Mixed:
         if number is None or dropped:
             return row
         caption = choice.caption(self.source[index], step, slot)
-        return {**row, **cache.Store(self.folder)[_key(caption, number)]}
+        return {**row, **self.store[_key(caption, number)]}
 
 
 def _key(caption: str, number: int) -> bytes:
     return cache.digest("drawn", cache.caption_key(caption), number)
 
 
-def _filled(frozen: Frozen, captions: list[str]) -> Path:
-    """The folder with every draw of some captions; what is missing is made first."""
+def _filled(frozen: Frozen, captions: list[str]) -> cache.Store:
+    """Every draw of some captions; what is missing is made first."""
     settings = (GUIDANCES, EACH, STEPS)
     space = frozen.space("prior", "text_encoder", "tokenizer", also=(str(settings),))
     folder = frozen.root / f"drawn-{space}"
@@ -102,7 +102,7 @@ def _filled(frozen: Frozen, captions: list[str]) -> Path:
     if frozen.runtime.device.type == "cuda":
         torch.cuda.empty_cache()
     cache.mark_used(folder)
-    return folder
+    return cache.Store(folder)
 
 
 @torch.no_grad()
