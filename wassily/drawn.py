@@ -9,7 +9,6 @@ on the seed of a run, so all runs with that prior share the work.
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -98,9 +97,7 @@ def _filled(frozen: Frozen, captions: list[str]) -> cache.Store:
                 bar.advance()
         writer.flush()
         frozen.runtime.wait()
-    gc.collect()
-    if frozen.runtime.device.type == "cuda":
-        torch.cuda.empty_cache()
+    frozen.runtime.let_go()
     cache.mark_used(folder)
     return cache.Store(folder)
 

@@ -6,7 +6,6 @@ this model and this prompt draws the same.
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -72,9 +71,7 @@ def draw_missing(config: TrainConfig, repositories: dict[str, str], runtime: Run
         for _ in batches:
             bar.advance(runtime.shared(lambda: next(work)))
     work.close()
-    gc.collect()
-    if runtime.device.type == "cuda":
-        torch.cuda.empty_cache()
+    runtime.let_go()
 
 
 def _made(folder: Path) -> None:

@@ -6,7 +6,6 @@ size, because the last bits of a result depend on it.
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,9 +148,7 @@ def fill(
     for share in runtime.shares():
         bad |= _fill_pictures(on_pictures, source, contents, root, runtime, share, flips, bad)
         _fill_captions(on_captions, source, root, runtime, share)
-    gc.collect()
-    if runtime.device.type == "cuda":
-        torch.cuda.empty_cache()
+    runtime.let_go()
     return Filled(contents, bad)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +108,7 @@ def answers(frozen: Frozen, seed: int) -> Answers:
                 writer.flush()
                 bar.advance(len(group) * size)
         runtime.wait()
-    gc.collect()
-    if runtime.device.type == "cuda":
-        torch.cuda.empty_cache()
+    runtime.let_go()
     cache.mark_used(folder)
     return Answers(cache.Store(folder), seed)
 

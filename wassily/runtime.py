@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib.util
 import logging
 import os
@@ -160,6 +161,12 @@ class Runtime:
         if self.main:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
+
+    def let_go(self) -> None:
+        """Give back the memory of networks that nothing names any more."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def wait(self) -> None:
         """Until every process is here."""
