@@ -104,16 +104,11 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         note = parts.notice()
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                sheet = gr.Gallery(
+                sheet = parts.gallery(
                     label=say("side_by_side"),
-                    fit_columns=False,
                     elem_id="compared",
                     columns=2,
-                    height="auto",
-                    object_fit="contain",
                     allow_preview=False,
-                    interactive=False,
-                    buttons=[],
                 )
             with gr.Column(scale=2, min_width=280):
                 slider = gr.ImageSlider(

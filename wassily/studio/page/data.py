@@ -35,16 +35,11 @@ def tab(say: Say, fence: Fence) -> None:
         go = gr.Button(say("check"), variant="primary", elem_id="data-go")
         note = parts.notice()
         found = gr.HTML(elem_id="findings")
-        thumbs = gr.Gallery(
+        thumbs = parts.gallery(
             label=say("thumbnails"),
-            fit_columns=False,
             columns=6,
             elem_id="thumbnails",
-            height="auto",
-            object_fit="contain",
             allow_preview=False,
-            interactive=False,
-            buttons=[],
             visible=False,
         )
 

@@ -74,15 +74,11 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
                     go = gr.Button(say("draw"), variant="primary", elem_id="draw-go", min_width=120)
                     cancel = gr.Button(say("cancel"), elem_id="draw-cancel", min_width=100)
                 note = parts.notice()
-                drawn = gr.Gallery(
+                drawn = parts.gallery(
                     label=say("pictures"),
-                    fit_columns=False,
                     columns=2,
                     elem_id="drawn",
-                    object_fit="contain",
                     buttons=["download", "fullscreen"],
-                    height="auto",
-                    interactive=False,
                 )
         again = _history(say, fence, easel, cache_dir, jobs, drawn, note)
 
@@ -214,17 +210,12 @@ def _history(
     folder, it = fence.own / "pictures", _Again()
     with gr.Accordion(say("history"), open=False, elem_id="history-place"):
         gr.HTML(f'<p class="quiet">{say("history_info")}</p>')
-        it.gallery = gr.Gallery(
+        it.gallery = parts.gallery(
             value=[(str(file), file.stem) for file in easels.history(folder)],
             show_label=False,
-            fit_columns=False,
             columns=5,
             elem_id="history",
             allow_preview=False,
-            height="auto",
-            object_fit="contain",
-            interactive=False,
-            buttons=[],
         )
         told = gr.HTML(elem_id="history-notes")
         button = gr.Button(say("again"), elem_id="draw-again")

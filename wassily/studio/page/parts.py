@@ -167,6 +167,12 @@ def good(message: str, path: object = "") -> str:
     return f'<p class="good" role="status" dir="auto">{html.escape(printable(message))}{where}</p>'
 
 
+def gallery(**more: Any) -> gr.Gallery:
+    """Pictures side by side, as they are: nothing is cropped or taken in."""
+    usual = {"fit_columns": False, "height": "auto", "object_fit": "contain", "buttons": []}
+    return gr.Gallery(**usual | more, interactive=False)
+
+
 def notice() -> Any:
     """The place of these lines."""
     return gr.HTML(elem_classes="notice")

@@ -128,21 +128,15 @@ def tab(say: Say, fence: Fence) -> None:
     )
     with place:
         tick = gr.Timer(EVERY)
-    tick.tick(
-        lambda name: seen(say, fence, name),
-        run,
-        outputs,
-        show_progress="hidden",
-        api_visibility="private",
-        trigger_mode="once",
-    )
-    run.change(
-        lambda name: seen(say, fence, name),
-        run,
-        outputs,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    live: dict[str, Any] = {
+        "fn": lambda name: seen(say, fence, name),
+        "inputs": run,
+        "outputs": outputs,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
+    tick.tick(**live, trigger_mode="once")
+    run.change(**live)
 
 
 def _shown(words: list[str]) -> str:
@@ -234,15 +228,10 @@ def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, A
         resume = gr.Button(say("resume"), elem_id="train-resume", min_width=100)
     told = parts.notice()
     chart = gr.HTML(elem_id="losses", elem_classes="chart")
-    samples = gr.Gallery(
+    samples = parts.gallery(
         label=say("samples"),
-        fit_columns=False,
         columns=3,
         elem_id="samples",
-        object_fit="contain",
-        height="auto",
-        interactive=False,
-        buttons=[],
         visible=False,
     )
     return run, [state, chart, samples, stop, resume], (stop, resume, told)
