@@ -271,7 +271,8 @@ def test_local_data_sets(kind: str, tmp_path: Path) -> None:
     assert source.select([3, 1])[1].captions == ("caption 1",)
 
 
-def test_a_table_can_name_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["parquet", "saved, said to be of a folder"])
+def test_a_table_can_name_no_file(form: str, tmp_path: Path) -> None:
     """A stranger's rows with a path for bytes, with neither, or with nothing: each has a reason."""
     draw_picture(1).save(tmp_path / "private.png")
     own = (tmp_path / "private.png").read_bytes()
@@ -284,9 +285,14 @@ def test_a_table_can_name_no_file(tmp_path: Path) -> None:
     kind = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
     features = datasets.Features({**kind, "text": datasets.Value("string")})
     table = datasets.Dataset.from_dict({"image": cells, "text": list("abcd")}, features)
-    (tmp_path / "set").mkdir()
-    table.to_parquet(tmp_path / "set" / "train.parquet")
-    found = _from(tmp_path / "set")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if form == "parquet":
+        table.to_parquet(folder / "train.parquet")
+    else:
+        table.info.builder_name = "imagefolder"
+        table.save_to_disk(folder)
+    found = _from(folder)
     assert [found[i].image for i in range(4)] == [b"", b"", b"", own]
     assert all(isinstance(place, tuple) for place in found.places())
     assert all(isinstance(place, tuple) for place in found.select([0, 1]).places())

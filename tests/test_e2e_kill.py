@@ -29,6 +29,7 @@ from e2e import (
 from tools import chaos
 from wassily import checkpoint, manifest
 from wassily import start as starts
+from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
 STEPS = 6
@@ -168,12 +169,13 @@ def test_chaos_finds_what_is_wrong(whole: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:
-    """Neither a name alone nor a half-written folder is counted, and what is left is swept."""
+    """A name alone is not taken for one, nor trained over; what was half-written is swept."""
     (tmp_path / "checkpoint-8" / "unet").mkdir(parents=True)
     (tmp_path / ".writing-checkpoint-9").mkdir()
     (tmp_path / ".writing-checkpoint-9" / "state.json").write_text("{}")
     (tmp_path / ".writing-run.toml").write_text("half")
     assert checkpoint.found(tmp_path) == []
-    assert starts.chosen("latest", tmp_path) is None
+    with pytest.raises(UserError, match=r"checkpoint-8 is damaged: .*move it away to start anew"):
+        starts.chosen("latest", tmp_path)
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-8"]

@@ -63,6 +63,11 @@ accelerate launch --mixed_precision="fp16"  train_text_to_image_decoder.py \\
 }
 
 
+def _with_bytes(row: dict[str, Any]) -> dict[str, Any]:
+    """As a data set on the hub has it: the picture is in the table."""
+    return {"image": {"path": None, "bytes": Path(row["image"]["path"]).read_bytes()}}
+
+
 def saved_dataset(photos: Path, folder: Path, form: str) -> Path:
     """The photographs as a saved `datasets` folder, or as a folder of parquet files."""
     import datasets
@@ -77,8 +82,8 @@ def saved_dataset(photos: Path, folder: Path, form: str) -> Path:
         datasets.DatasetDict({"train": table}).save_to_disk(str(out))
     else:
         out.mkdir()
-        table.cast_column("image", datasets.Image(decode=False))
-        table.to_parquet(str(out / "train-00000-of-00001.parquet"))
+        inside = table.cast_column("image", datasets.Image(decode=False)).map(_with_bytes)
+        inside.to_parquet(str(out / "train-00000-of-00001.parquet"))
     return out
 
 

@@ -182,8 +182,11 @@ def read_prompted(folder: str, prompt: str | None) -> Pictures:
 
 def is_data_set(folder: Path) -> bool:
     """Whether a folder is for `read_dataset`: saved by `datasets`, or of parquet or tar files."""
-    saved = any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
-    return saved or any(any(folder.rglob(f"*{end}")) for end in (".parquet", ".tar"))
+    return _is_saved(folder) or any(any(folder.rglob(f"*{end}")) for end in (".parquet", ".tar"))
+
+
+def _is_saved(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
 
 
 def read_dataset(
@@ -213,8 +216,9 @@ def _as_pictures(
     table: datasets.Dataset, name: str, image_column: str, caption_column: str | None, fault: Fault
 ) -> Pictures:
     check_columns(name, table.column_names, image_column, caption_column)
-    # The one kind whose paths are of files that the library found itself.
-    paths = table.builder_name == "imagefolder"
+    # The one kind whose paths are of files that the library found itself; a saved table may say of
+    # itself that it was such a one.
+    paths = table.builder_name == "imagefolder" and not _is_saved(Path(name))
     found = Pictures(undecoded(table, image_column), image_column, caption_column, name, paths)
     for index, value in enumerate(found.values(caption_column) if caption_column else ()):
         where = f"{name}, row {index}, column {caption_column!r}"
@@ -251,9 +255,8 @@ def undecoded(table: Any, image_column: str) -> Any:
 def _load_tables(
     name: str, config_name: str | None, cache_dir: str | None
 ) -> dict[str, datasets.Dataset]:
-    path = Path(name)
     try:
-        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        if _is_saved(Path(name)):
             loaded = datasets.load_from_disk(name)
         else:
             loaded = datasets.load_dataset(name, config_name, cache_dir=cache_dir)
