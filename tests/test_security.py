@@ -10,6 +10,7 @@ import pickle
 import re
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from helpers import ROOT, draw_picture
 from PIL import Image
 
 from wassily import models, sample
+from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
 PAGE = ROOT / "docs" / "security.md"
@@ -173,6 +175,54 @@ def test_neither_place_nor_token_is_in_anything_written(
     for secret in (PLACE, TOKEN):
         assert secret not in done.text + drawn.text
         assert [p for p in files if secret.encode() in p.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [TOKEN],
+        ["train", TOKEN],
+        ["train", "prior", TOKEN],
+        ["train", "prior", f"--{TOKEN}"],
+        ["train", "prior", "--seed", TOKEN],
+        ["train", "prior", "--hub_token", TOKEN, TOKEN],
+        ["train", "prior", "--config", TOKEN],
+        ["data", "check", "--" + TOKEN],
+    ],
+    ids=lambda words: " ".join(words).replace(TOKEN, "X"),
+)
+def test_a_token_in_a_wrong_place_is_not_repeated(words: list[str]) -> None:
+    """One line as always, with the token masked; --debug does not show it either."""
+    done = wassily(*words)
+    assert done.code == 2
+    assert done.err.startswith("wassily: error: ") and done.err.count("\n") == 1
+    assert "hf_***" in done.err and TOKEN not in done.err
+    with pytest.raises(UserError) as caught:
+        wassily(*words, "--debug")
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"])
+def test_a_secret_of_the_environment_is_not_repeated(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it looks like; a value of a few letters would be found in other words."""
+    words = ["train", "prior", "0ddSecret/77x"]
+    assert "0ddSecret/77x" in wassily(*words).err
+    monkeypatch.setenv(name, "0ddSecret/77x")
+    assert "'***' belongs to no flag" in wassily(*words).err
+    monkeypatch.setenv(name, "no")
+    assert "belongs to no flag" in wassily(*words).err
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_does_not_show_a_files_token(word: str, tmp_path: Path) -> None:
+    """Help shows the other values of the file."""
+    file = tmp_path / "run.toml"
+    file.write_text(f'hub_token = "{TOKEN}"\nmax_train_steps = 777\n')
+    done = wassily("train", "prior", "--config", file, word)
+    assert done.code == 0
+    assert "777" in done.out and TOKEN not in done.text
 
 
 # ---------------------------------------------------------------- the page

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wassily import __version__
-from wassily.errors import Stopped, UserError, did_you_mean, printable
+from wassily.errors import Stopped, UserError, did_you_mean, masked, printable
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
 
@@ -134,7 +134,7 @@ def again(words: list[str]) -> str:
         kept.append('--hub_token "$HF_TOKEN"')
     launched = {"ACCELERATE_MIXED_PRECISION", "WORLD_SIZE"} & os.environ.keys()
     program = "accelerate launch ... -m wassily" if launched else "wassily"
-    return " ".join([program, *kept])
+    return masked(" ".join([program, *kept]))
 
 
 def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -175,6 +175,10 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     _check_words(words)
     default = _from_file(cls, file) if file is not None else {}
     default = _preset(cls, words, default) | default
+    if {"-h", "--help"} & set(words):  # which shows the values of the file
+        from wassily import schema
+
+        default = {name: value for name, value in default.items() if name not in schema.SECRETS}
     # A switch that is on by the file or the preset, or off: saying so again changes nothing.
     fields = {f.name: f.default for f in dataclasses.fields(cls)} | default
     said = {n if value else f"no_{n}" for n, value in fields.items() if isinstance(value, bool)}
