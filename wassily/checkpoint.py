@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -328,16 +329,21 @@ def check_state(folder: Path, state: Mapping[str, Any]) -> None:
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']!r}; this wassily reads {FORMAT}")
         total, steps = state["pending_loss"]
-        if type(total) is not float or type(steps) is not int:
+        if type(total) is not float or not _finite(total) or type(steps) is not int or steps < 0:
             raise TypeError(f"pending_loss is {state['pending_loss']!r:.40}")
-        if type(state["skipped_steps"]) is not int:
+        if type(state["skipped_steps"]) is not int or state["skipped_steps"] < 0:
             raise TypeError(f"skipped_steps is {state['skipped_steps']!r:.40}")
         if type(state["fused"]) is not bool:
             raise TypeError(f"fused is {state['fused']!r:.40}")
-        if not isinstance(state["scaler"], (dict, type(None))):
+        numbers = {} if state["scaler"] is None else state["scaler"]
+        if type(numbers) is not dict or not all(map(_finite, numbers.values())):
             raise TypeError(f"scaler is {state['scaler']!r:.40}")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / STATE}: not the state of a run ({error!r})") from None
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and -math.inf < value < math.inf
 
 
 def check_signature(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
