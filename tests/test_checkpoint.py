@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,39 +73,71 @@ def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path:
     assert _tree(target)["sub/a"] == b"three"
 
 
-@pytest.mark.parametrize("number", range(1, 12))
-def test_killed_at_any_rename_there_is_a_whole_one(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kill just before the n-th rename, removal or sync while checkpoint-6 is written beside
-    checkpoint-5: after the sweep all that is found is whole, and 5 is still there.
-    """
-    checkpoint.write_whole(tmp_path / "checkpoint-5", _writer("five"))
+class _Killed(BaseException):
+    """No `except Exception` sees it, as none sees a kill."""
+
+
+def _killed_at(number: int, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Work until just before the n-th rename, sync or removal of a file; whether it was done."""
     calls = 0
 
-    class Killed(BaseException):
-        pass
-
-    def count(original: object) -> object:
-        def call(*args: object, **options: object) -> object:
+    def count(original: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == number:
-                raise Killed
-            return original(*args, **options)  # type: ignore[operator]
+                raise _Killed
+            return original(*args, **options)
 
         return call
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_sync", count(checkpoint._sync))
-        patch.setattr(Path, "rename", count(Path.rename))
-        patch.setattr(checkpoint.shutil, "rmtree", count(checkpoint.shutil.rmtree))
+        for home, name in ((Path, "rename"), (os, "unlink"), (os, "rmdir")):
+            patch.setattr(home, name, count(getattr(home, name)))
         try:
-            checkpoint.write_whole(tmp_path / "checkpoint-6", _writer("six"))
-            checkpoint.rotate(tmp_path, 1)
-            finished = True
-        except Killed:
-            finished = False
+            work()
+        except _Killed:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("name", ["checkpoint-5", "best-5"])
+def test_killed_while_one_is_replaced(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each moment: after the sweep the old one or the new one is there, whole, and no more."""
+    target, seen, number = tmp_path / name, list[bytes](), 0
+    done = False
+    while not done:
+        number += 1
+        shutil.rmtree(target, ignore_errors=True)
+        checkpoint.write_whole(target, _writer("old"))
+        done = _killed_at(
+            number, lambda: checkpoint.write_whole(target, _writer("new")), monkeypatch
+        )
+        checkpoint.sweep(tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == [name], f"killed before call {number}"
+        assert manifest.damage(target) is None
+        seen.append(_tree(target)["sub/a"])
+    assert seen == sorted(seen, reverse=True)  # never back to the old one
+    assert set(seen) == {b"old", b"new"} and number > 10
+
+
+@pytest.mark.parametrize("number", range(1, 16))
+def test_killed_at_any_rename_there_is_a_whole_one(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill just before a rename, removal or sync while checkpoint-6 is written beside
+    checkpoint-5: after the sweep all that is found is whole, and 5 is still there.
+    """
+    checkpoint.write_whole(tmp_path / "checkpoint-5", _writer("five"))
+
+    def work() -> None:
+        checkpoint.write_whole(tmp_path / "checkpoint-6", _writer("six"))
+        checkpoint.rotate(tmp_path, 1)
+
+    finished = _killed_at(number, work, monkeypatch)
     checkpoint.sweep(tmp_path)
     found = dict(checkpoint.found(tmp_path))
     assert found
@@ -612,14 +647,14 @@ def test_an_early_checkpoint_is_not_gone_on_with_beside_later_ones(tmp_path: Pat
 def test_an_export_does_not_replace_what_is_the_users(tmp_path: Path) -> None:
     """A folder with files of those names is refused, unless a run of ours made it."""
     parts = {"unet", "movq"}
-    checkpoint.check_free(tmp_path / "none", parts)
+    start.check_free(tmp_path / "none", parts)
     (tmp_path / "notes.txt").write_text("mine")
-    checkpoint.check_free(tmp_path, parts)
+    start.check_free(tmp_path, parts)
     (tmp_path / "unet").mkdir()
     with pytest.raises(UserError, match="would replace unet"):
-        checkpoint.check_free(tmp_path, parts)
+        start.check_free(tmp_path, parts)
     (tmp_path / "run.toml").write_text("")
-    checkpoint.check_free(tmp_path, parts)
+    start.check_free(tmp_path, parts)
 
 
 @pytest.mark.parametrize("damage", ["empty", "one missing", "shape"])

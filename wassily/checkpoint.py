@@ -25,6 +25,7 @@ from wassily.errors import UserError
 
 NAME = re.compile(r"checkpoint-(\d+)")
 ASIDE = ".writing-"
+OLD = f"{ASIDE}old-"  # what a folder is called while another takes its place
 FORMAT = 1  # of the state file
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
@@ -60,29 +61,6 @@ def named(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted((int(m[1]), p) for m, p in matches if m and p.is_dir())
 
 
-def check_free(output_dir: Path, parts: set[str]) -> None:
-    """Raise UserError if an export into a folder would replace what no run of ours put there."""
-    if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or found(output_dir):
-        return
-    taken = sorted(
-        ({"README.md", "model_index.json"} | parts) & {p.name for p in output_dir.iterdir()}
-    )
-    if taken:
-        raise UserError(
-            f"--output_dir {output_dir}: the result would replace {', '.join(taken)} there; "
-            "name another folder"
-        )
-
-
-def check_no(output_dir: Path, file: str) -> None:
-    """Raise UserError if a folder holds the result of another kind of run: whole, or an adapter."""
-    if (output_dir / file).is_file():
-        raise UserError(
-            f"--output_dir {output_dir} holds the result of a run with other --lora: {file}; name "
-            "another folder"
-        )
-
-
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     """Fill a folder by `write(temporary)`, seal it, flush it to the disk, name it in one rename.
 
@@ -102,7 +80,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         raise
     if folder.exists():
         # Renaming onto a full folder is not possible: step the old one aside first.
-        old = folder.parent / f"{ASIDE}old-{folder.name}"
+        old = folder.parent / f"{OLD}{folder.name}"
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
         try:
@@ -193,10 +171,17 @@ def _sync(path: Path) -> None:
 
 
 def sweep(output_dir: Path) -> None:
-    """Remove what a killed run left half-written."""
-    if output_dir.is_dir():
-        for path in output_dir.glob(f"{ASIDE}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove what a killed run left half-written; a folder that was being replaced, and was out of
+    its place just then, is put back.
+    """
+    if not output_dir.is_dir():
+        return
+    for old in output_dir.glob(f"{OLD}*"):
+        folder = output_dir / old.name.removeprefix(OLD)
+        if not folder.exists():
+            old.rename(folder)
+    for path in output_dir.glob(f"{ASIDE}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def rotate(output_dir: Path, limit: int | None) -> list[Path]:
