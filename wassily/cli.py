@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         _tell(f"error: {printable(str(error))}")
         return 2
     except Stopped as stopped:
-        _tell(f"{stopped}\ngo on with: {again(words)}")
+        _tell(f"{stopped}\n{again(words)}")
         return stopped.code
     except BrokenPipeError:
         # `wassily ... | head`: nobody reads on, which is no error.
@@ -119,7 +119,9 @@ def _tell(line: str) -> None:
 
 
 def again(words: list[str]) -> str:
-    """The command that goes on with a stopped one, as one types it, without the hub's token."""
+    """The line with the command that goes on with a stopped one, as one types it, without the hub's
+    token. Behind a launcher it is the end of the command, for no process knows what stood before.
+    """
     kept, skip = [], False
     for word in words:
         if skip:
@@ -133,8 +135,10 @@ def again(words: list[str]) -> str:
     if any(_flag(word) == "hub_token" for word in words):
         kept.append('--hub_token "$HF_TOKEN"')
     launched = {"ACCELERATE_MIXED_PRECISION", "WORLD_SIZE"} & os.environ.keys()
-    program = "accelerate launch ... -m wassily" if launched else "wassily"
-    return masked(" ".join([program, *kept]))
+    head = "go on with: wassily"
+    if launched:
+        head = "go on with the same launcher line as before, and at its end: -m wassily"
+    return masked(" ".join([head, *kept]))
 
 
 def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
