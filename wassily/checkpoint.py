@@ -71,7 +71,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(aside)
     aside.mkdir()
     try:
-        with system_errors():
+        with system_errors(folder):
             write(aside)
         manifest.seal(aside)
         flush(aside)
@@ -95,14 +95,18 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextlib.contextmanager
-def system_errors() -> Iterator[None]:
-    """Within, the system's errors that safetensors wraps are OSErrors: a full disk is known."""
+def system_errors(path: Path) -> Iterator[None]:
+    """Within, the system's errors that safetensors wraps are OSErrors of a path: a full disk is
+    known.
+    """
     try:
         yield
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
-        known = (int(number[1]), os.strerror(int(number[1]))) if number else (str(error),)
-        raise OSError(*known) from error
+        if number is None:
+            raise OSError(str(error)) from error
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -120,7 +124,7 @@ def write_tensors(
     """A safetensors file, with notes in its header, that is whole or not there. Raises OSError."""
     aside = path.parent / f"{ASIDE}{path.name}"
     try:
-        with system_errors():
+        with system_errors(path):
             save_file(tensors, aside, metadata=notes)
         _sync(aside)
         aside.replace(path)
@@ -359,7 +363,7 @@ def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -
     """
     aside = output_dir / f"{ASIDE}export"
     shutil.rmtree(aside, ignore_errors=True)
-    with system_errors():
+    with system_errors(output_dir):
         save_pipeline(aside)
     _portable_image_processor(aside)
     flush(aside)
