@@ -14,12 +14,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from e2e import ROLES, train, wassily
 from helpers import ROOT, draw_picture
 from PIL import Image
 
-from wassily import models, sample
+from wassily import data, models, sample
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
@@ -136,6 +137,49 @@ def test_code_in_a_data_set_is_not_run(tmp_path: Path, tiny: Tiny) -> None:
         assert done.code == 2
         assert "cannot be loaded" in done.err and done.err.count("\n") == 1
     assert not (tmp_path / "was run").exists()
+
+
+# ---------------------------------------------------------------- what is not read
+
+
+def test_a_link_out_of_the_folder_leads_out(tmp_path: Path) -> None:
+    """Also through a symbolic link."""
+    draw_picture(0).save(tmp_path / "secret.png")
+    folder = tmp_path / "pics"
+    folder.mkdir()
+    (folder / "metadata.jsonl").write_text('{"file_name": "link.png", "text": "x"}')
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(UserError, match="leads out of"):
+        data.read_folder(str(folder), "image", "text")
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved, said to be of a folder"])
+def test_a_table_can_name_no_file(form: str, tmp_path: Path) -> None:
+    """A stranger's rows with a path for bytes, with neither, or with nothing: each has a reason."""
+    draw_picture(1).save(tmp_path / "private.png")
+    own = (tmp_path / "private.png").read_bytes()
+    cells = [
+        {"bytes": None, "path": str(tmp_path / "private.png")},
+        {"bytes": None, "path": None},
+        None,
+        {"bytes": own, "path": "a.png"},
+    ]
+    kind = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+    features = datasets.Features({**kind, "text": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": cells, "text": list("abcd")}, features)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if form == "parquet":
+        table.to_parquet(folder / "train.parquet")
+    else:
+        table.info.builder_name = "imagefolder"
+        table.save_to_disk(folder)
+    found = data.read_dataset(str(folder), None, "image", "text", None)
+    assert [found[i].image for i in range(4)] == [b"", b"", b"", own]
+    assert all(isinstance(place, tuple) for place in found.places())
+    assert all(isinstance(place, tuple) for place in found.select([0, 1]).places())
+    looked = data.opened(found, range(4), lambda: None)
+    assert [isinstance(looked[i], str) for i in range(4)] == [True, True, True, False]
 
 
 # ---------------------------------------------------------------- what goes nowhere
