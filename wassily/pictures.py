@@ -89,11 +89,6 @@ def _opened(
     source: str | os.PathLike[str] | bytes, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
     """A whole picture, turned as its camera was, and converted. Raises BadPicture."""
-    if source == b"":
-        raise BadPicture(
-            "empty (a table must hold the picture itself, a path in it is not followed: write it "
-            "with save_to_disk, or give the folder as --train_data_dir)"
-        )
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=_kinds()) as picture:
