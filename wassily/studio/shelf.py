@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import checkpoint, models
+from wassily import checkpoint, models, outputs
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.studio.fence import OWN
@@ -72,7 +72,7 @@ def _of_adapter(file: Path) -> str | None:
 def _of_checkpoint(folder: Path) -> str | None:
     """The network that a checkpoint is of; None for what is no checkpoint."""
     try:
-        state = json.loads((folder / checkpoint.STATE).read_text("utf-8"))
+        state = json.loads((folder / outputs.STATE).read_text("utf-8"))
         return str(state["role"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
