@@ -66,7 +66,7 @@ ROWS = [
     },
     {"lookalikes", "pictures", "trackers"},
     {"checks", "curves", "measures", "style", "words"},
-    {"presets", "sourcing", "outputs"},
+    {"presets", "sourcing", "outputs", "extras"},
     {"schema"},
     {"errors", "__init__"},
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from helpers import run_cli
 
-from wassily import checkpoint, cli, doctor, models, schema
+from wassily import checkpoint, cli, doctor, extras, models, schema
 from wassily.commands import StudioConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
@@ -31,7 +31,8 @@ def test_without_gradio_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = run_cli("studio", "--runs", tmp_path)
     assert done.code == 2
-    assert done.text == "wassily: error: the studio needs gradio: pip install 'wassily[studio]'\n"
+    remedy = extras.install("studio")
+    assert done.text == f"wassily: error: the studio needs gradio: {remedy}\n"
 
 
 @pytest.mark.parametrize(
