@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from wassily import checkpoint, manifest, start
+from wassily import checkpoint, manifest, outputs, start
 from wassily.errors import UserError
 
 # ---------------------------------------------------------------- whole folders
@@ -22,7 +22,7 @@ def _writer(text: str) -> object:
     def write(folder: Path) -> None:
         (folder / "sub").mkdir()
         (folder / "sub" / "a").write_text(text)
-        (folder / checkpoint.STATE).write_text("{}")
+        (folder / outputs.STATE).write_text("{}")
 
     return write
 
@@ -61,7 +61,7 @@ def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path:
         with pytest.raises(type(error)):
             checkpoint.write_whole(tmp_path / name, fail)
     assert _tree(target) == before
-    assert [step for step, _ in checkpoint.found(tmp_path)] == [5]
+    assert [step for step, _ in outputs.found(tmp_path)] == [5]
     assert len(list(tmp_path.iterdir())) == (1 if isinstance(error, Exception) else 3)
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-5"]
@@ -104,7 +104,7 @@ def test_killed_at_any_rename_there_is_a_whole_one(
         except Killed:
             finished = False
     checkpoint.sweep(tmp_path)
-    found = dict(checkpoint.found(tmp_path))
+    found = dict(outputs.found(tmp_path))
     assert found
     for step, folder in found.items():
         assert _tree(folder)["sub/a"] == {5: b"five", 6: b"six"}[step]
@@ -179,9 +179,9 @@ def test_found_sorts_by_number(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-200").mkdir()  # no state
     for name in ("checkpoint-x", "checkpoint-5-old", "my-checkpoint-7"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / checkpoint.STATE).write_text("{}")
-    assert [step for step, _ in checkpoint.found(tmp_path)] == [9, 10, 100]
-    assert checkpoint.found(tmp_path / "none") == []
+        (tmp_path / name / outputs.STATE).write_text("{}")
+    assert [step for step, _ in outputs.found(tmp_path)] == [9, 10, 100]
+    assert outputs.found(tmp_path / "none") == []
 
 
 def test_latest_is_the_newest_or_a_new_start(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_latest_is_the_newest_that_is_whole(way: str, tmp_path: Path) -> None:
     (line,) = said
     assert f"checkpoint-10 is damaged: {told}" in line and "going on from checkpoint-9" in line
     assert _tree(tmp_path / "damaged-checkpoint-10") == before
-    assert [step for step, _ in checkpoint.found(tmp_path)] == [8, 9]
+    assert [step for step, _ in outputs.found(tmp_path)] == [8, 9]
 
 
 def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
     _damage(tmp_path / "checkpoint-8", "cut")
     with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}; there is no whole one"):
         start.chosen("latest", tmp_path)
-    assert [step for step, _ in checkpoint.found(tmp_path)] == [8, 9]
+    assert [step for step, _ in outputs.found(tmp_path)] == [8, 9]
 
 
 def test_without_its_state_a_checkpoint_is_damaged(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
         patch.setattr(checkpoint.shutil, "rmtree", torn)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.rotate(tmp_path, 1)
-    found = checkpoint.found(tmp_path)
+    found = outputs.found(tmp_path)
     assert [step for step, _ in found] == [2, 3]
     assert set(_tree(found[0][1])) == set(whole)
     checkpoint.sweep(tmp_path)
@@ -512,7 +512,7 @@ def test_state_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"step": "x", "role": "prior"}', '{"step": 1}'])
 def test_a_torn_state_is_one_line(text: str, tmp_path: Path) -> None:
     """It names the file."""
-    (tmp_path / checkpoint.STATE).write_text(text)
+    (tmp_path / outputs.STATE).write_text(text)
     with pytest.raises(UserError, match=r"state\.json: not the state of a checkpoint"):
         checkpoint.load_state(tmp_path)
 
@@ -560,7 +560,7 @@ def test_export_stands_beside_the_checkpoints(tmp_path: Path) -> None:
     checkpoint.export(tmp_path, _pipeline("two"), "بطاقة")
     assert _tree(tmp_path / "unet") == {"w": b"two"}
     assert (tmp_path / "README.md").read_text("utf-8") == "بطاقة"
-    assert (tmp_path / "checkpoint-3" / checkpoint.STATE).exists()
+    assert (tmp_path / "checkpoint-3" / outputs.STATE).exists()
     for file in ("model_index.json", "image_processor/preprocessor_config.json"):
         assert '"CLIPImageProcessor"' in (tmp_path / file).read_text()
     assert not list(tmp_path.glob(".writing*"))
