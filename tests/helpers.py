@@ -186,12 +186,12 @@ def copy_photos(folder: Path, count: int) -> bool:
 
 def filler(text: str) -> Callable[[Path], None]:
     """What fills a checkpoint that is none of a network: a text and an empty state."""
-    from wassily import checkpoint
+    from wassily import outputs
 
     def write(folder: Path) -> None:
         (folder / "sub").mkdir()
         (folder / "sub" / "a").write_text(text)
-        (folder / checkpoint.STATE).write_text("{}")
+        (folder / outputs.STATE).write_text("{}")
 
     return write
 

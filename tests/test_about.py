@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_cli
+from helpers import ROOT, run_cli
 
 import wassily
-from wassily import about
+from wassily import about, extras
 from wassily.commands import DoctorConfig
 
 TOKEN = "hf_" + "Qx9" * 11
@@ -67,12 +67,36 @@ def test_what_is_missing_has_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """Each extra is either there or missing, and every extra of the package is known."""
     lines = [words for _, words in about.told_of(DoctorConfig(cache_dir=str(tmp_path)))]
     text = "\n".join(lines)
-    for name, (package, _) in about.EXTRAS.items():
-        missing = f'{name}: pip install "{package}"' in text
+    for name, (extra, _) in about.EXTRAS.items():
+        missing = f"{name}: {extras.install(extra) if extra else f'pip install {name}'} for" in text
         assert missing == (about.importlib.util.find_spec(name) is None)
     monkeypatch.setattr(about.importlib.util, "find_spec", lambda name: None)
     told = _told(cache_dir=str(tmp_path))
     assert told["extras"] == "none" and told["missing"].startswith("tensorboard: pip install")
+
+
+def test_an_extra_is_installed_from_where_the_package_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By name where it was installed by name; from its clone, wherever one stands, and only from
+    that. Each extra that is named is one of the package's.
+    """
+    clone, other = tmp_path / "my clone", tmp_path / "other"
+    for folder in (clone, other):
+        folder.mkdir()
+    (clone / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    (other / "pyproject.toml").write_text('[project]\nname = "other"\n', "utf-8")
+    monkeypatch.chdir(other)
+    assert extras.install("studio", other) == "pip install 'wassily[studio]'"
+    assert extras.install("studio", tmp_path) == "pip install 'wassily[studio]'"
+    assert extras.install("studio", clone) == f"pip install -e '{clone}[studio]'"
+    monkeypatch.chdir(clone)
+    assert extras.install("studio", clone) == "pip install -e '.[studio]'"
+    monkeypatch.chdir(extras.ROOT)
+    assert extras.install("8bit") == "pip install -e '.[8bit]'"
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    for extra in filter(None, (extra for extra, _ in about.EXTRAS.values())):
+        assert f"\n{extra} = [" in project
 
 
 def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

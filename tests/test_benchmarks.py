@@ -238,9 +238,9 @@ def test_the_ways_of_fine_tuning(tmp_path: Path) -> None:
 def test_a_way_is_a_command(name: str, role: str, tmp_path: Path) -> None:
     """Its words make a config of that network."""
     (tmp_path / "inked-0").mkdir()
-    words = experiments.words_of(experiments.WAYS[name], role, "inked", 0, tmp_path, name)
+    words = experiments.words_of(experiments.WAYS[name], role, "inked", 0, tmp_path, name, 70)
     config = cli.parse(f"{role.capitalize()}Config", words[2:], "wassily")
-    assert config.role == role and config.max_train_steps == experiments.STEPS[role]
+    assert config.role == role and config.max_train_steps == 70
 
 
 def test_steps_at_their_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

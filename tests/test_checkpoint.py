@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from helpers import filler, tree, with_checkpoints
 
-from wassily import checkpoint, manifest, start
+from wassily import checkpoint, manifest, outputs, start
 from wassily.errors import UserError
 
 # ---------------------------------------------------------------- whole folders
@@ -47,7 +47,7 @@ def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path:
         with pytest.raises(type(error)):
             checkpoint.write_whole(tmp_path / name, fail)
     assert tree(target) == before
-    assert [step for step, _ in checkpoint.found(tmp_path)] == [5]
+    assert [step for step, _ in outputs.found(tmp_path)] == [5]
     assert len(list(tmp_path.iterdir())) == (1 if isinstance(error, Exception) else 3)
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-5"]
@@ -122,7 +122,7 @@ def test_killed_at_any_rename_there_is_a_whole_one(
 
     finished = _killed_at(number, work, monkeypatch)
     checkpoint.sweep(tmp_path)
-    found = dict(checkpoint.found(tmp_path))
+    found = dict(outputs.found(tmp_path))
     assert found
     for step, folder in found.items():
         assert tree(folder)["sub/a"] == {5: b"five", 6: b"six"}[step]
@@ -191,9 +191,9 @@ def test_found_sorts_by_number(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-200").mkdir()  # no state
     for name in ("checkpoint-x", "checkpoint-5-old", "my-checkpoint-7"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / checkpoint.STATE).write_text("{}")
-    assert [step for step, _ in checkpoint.found(tmp_path)] == [9, 10, 100]
-    assert checkpoint.found(tmp_path / "none") == []
+        (tmp_path / name / outputs.STATE).write_text("{}")
+    assert [step for step, _ in outputs.found(tmp_path)] == [9, 10, 100]
+    assert outputs.found(tmp_path / "none") == []
 
 
 def test_latest_is_the_newest_or_a_new_start(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
         patch.setattr(checkpoint.shutil, "rmtree", torn)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.rotate(tmp_path, 1)
-    found = checkpoint.found(tmp_path)
+    found = outputs.found(tmp_path)
     assert [step for step, _ in found] == [2, 3]
     assert set(tree(found[0][1])) == set(whole)
     checkpoint.sweep(tmp_path)
@@ -263,7 +263,7 @@ def test_state_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"step": "x", "role": "prior"}', '{"step": 1}'])
 def test_a_torn_state_is_one_line(text: str, tmp_path: Path) -> None:
     """It names the file."""
-    (tmp_path / checkpoint.STATE).write_text(text)
+    (tmp_path / outputs.STATE).write_text(text)
     with pytest.raises(UserError, match=r"state\.json: not the state of a checkpoint"):
         checkpoint.load_state(tmp_path)
 
@@ -311,7 +311,7 @@ def test_export_stands_beside_the_checkpoints(tmp_path: Path) -> None:
     checkpoint.export(tmp_path, _pipeline("two"), "بطاقة")
     assert tree(tmp_path / "unet") == {"w": b"two"}
     assert (tmp_path / "README.md").read_text("utf-8") == "بطاقة"
-    assert (tmp_path / "checkpoint-3" / checkpoint.STATE).exists()
+    assert (tmp_path / "checkpoint-3" / outputs.STATE).exists()
     for file in ("model_index.json", "image_processor/preprocessor_config.json"):
         assert '"CLIPImageProcessor"' in (tmp_path / file).read_text()
     assert not list(tmp_path.glob(".writing*"))

@@ -337,6 +337,25 @@ def test_nothing_heavy_before_a_config_is_checked(words: list[str], code: int) -
     assert "Traceback" not in done.stderr
 
 
+def test_the_first_line_of_drawing_comes_before_what_is_slow(tmp_path: Path) -> None:
+    """Said with the networks' names; and a training that did not finish is refused that early."""
+    step = tmp_path / "run" / "checkpoint-7"
+    step.mkdir(parents=True)
+    (step / "state.json").write_text("{}", "utf-8")
+    for verb in (["generate", "a"], ["mix", "a:1", "b:1"]):
+        done, imported = _imported([*verb, "--prior", str(step.parent)])
+        told = f"{step.parent}: its training did not finish; draw with {step}"
+        assert (done.returncode, done.stderr) == (2, f"wassily: error: {told}\n")
+        assert imported == set()
+    code = "import sys; from wassily import cli\n"
+    code += "sys.meta_path.insert(0, type('', (), {'find_spec': lambda name, *_: "
+    code += f"sys.exit(9) if name in {HEAVY!r} else None}}))\ncli.main(sys.argv[1:])"
+    done = run_command("python", "-c", code, "generate", "a", "--prior", "mini", "--decoder", "x")
+    assert (done.returncode, done.stdout) == (9, "loading the prior mini, then the decoder x\n")
+    done = run_command("python", "-c", code, "generate", "--from", "a.png")
+    assert (done.returncode, done.stdout) == (9, "loading what drew a.png\n")
+
+
 def test_the_three_ways_in(tmp_path: Path) -> None:
     """`python -m wassily` and the guide's two scripts reach the same parser; from the repository
     root as the guide has it.

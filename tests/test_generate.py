@@ -12,7 +12,7 @@ import torch
 from helpers import Outcome, run_cli
 from PIL import Image
 
-from wassily import checkpoint, generate
+from wassily import checkpoint, generate, models
 from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
@@ -36,6 +36,7 @@ def test_a_run_with_everything(tiny: Tiny, tmp_path: Path) -> None:
     """
     done = _run(tiny, tmp_path, "a red cat", "قطة حمراء", "--num_images", 2, "--seed", 5, "--grid")
     assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"loading the prior {tiny.prior}, then the decoder {tiny.decoder}\n")
     files = sorted(p.name for p in tmp_path.iterdir())
     assert len(files) == 5
     assert "sheet.png" in files
@@ -155,9 +156,15 @@ def test_the_folder_of_a_run_that_did_not_finish(tiny: Tiny, tmp_path: Path) -> 
     again = f"go on with wassily train decoder --config {out / 'run.toml'}"
     assert done.code == 2
     assert f"did not finish; {again} --resume_from_checkpoint latest\n" in done.err
-    checkpoint.write_text(out / "checkpoint-3" / "state.json", "{}")
-    done = _run(tiny, tmp_path / "x.png", "a", "--decoder", out)
-    assert f"latest, or draw with {out / 'checkpoint-3'}\n" in done.err
+    for step in (3, 20):
+        checkpoint.write_text(out / f"checkpoint-{step}" / "state.json", "{}")
+    for flag in ("--decoder", "--decoder_lora"):
+        done = _run(tiny, tmp_path / "x.png", "a", flag, out)
+        assert f"latest, or draw with {out / 'checkpoint-20'}\n" in done.err
+        assert done.out == ""
+    (out / "run.toml").unlink()
+    with pytest.raises(UserError, match=r"did not finish; draw with .*checkpoint-20$"):
+        models.resolve(str(out), "decoder")
 
 
 @pytest.mark.parametrize("role", ["prior", "decoder"])
@@ -188,7 +195,7 @@ def test_what_needs_an_accelerator_is_one_line_without(
     assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
     done = _run(tiny, tmp_path / "b.png", "a", "--seed", 1, *words)
     assert done.code == 0
-    assert "accelerator" in done.out.splitlines()[0]
+    assert "accelerator" in done.out.splitlines()[1]
     assert _pixels(tmp_path / "a.png") == _pixels(tmp_path / "b.png")
 
 

@@ -17,7 +17,7 @@ ROWS = [
     {"cli"},
     {"demo", "sweep"},
     {"api"},
-    {"evaluation"},
+    {"evaluation", "drawing"},
     {"run", "prefill", "generate", "merge", "doctor"},
     {"plan", "start", "skipped", "validations"},
     {"saving"},
@@ -66,7 +66,7 @@ ROWS = [
     },
     {"lookalikes", "pictures", "trackers"},
     {"checks", "curves", "measures", "style", "words"},
-    {"presets", "sourcing"},
+    {"presets", "sourcing", "outputs", "extras"},
     {"schema"},
     {"errors", "__init__"},
 ]

@@ -285,20 +285,20 @@ def test_png_notes_come_back(tmp_path: Path) -> None:
 def test_sheet_layout(side: int, scale: int) -> None:
     """Each picture stands where the layout says, enlarged by whole pixels; the page holds all.
 
-    Cell (r, c) begins at (240 + c (edge + 10), top + r (edge + 10)), and top is what is left of
-    the height.
+    Cell (r, c) begins at (left + c (edge + 10), top + r (edge + 10)), and left and top are what is
+    left of the width and height.
     """
     rows = [
         [Image.new("RGB", (side, side), c) for c in pair] for pair in ((RED, GREEN), (BLUE, RED))
     ]
     page = pictures.sheet(rows, ["one", "two"], ["a", "b"], "title")
     edge = side * scale
-    assert page.width == 240 + 2 * (edge + 10) + 10
-    top = page.height - 2 * (edge + 10)
+    left, top = page.width - 2 * (edge + 10) - 10, page.height - 2 * (edge + 10)
+    assert 20 < left < 40
     assert 0 < top < 120
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
-            x, y = 240 + c * (edge + 10), top + r * (edge + 10)
+            x, y = left + c * (edge + 10), top + r * (edge + 10)
             block = np.asarray(page.crop((x, y, x + edge, y + edge)))
             assert (block == picture.getpixel((0, 0))).all()
             assert page.getpixel((x + edge + 5, y + edge // 2)) == WHITE
@@ -308,12 +308,26 @@ def test_sheet_takes_rows_of_different_lengths_and_sizes() -> None:
     """No title, no headings; empty and very long labels."""
     rows = [[draw_picture(0, 32, 32)], [draw_picture(1, 64, 48), draw_picture(2, 16, 16)]]
     page = pictures.sheet(rows, [], ["", "word " * 100 + "x" * 100])
-    assert page.width == 240 + 2 * (64 * 2 + 10) + 10
+    assert 200 + 2 * (64 * 2 + 10) + 10 < page.width <= 240 + 2 * (64 * 2 + 10) + 10
+
+
+@pytest.mark.parametrize("label", ["", "a", "a red circle", "قطة", "a large red circle " * 9])
+@pytest.mark.parametrize("size", [(32, 32), (32, 96), (96, 32), (600, 600)])
+def test_no_column_of_a_sheet_is_empty(size: tuple[int, int], label: str) -> None:
+    """What shows nothing is a margin: two gaps and the end of a line at most, however short the
+    labels are and however tall the pictures; and what a heading needs beyond its picture.
+    """
+    picture = Image.new("RGB", size, BLUE)
+    page = pictures.sheet([[picture, picture]], ["step 1500", "2"], [label])
+    empty = (np.asarray(page) == 255).all(axis=(0, 2))
+    runs = [len(run) for run in "".join(" x"[not one] for one in empty).split("x")]
+    beyond = math.ceil(pictures._font(15).getlength("step 1500")) - size[0] * 2
+    assert max(runs) <= 30 + (max(0, beyond) if size == (32, 96) else 0)
 
 
 def _ink(text: str) -> np.ndarray:
-    """Which pixels a label darkens: the left part of a sheet of one white picture."""
-    page = pictures.sheet([[Image.new("RGB", (160, 160), "white")]], [], [text])
+    """Which pixels a label darkens: the left part of a sheet of one wide white picture."""
+    page = pictures.sheet([[Image.new("RGB", (300, 160), "white")]], [], [text])
     return np.asarray(page.convert("L"))[:, :230] < 128
 
 
@@ -330,8 +344,10 @@ def test_arabic_labels_have_glyphs() -> None:
 def test_labels_stay_in_their_column() -> None:
     """However long the word: no ink in the margin before the pictures."""
     for text in ("word " * 80, "ك" * 400, "x" * 400):
-        page = pictures.sheet([[Image.new("RGB", (160, 160), "white")]], [], [text])
-        assert (np.asarray(page)[:, 232:240] == 255).all(), text[:10]
+        page = pictures.sheet([[Image.new("RGB", (160, 160), BLUE)]], [], [text])
+        left = page.width - 180
+        assert left <= 240 and page.getpixel((left, 20)) == BLUE
+        assert (np.asarray(page)[:, left - 8 : left] == 255).all(), text[:10]
 
 
 def test_a_label_is_cut_with_an_ellipsis() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -19,7 +20,7 @@ from wassily.best import LastIsBest
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
-from wassily.validations import Validations
+from wassily.validations import Validations, announced
 
 
 def _train(home: str, tiny: Tiny, folder: Path, out: Path, *words: object) -> Outcome:
@@ -61,6 +62,7 @@ def test_a_short_run(home: str, tiny: Tiny, photos: Path, tmp_path: Path) -> Non
     assert any(line.endswith(f"the whole is in {out / 'run.toml'}") for line in lines)
     assert "learning_rate = 0.0001" in (out / "run.toml").read_text("utf-8")
     assert ("captions are longer than 77 tokens" in done.out) == (home == "prior")
+    assert "samples of" not in done.out
     names = {p.name for p in out.iterdir()}
     assert {"checkpoint-2", "checkpoint-3", "log.jsonl", "run.toml", "README.md"} <= names
     assert "model_index.json" in names
@@ -254,6 +256,46 @@ def test_steps_of_epochs(pictures: int, batch: int, epochs: int, steps: int, tin
     assert _bare(PriorConfig, tiny, pictures, split, num_train_epochs=epochs).stop == steps
     both = _bare(PriorConfig, tiny, pictures, split, num_train_epochs=epochs, max_train_steps=9)
     assert both.stop == 9
+
+
+def _announced(out: str) -> tuple[list[int], str]:
+    """The steps that a run announces samples of, and where they will lie."""
+    (line,) = [line for line in out.splitlines() if line.startswith("samples of 2 prompts")]
+    steps, _, where = line.partition(" at step ")[2].partition(": in ")
+    return [int(step) for step in steps.split(", ") if step != "..."], where
+
+
+def test_samples_come_where_they_are_announced(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    """Before the first step; the steps of a run that goes on are those that it adds."""
+    out = tmp_path / "out"
+    flags = ("--validation_prompts", "a", "b", "--validation_steps", 2)
+    there: set[int] = set()
+    for last, more in ((3, ()), (6, ("--resume_from_checkpoint", "latest"))):
+        done = _train("prior", tiny, photos, out, "--max_train_steps", last, *flags, *more)
+        assert done.code == 0, done.err
+        steps, where = _announced(done.out)
+        assert where == f"{out / 'validation'}, the newest as {out / 'samples.png'}"
+        now = {int(path.name.removeprefix("step-")) for path in (out / "validation").iterdir()}
+        assert sorted(now - there) == steps
+        there = now
+    assert there == {0, 2, 3, 4, 6}
+
+
+def test_many_samples_are_announced_in_short(tiny: Tiny, tmp_path: Path) -> None:
+    """The first of them and the last; by epochs of 5 steps, or at the ends where none is counted;
+    where a run stopped before its samples they are made up for.
+    """
+    config = _config(PriorConfig, tiny, validation_prompts=("a",), validation_epochs=2)
+    for pictures, *span, steps in (
+        (10, 0, 100, "0, 5, 15, ..., 100"),
+        (10, 5, 15, "5, 15"),
+        (10, 6, 16, "15, 16"),
+        (None, 0, 100, "0, 100"),
+    ):
+        (line,) = announced(config, 2, pictures, *span, tmp_path)
+        assert line.startswith(f"samples of 1 prompt at step {steps}: in {tmp_path}/validation")
+    silent = dataclasses.replace(config, validation_prompts=())
+    assert announced(silent, 2, 10, 0, 100, tmp_path) == []
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import tqdm
 from helpers import draw_picture
 
 from wassily import runtime as runtimes
@@ -159,6 +161,37 @@ def test_plain_lines_where_there_is_no_terminal(
     shown = capsys.readouterr()
     assert shown.out == "training: 8 of 10, loss 0.5, 0:00:20 left\n"
     assert shown.err == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_rest_is_not_in_the_time_left(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a rest of 100 s the rate and the time left are those of a bar that never rested."""
+    clock = [1000.0]
+    monkeypatch.setattr(runtimes.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(tqdm.std, "time", lambda: clock[0])
+    monkeypatch.setattr(Progress, "EVERY", 15.0)
+    told = []
+    for pauses in ([], [3, 6, 8]):
+        screen = _Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr(sys, "stderr", screen)
+        bar = Progress("training", 20, 2)
+        begun = clock[0]
+        for step in range(10):
+            clock[0] += 10
+            bar.advance()
+            if step in pauses:
+                with bar.resting():
+                    clock[0] += 100
+                    bar.note(loss="1")
+        assert clock[0] - begun - bar.worked() == 100 * len(pauses)
+        left = re.findall(r"<(\d\d:\d\d)", screen.getvalue())
+        left += re.findall(r"(\d:\d\d:\d\d) left", capsys.readouterr().out)
+        told.append((bar.bar.format_dict["rate"] if terminal else 0.1, left[-1]))
+        bar.close()
+    assert told[0] == pytest.approx(told[1])
+    assert told[1] == (pytest.approx(0.1), "01:20" if terminal else "0:01:20")
 
 
 def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
 import shutil
 import string
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from helpers import run_cli
 
-from wassily import checkpoint, cli, doctor, models, schema
+from wassily import checkpoint, cli, doctor, extras, models, schema
 from wassily.commands import StudioConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
@@ -31,7 +32,8 @@ def test_without_gradio_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = run_cli("studio", "--runs", tmp_path)
     assert done.code == 2
-    assert done.text == "wassily: error: the studio needs gradio: pip install 'wassily[studio]'\n"
+    remedy = extras.install("studio")
+    assert done.text == f"wassily: error: the studio needs gradio: {remedy}\n"
 
 
 @pytest.mark.parametrize(
@@ -167,10 +169,48 @@ def test_models_are_found(runs: Path) -> None:
         ("decoder-run/checkpoint-5", "decoder", False),
         ("adapter", "decoder", True),
     }
-    shown = [text for text, _ in shelf.networks(runs, "prior")]
-    assert shown == ["one/prior-run", "mini", shelf.RELEASED["prior"]]
-    assert shelf.adapters(runs, "decoder") == [("adapter", str(runs / "adapter"))]
-    assert shelf.adapters(runs, "prior") == []
+    say = words.Say("en")
+    shown = [text for text, _ in shelf.networks(runs, "prior", say)]
+    assert shown == ["one/prior-run (finished)", "mini", shelf.RELEASED["prior"]]
+    adapters = shelf.adapters(runs, "decoder", say)
+    assert adapters == [("adapter (finished)", str(runs / "adapter"))]
+    assert shelf.adapters(runs, "prior", say) == []
+
+
+def test_what_is_finished_is_offered_first(runs: Path, tiny: Tiny) -> None:
+    """However new the checkpoints are, of a run that has its end and of one that has not; of each
+    kind the newest comes first, and each is called what it is, in both languages.
+    """
+    state = (runs / "decoder-run" / "checkpoint-5" / "state.json").read_bytes()
+    made = ["old", "new", "old/checkpoint-20", "decoder-run/checkpoint-5", "new/checkpoint-100"]
+    for age, place in enumerate(made):
+        folder = runs / place
+        if not folder.exists():
+            shutil.copytree(Path(tiny.decoder) / "unet", folder / "unet")
+        if folder.name.startswith("checkpoint"):
+            (folder / "state.json").write_bytes(state)
+        os.utime(folder / "unet" / "config.json", (1e9 + age, 1e9 + age))
+    step = runs / "adapter" / "checkpoint-9"
+    step.mkdir()
+    shutil.copyfile(runs / "adapter" / models.ADAPTER, step / models.ADAPTER)
+    (step / "state.json").write_bytes(state)
+    os.utime(runs / "adapter" / models.ADAPTER, (1e9 + 9, 1e9 + 9))
+    finished, released = ["adapter", "new", "old"], ["mini", shelf.RELEASED["decoder"]]
+    saved = ["adapter/checkpoint-9", *reversed(made[2:])]
+    for language, (done, way) in {
+        "en": ("finished", "checkpoint"),
+        "ar": ("مكتمل", "نقطة حفظ"),
+    }.items():
+        say = words.Say(language)  # type: ignore[arg-type]
+        expected = [f"{place} ({done})" for place in finished] + released
+        expected += [f"{place} ({way})" for place in saved]
+        assert [text for text, _ in shelf.networks(runs, "decoder", say)] == expected
+        shown = [text for text, _ in shelf.adapters(runs, "decoder", say)]
+        assert shown == [f"adapter ({done})", f"adapter/checkpoint-9 ({way})"]
+    last = shelf.found(runs)[-1]
+    assert last.shown(words.Say("en"), "decoder") == f"{made[2]} (decoder, checkpoint)"
+    for place in (*finished, *saved):
+        assert shelf.checked(runs, "decoder", str(runs / place)) == str(runs / place)
 
 
 def test_only_what_was_found_is_taken(runs: Path, tiny: Tiny) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wassily import runtime
 from wassily.ema import Ema, NoEma
 from wassily.runtime import Runtime
 from wassily.train import Batch, Events, Pending, Span, fit
@@ -176,6 +177,30 @@ def test_log_save_and_validate_when_asked(tmp_path: Path) -> None:
     assert done.log.saves[0][1:] == (pytest.approx(losses[3], rel=1e-4), 1)
     assert done.log.saves[1][1:] == (0.0, 0)
     assert done.log.validations == [2, 4, 6]
+
+
+def test_the_rate_is_of_the_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four pictures in a second, however long it takes to save and to validate in between."""
+    clock = [0.0]
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: clock[0])
+    objective, log = Objective(), Log()
+    objective.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
+    saved, validated = log.saves, log.validated
+
+    class Slow(list):
+        def append(self, save: tuple[int, float, int]) -> None:
+            clock[0] += 50
+            super().append(save)
+
+    def slow(done: int) -> bool:
+        clock[0] += 100
+        return validated(done)
+
+    log.saves, log.validated = Slow(saved), slow
+    _fit(tmp_path, steps=12, every=3, save=4, validate=2, objective=objective, log=log)
+    assert len(log.saves) == 3 and log.validations == [2, 4, 6, 8, 10]
+    assert [values["pictures_per_second"] for _, values in log.logs] == [4.0] * 4
+    assert clock[0] == 12 + 3 * 50 + 5 * 100
 
 
 def test_going_on_is_never_having_stopped(tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.parse_args()
     if importlib.util.find_spec("zensical") is None:
-        told = "Zensical is not installed: pip install 'wassily[docs]' on Python 3.11 or newer"
+        told = "Zensical is not installed: pip install -e '.[docs]' on Python 3.11 or newer"
         print(f"website: {told}", file=sys.stderr)
         return 2
     for folder in (WORK, SITE):

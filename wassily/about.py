@@ -12,24 +12,25 @@ from pathlib import Path
 
 import torch
 
-from wassily import __version__, cache, hub, memory, models
+from wassily import __version__, cache, extras, hub, memory, models
 from wassily.commands import DoctorConfig
 from wassily.config import DECODER, PRIOR
 from wassily.runtime import quiet_libraries
 
 LIBRARIES = "diffusers transformers accelerate peft datasets".split()
 LIBRARIES += "huggingface_hub safetensors numpy pillow tyro".split()
-# What one may do without: package as it is imported -> what brings it, and what it is for.
+# What one may do without: package as it is imported -> the extra that brings it ("": its own name
+# does), and what it is for.
 EXTRAS = {
-    "tensorboard": ("tensorboard", "--report_to tensorboard"),
-    "wandb": ("wassily[wandb]", "--report_to wandb"),
-    "trackio": ("wassily[trackio]", "--report_to trackio"),
-    "mlflow": ("wassily[mlflow]", "--report_to mlflow"),
-    "comet_ml": ("wassily[comet]", "--report_to comet_ml"),
-    "optimi": ("wassily[memory]", "--weights_dtype bf16, --gradient_release, --optimizer lion"),
-    "bitsandbytes": ("wassily[8bit]", "--use_8bit_adam"),
-    "xformers": ("wassily[xformers]", "--enable_xformers_memory_efficient_attention"),
-    "gradio": ("wassily[studio]", "wassily studio"),
+    "tensorboard": ("", "--report_to tensorboard"),
+    "wandb": ("wandb", "--report_to wandb"),
+    "trackio": ("trackio", "--report_to trackio"),
+    "mlflow": ("mlflow", "--report_to mlflow"),
+    "comet_ml": ("comet", "--report_to comet_ml"),
+    "optimi": ("memory", "--weights_dtype bf16, --gradient_release, --optimizer lion"),
+    "bitsandbytes": ("8bit", "--use_8bit_adam"),
+    "xformers": ("xformers", "--enable_xformers_memory_efficient_attention"),
+    "gradio": ("studio", "wassily studio"),
 }
 GIB = 2**30
 
@@ -66,8 +67,9 @@ def told_of(config: DoctorConfig) -> Iterator[tuple[str, str]]:
     there = [f"{name}{_its_version(name)}" for name in EXTRAS if name not in missing]
     yield "extras", ", ".join(there) or "none"
     for number, name in enumerate(missing):
-        package, flags = EXTRAS[name]
-        yield "" if number else "missing", f'{name}: pip install "{package}" for {flags}'
+        extra, flags = EXTRAS[name]
+        remedy = extras.install(extra) if extra else f"pip install {name}"
+        yield "" if number else "missing", f"{name}: {remedy} for {flags}"
 
 
 def _version(name: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wassily import checkpoint, manifest
+from wassily import checkpoint, manifest, outputs
 from wassily.ema import Ema
 from wassily.errors import UserError
 
@@ -184,7 +184,7 @@ def _checked(saved: Any) -> Standing:
         if type(found.value) is not float or not math.isfinite(found.value):
             raise TypeError(f"{saved!r:.80}")
     except TypeError as error:
-        raise UserError(f"the checkpoint's {checkpoint.STATE}: wrong best ({error})") from None
+        raise UserError(f"the checkpoint's {outputs.STATE}: wrong best ({error})") from None
     return found
 
 

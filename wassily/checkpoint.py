@@ -22,12 +22,12 @@ from torch import nn
 
 from wassily import manifest, shards
 from wassily.errors import UserError
+from wassily.outputs import NAME, STATE, found
 
-NAME = re.compile(r"checkpoint-(\d+)")
 ASIDE = ".writing-"
 OLD = f"{ASIDE}old-"  # what a folder is called while another takes its place
 FORMAT = 1  # of the state file
-STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 
 # What may change at a resume, and is said: it changes the numbers, not what the state means.
 REMARKED = (
@@ -46,19 +46,6 @@ REMARKED = (
 
 
 # ---------------------------------------------------------------- whole folders
-
-
-def found(output_dir: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of the checkpoints in a folder, oldest first."""
-    return [(step, folder) for step, folder in named(output_dir) if (folder / STATE).is_file()]
-
-
-def named(output_dir: Path) -> list[tuple[int, Path]]:
-    """The same, with folders that are called so and have lost what tells their step."""
-    if not output_dir.is_dir():
-        return []
-    matches = [(NAME.fullmatch(p.name), p) for p in output_dir.iterdir()]
-    return sorted((int(m[1]), p) for m, p in matches if m and p.is_dir())
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:

@@ -42,6 +42,9 @@ MARKS = 2  # tokens around a caption: its beginning and its end
 TEXTS = ("txt", "text", "transcript", "json", "jsn")
 WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
 
+# Of a table whose paths are not followed; what to do is for whoever wrote it.
+ABSENT = "not in the table, and a path in one is not followed: write it with save_to_disk"
+
 Place = str | tuple[str, int]  # of a picture: its file, or its table's fingerprint and its row
 
 
@@ -283,7 +286,8 @@ def opened(
         try:
             return pictures.open_rgb(record.image).size
         except pictures.BadPicture as error:
-            return f"{record.name}: {error}"
+            absent = record.image == b"" and not source.paths
+            return f"{record.name}: {ABSENT if absent else error}"
         finally:
             on_done()
 

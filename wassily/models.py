@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import nn
 
-from wassily import checkpoint, hub
+from wassily import checkpoint, hub, outputs
 from wassily import config as configs
 from wassily.errors import UserError
 
@@ -113,25 +113,15 @@ def _check_pipeline_folder(path: Path, home: str) -> None:
             f"{path}: an adapter (LoRA), not a whole model: make one of it with wassily merge "
             f"--lora {path}"
         )
+    if told := outputs.unfinished(path):
+        raise UserError(told)
     held = sorted(p.name for p in path.iterdir() if (p / "config.json").is_file())
-    if not held and (path / "run.toml").is_file():
-        raise UserError(_unfinished(path))
     other = next((h for h, part in TRAINED.items() if part in held and h != home), None)
     hint = f"; it is a {other}'s" if other else ""
     raise UserError(
         f"{path}: no sub-folder {wanted!r} with a config.json, so it is no {home} folder{hint}"
         f" (it holds: {', '.join(held) or 'no part of a model'})"
     )
-
-
-def _unfinished(path: Path) -> str:
-    """What to say of the output folder of a run that has not come to its end."""
-    saved, file = checkpoint.found(path), path / "run.toml"
-    kind = file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    role = "prior" if "PriorConfig" in kind else "decoder"
-    go_on = f"wassily train {role} --config {file} --resume_from_checkpoint latest"
-    draw = f", or draw with {saved[-1][1]}" if saved else ""
-    return f"{path}: its training did not finish; go on with {go_on}{draw}"
 
 
 def load(

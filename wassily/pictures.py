@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -89,11 +90,6 @@ def _opened(
     source: str | os.PathLike[str] | bytes, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
     """A whole picture, turned as its camera was, and converted. Raises BadPicture."""
-    if source == b"":
-        raise BadPicture(
-            "empty (a table must hold the picture itself, a path in it is not followed: write it "
-            "with save_to_disk, or give the folder as --train_data_dir)"
-        )
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=_kinds()) as picture:
@@ -315,32 +311,45 @@ def sheet(
 ) -> Image.Image:
     """A labelled contact sheet: one row of pictures per label, one column per heading.
 
-    Small pictures are enlarged without smoothing, so that a 32-pixel model is not flattered.
+    Small pictures are enlarged without smoothing, so that a 32-pixel model is not flattered. The
+    labels' column is as wide as they are, up to 240 pixels.
     """
-    edge = max(max(p.size) for row in rows for p in row)
-    scale = max(1, round(160 / edge))
-    cell = (edge * scale, edge * scale)
-    gap, label_width, size = 10, 240, 15
+    everything = [picture for row in rows for picture in row]
+    scale = max(1, round(160 / max(max(picture.size) for picture in everything)))
+    gap, size = 10, 15
     font = _font(size)
     line = size + 6
+    down = max(picture.height for picture in everything) * scale
+    across = _column(everything, columns, scale, font)
+    wrapped = [_wrap(label, font, 240 - 2 * gap, max(1, down // line)) for label in labels]
+    widest = max(font.getlength(words) for lines in wrapped for words in lines)
+    left = 2 * gap + math.ceil(widest) if widest else gap
     top = gap + line * (bool(title) + any(columns)) + gap
-    count = max(len(row) for row in rows)
-    width = label_width + (cell[0] + gap) * count + gap
-    page = Image.new("RGB", (width, top + (cell[1] + gap) * len(rows)), "white")
+    width = left + (across + gap) * max(len(row) for row in rows) + gap
+    page = Image.new("RGB", (width, top + (down + gap) * len(rows)), "white")
     pen = ImageDraw.Draw(page)
     if title:
-        pen.text((gap, gap), title, fill="black", font=font)
+        pen.text((gap, gap), _wrap(title, font, width - 2 * gap, 1)[0], fill="black", font=font)
     for c, heading in enumerate(columns):
-        cut = _wrap(heading, font, cell[0], 1)[0]
-        pen.text((label_width + c * (cell[0] + gap), top - line - 2), cut, fill="#555", font=font)
+        cut = _wrap(heading, font, across, 1)[0]
+        pen.text((left + c * (across + gap), top - line - 2), cut, fill="#555", font=font)
     for r, row in enumerate(rows):
-        y = top + r * (cell[1] + gap)
-        words = _wrap(labels[r], font, label_width - 2 * gap, max(1, cell[1] // line))
-        for i, text in enumerate(words):
-            pen.text((gap, y + i * line), text, fill="black", font=font)
+        y = top + r * (down + gap)
+        for i, words in enumerate(wrapped[r]):
+            pen.text((gap, y + i * line), words, fill="black", font=font)
         for c, picture in enumerate(row):
             big = picture.resize(
                 (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
             )
-            page.paste(big, (label_width + c * (cell[0] + gap), y))
+            page.paste(big, (left + c * (across + gap), y))
     return page
+
+
+def _column(everything: list[Image.Image], headings: list[str], scale: int, font: Any) -> int:
+    """How wide a column is: as its widest picture, or as its heading, up to a square of the longest
+    side.
+    """
+    widest = max(picture.width for picture in everything) * scale
+    longest = max(max(picture.size) for picture in everything) * scale
+    named = max((math.ceil(font.getlength(heading)) for heading in headings), default=0)
+    return max(widest, min(named, longest))

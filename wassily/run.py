@@ -45,7 +45,7 @@ from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.stopping import Pace, Signals
 from wassily.train import Events, Pending, Span, fit
-from wassily.validations import Validations
+from wassily.validations import Validations, announced
 
 
 def train(config: TrainConfig) -> None:
@@ -227,7 +227,8 @@ class Run:
             say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         say(runtime.engine)
-        for line in summary.lines(self.facts):
+        pace = (self.split.global_batch, self.reading.count, self.start, self.stop)
+        for line in (*summary.lines(self.facts), *announced(config, *pace, self.output_dir)):
             say(line)
         if self.start_from:
             say(f"going on from {self.start_from} at step {self.start}")

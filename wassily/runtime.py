@@ -26,9 +26,8 @@ from wassily import engine, shards, trackers
 from wassily.errors import UserError
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-PATIENCE = timedelta(
-    hours=2
-)  # others wait while one process draws samples or writes a large export
+# Others wait while one process draws samples or writes a large export.
+PATIENCE = timedelta(hours=2)
 
 
 def quiet_libraries() -> None:
@@ -350,6 +349,7 @@ class Progress:
         )
         self.plain = shown and not terminal
         self.started, self.first, self.said = time.monotonic(), done, time.monotonic()
+        self.rested = 0.0
         self.notes: dict[str, Any] = {}
 
     def advance(self, count: int = 1) -> None:
@@ -359,10 +359,26 @@ class Progress:
         now = time.monotonic()
         if self.plain and now - self.said > self.EVERY:
             self.said = now
-            left = (now - self.started) / (self.done - self.first) * (self.total - self.done)
+            left = self.worked() / (self.done - self.first) * (self.total - self.done)
             notes = "".join(f", {k} {v}" for k, v in self.notes.items())
             took = timedelta(seconds=round(left))
             print(f"{self.what}: {self.done} of {self.total}{notes}, {took} left", flush=True)
+
+    def worked(self) -> float:
+        """Seconds since the beginning, without those of `resting`."""
+        return time.monotonic() - self.started - self.rested
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside nothing is advanced, and no rate or time left counts the time."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            took = time.monotonic() - begun
+            self.rested += took
+            if not self.bar.disable:
+                self.bar.last_print_t += took  # its rate is of what was done since
 
     def note(self, **values: Any) -> None:
         """Values to show beside the bar."""

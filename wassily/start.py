@@ -18,6 +18,7 @@ from wassily import (
     manifest,
     models,
     optim,
+    outputs,
     schema,
 )
 from wassily import config as configs
@@ -98,11 +99,7 @@ def begin(
 
 def check_free(output_dir: Path, parts: set[str]) -> None:
     """Raise UserError if an export into a folder would replace what no run of ours put there."""
-    if (
-        not output_dir.is_dir()
-        or (output_dir / "run.toml").is_file()
-        or checkpoint.found(output_dir)
-    ):
+    if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or outputs.found(output_dir):
         return
     taken = sorted(
         ({"README.md", "model_index.json"} | parts) & {p.name for p in output_dir.iterdir()}
@@ -129,15 +126,14 @@ def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = pri
     `latest` takes the newest of `output_dir` that is as it was written, or none if there is none
     yet. Without a wish, a folder that holds checkpoints is not trained over.
     """
-    here = checkpoint.named(output_dir)
+    here = outputs.named(output_dir)
     if asked == "latest":
         return _newest_whole([folder for _, folder in here], say)
     if asked:
         path = Path(asked)
-        if not (path / checkpoint.STATE).is_file():
+        if not (path / outputs.STATE).is_file():
             raise UserError(
-                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no "
-                f"{checkpoint.STATE})"
+                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {outputs.STATE})"
             )
         if reason := manifest.damage(path):
             raise UserError(f"--resume_from_checkpoint {path} is damaged: {reason}; name another")
@@ -181,7 +177,7 @@ def _unused(path: Path) -> Path:
 
 def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
     """A run that goes on from an early checkpoint must not mix its own with those after it."""
-    named = checkpoint.NAME.fullmatch(path.name)
+    named = outputs.NAME.fullmatch(path.name)
     step = int(named[1]) if named else checkpoint.load_state(path)["step"]
     later = [folder.name for number, folder in here if number > step]
     if later:

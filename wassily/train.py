@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +98,7 @@ def fit(
     objective.train()
     done, saves = span.start, True
     bar = Progress("training", span.stop, span.start, runtime.main)
-    since = (span.start, time.monotonic())
+    since = (span.start, bar.worked())
     for step in range(span.start, span.stop):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
@@ -125,16 +124,21 @@ def fit(
         saves = events.save_at(done) or stops
         if logs:
             events.on_skipped(pending.settle(done))
-            values = _flush(pending, runtime) | _rate(span, since, done)
-            since = (done, time.monotonic())
+            values = _flush(pending, runtime)
+            now = (done, bar.worked())
+            values |= _rate(span, since, now)
+            since = now
             events.on_log(done, values | {"lr": learning_rate(step)})
             bar.note(**{name: f"{value:.4g}" for name, value in values.items()})
-        if saves:
-            _save(pending, events, runtime, done)
-        if not stops and events.validate_at(done):
-            stops = events.on_validate(done)
-            objective.train()
-            since = (done, time.monotonic())
+        validates = not stops and events.validate_at(done)
+        if saves or validates:
+            events.on_skipped(pending.settle(done))  # the host waits: the steps end here
+            with bar.resting():
+                if saves:
+                    _save(pending, events, runtime, done)
+                if validates:
+                    stops = events.on_validate(done)
+                    objective.train()
         if stops:
             break
     if not saves:  # it was that validation which ended the run
@@ -158,7 +162,7 @@ def _flush(pending: Pending, runtime: Runtime) -> dict[str, float]:
     return {"train_loss": total / steps} if steps else {}
 
 
-def _rate(span: Span, since: tuple[int, float], done: int) -> dict[str, float]:
-    """Pictures a second since (step, moment)."""
-    pictures = (done - since[0]) * span.pictures_per_step
-    return {"pictures_per_second": pictures / max(time.monotonic() - since[1], 1e-9)}
+def _rate(span: Span, since: tuple[int, float], now: tuple[int, float]) -> dict[str, float]:
+    """Pictures a second between two (steps done, seconds worked)."""
+    pictures = (now[0] - since[0]) * span.pictures_per_step
+    return {"pictures_per_second": pictures / max(now[1] - since[1], 1e-9)}

@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
 from wassily import best as bests
 from wassily import stream
 from wassily.best import Best, LastIsBest
 from wassily.config import TrainConfig
 from wassily.results import Results
 from wassily.weights import Weights
+
+SHOWN = 3  # steps that the announcement names before it jumps to the last
+
+
+def due(config: TrainConfig, batch: int, pictures: int | None, done: int) -> bool:
+    """Whether there is one after so many steps: by steps, or where an epoch ends."""
+    every = config.validation_steps
+    if every:
+        return done > 0 and done % every == 0
+    ended = stream.epochs_ended(done, batch, pictures) if pictures else ()
+    return any(epoch % config.validation_epochs == 0 for epoch in ended)
+
+
+def announced(
+    config: TrainConfig, batch: int, pictures: int | None, start: int, stop: int, folder: Path
+) -> list[str]:
+    """At which steps of a run samples come, and where they will lie; nothing if none do."""
+    if not config.validation_prompts:
+        return []
+    steps = _steps(config, batch, pictures, start, stop)
+    first = list(itertools.islice(steps, SHOWN))
+    more = ["..."] if next(steps, None) is not None else []
+    when = ", ".join([*map(str, first), *more, str(stop)])
+    count = len(config.validation_prompts)
+    what = f"samples of {count} prompt{'s' if count > 1 else ''} at step {when}"
+    return [f"{what}: in {folder / 'validation'}, the newest as {folder / 'samples.png'}"]
+
+
+def _steps(
+    config: TrainConfig, batch: int, pictures: int | None, start: int, stop: int
+) -> Iterator[int]:
+    """The steps of the validations before the last, in order: the base's is one."""
+    return (done for done in range(start, stop) if not done or due(config, batch, pictures, done))
 
 
 class Validations:
@@ -28,12 +65,8 @@ class Validations:
         self.batch, self.pictures = batch, pictures
 
     def due(self, done: int) -> bool:
-        """Whether there is one after so many steps: by steps, or where an epoch ends."""
-        every = self.config.validation_steps
-        if every:
-            return done > 0 and done % every == 0
-        ended = stream.epochs_ended(done, self.batch, self.pictures) if self.pictures else ()
-        return any(epoch % self.config.validation_epochs == 0 for epoch in ended)
+        """Whether there is one after so many steps."""
+        return due(self.config, self.batch, self.pictures, done)
 
     def begin(self, start: int, stop: int) -> bool:
         """Measure the base, or go on from a checkpoint; whether the run had its end there already.

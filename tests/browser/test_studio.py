@@ -113,7 +113,7 @@ def test_compare(studio: Studio, open_page: Open) -> None:
     page = open_page()
     tab(page, 1)
     page.fill("#compare-prompts textarea", f"{PROMPT}\na small green star")
-    choose(page, "compare-choices", "tuned (decoder)")
+    choose(page, "compare-choices", "tuned (decoder, finished)")
     page.click("#compare-go")
     page.wait_for_selector("#compared img")
     assert page.locator("#compared img").count() == 4

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tools.mini import bank, encoded, nets, stage
-from wassily import adapt, checkpoint, models, objectives
+from wassily import adapt, checkpoint, models, objectives, outputs
 from wassily.ema import Ema
 from wassily.runtime import Runtime
 from wassily.train import Events, Pending, Span, fit
@@ -162,7 +162,7 @@ def save(net, optimizer, trained, ema, state):
 
 def restore(folder, net, optimizer, trained, ema):
     """Puts the newest checkpoint back, if there is one; its state."""
-    found = checkpoint.found(folder)
+    found = outputs.found(folder)
     if not found:
         return {"step": 0, "seconds": 0.0}
     newest = found[-1][1]

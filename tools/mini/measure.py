@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tools.mini import movq, nets
-from wassily import checkpoint, models, sample
+from wassily import checkpoint, models, outputs, sample
 from wassily.mini import judge, world
 
 SEED = 77
@@ -63,7 +63,7 @@ def newest_averages(work):
     """Folders of the networks in training as their averages are now: {role: folder}."""
     folders = {}
     for role in ("prior", "unet"):
-        found = checkpoint.found(Path(work) / role)
+        found = outputs.found(Path(work) / role)
         if found:
             step, folder = found[-1]
             net = models.load_network(folder / role, role)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from wassily import extras
 from wassily.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def studio(config: StudioConfig) -> None:
     """Serve the pages until Ctrl-C. Raises UserError where gradio is not there."""
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the studio needs gradio: pip install 'wassily[studio]'")
+        raise UserError(f"the studio needs gradio: {extras.install('studio')}")
     from wassily.studio import page
 
     page.serve(config)

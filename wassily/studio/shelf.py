@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import checkpoint, models
+from wassily import checkpoint, models, outputs
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.studio.fence import OWN
+from wassily.studio.words import Say
 
 DEPTH = 4  # folders below --runs
 RELEASED = {"prior": PRIOR, "decoder": DECODER}
@@ -21,7 +22,8 @@ NONE = ""  # no adapter
 @dataclass(frozen=True)
 class Found:
     """Something to draw with: its name for the command line, its place below --runs, the network
-    that it is of, whether it is an adapter, and the time of its last change.
+    that it is of, whether it is an adapter, the time of its last change, and whether it is what a
+    training saved on its way, not its end.
     """
 
     name: str
@@ -29,12 +31,20 @@ class Found:
     home: str
     adapter: bool
     time: float
+    checkpoint: bool
+
+    def shown(self, say: Say, *more: str) -> str:
+        """Its place with what it is."""
+        kind = say("of_checkpoint" if self.checkpoint else "of_finished")
+        return f"{self.place} ({', '.join([*more, kind])})"
 
 
 def found(runs: Path) -> list[Found]:
-    """All below a folder, the newest first; links are not followed."""
+    """All below a folder, what is finished before the checkpoints, each the newest first; links are
+    not followed.
+    """
     everything = [one for folder in _folders(runs) for one in _in(folder, runs)]
-    return sorted(everything, key=lambda one: (-one.time, one.place))
+    return sorted(everything, key=lambda one: (one.checkpoint, -one.time, one.place))
 
 
 def _folders(runs: Path) -> Iterator[Path]:
@@ -48,15 +58,15 @@ def _folders(runs: Path) -> Iterator[Path]:
 def _in(folder: Path, runs: Path) -> Iterator[Found]:
     file = next((folder / n for n in models.ADAPTERS if (folder / n).is_file()), None)
     homes = [h for h, part in models.TRAINED.items() if (folder / part / "config.json").is_file()]
-    place = str(folder.relative_to(runs))
+    place, saved = str(folder.relative_to(runs)), (folder / outputs.STATE).is_file()
     if file is not None and (home := _of_adapter(file)):
-        yield Found(str(folder), place, home, True, file.stat().st_mtime)
+        yield Found(str(folder), place, home, True, file.stat().st_mtime, saved)
     elif file is None and folder != runs:
         role = _of_checkpoint(folder)
         for home in homes:
             if role in (None, home):
                 config = folder / models.TRAINED[home] / "config.json"
-                yield Found(str(folder), place, home, False, config.stat().st_mtime)
+                yield Found(str(folder), place, home, False, config.stat().st_mtime, saved)
 
 
 def _of_adapter(file: Path) -> str | None:
@@ -72,27 +82,35 @@ def _of_adapter(file: Path) -> str | None:
 def _of_checkpoint(folder: Path) -> str | None:
     """The network that a checkpoint is of; None for what is no checkpoint."""
     try:
-        state = json.loads((folder / checkpoint.STATE).read_text("utf-8"))
+        state = json.loads((folder / outputs.STATE).read_text("utf-8"))
         return str(state["role"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def networks(runs: Path, home: str) -> list[tuple[str, str]]:
-    """(what is shown, name) of each prior or decoder: found ones, `mini`, the released one."""
-    own = [(one.place, one.name) for one in found(runs) if one.home == home]
-    mini = [("mini", "mini")] if models.has_mini(home) else []
-    return [*own, *mini, (RELEASED[home], RELEASED[home])]
+def networks(runs: Path, home: str, say: Say) -> list[tuple[str, str]]:
+    """(what is shown, name) of each prior or decoder: the found ones that are finished, `mini`, the
+    released one, and what trainings saved on their way.
+    """
+    own = [one for one in found(runs) if one.home == home]
+    finished = [(one.shown(say), one.name) for one in own if not one.checkpoint]
+    saved = [(one.shown(say), one.name) for one in own if one.checkpoint]
+    return [*finished, *((name, name) for name in _elsewhere(home)), *saved]
 
 
-def adapters(runs: Path, home: str) -> list[tuple[str, str]]:
-    """(what is shown, name) of each adapter of a network."""
-    return [(one.place, one.name) for one in found(runs) if one.home == home and one.adapter]
+def _elsewhere(home: str) -> list[str]:
+    return [*(["mini"] if models.has_mini(home) else []), RELEASED[home]]
+
+
+def adapters(runs: Path, home: str, say: Say) -> list[tuple[str, str]]:
+    """(what is shown, name) of each adapter of a network, in the order of `found`."""
+    every = found(runs)
+    return [(one.shown(say), one.name) for one in every if one.home == home and one.adapter]
 
 
 def checked(runs: Path, home: str, name: str | None) -> str:
     """A prior or decoder that was offered. Raises UserError for any other name."""
-    if name not in [known for _, known in networks(runs, home)]:
+    if name not in [*(one.name for one in found(runs) if one.home == home), *_elsewhere(home)]:
         raise UserError(f"{name}: no {home} that the studio found below {runs}")
     return str(name)
 
@@ -101,6 +119,6 @@ def checked_adapter(runs: Path, home: str, name: str | None) -> str | None:
     """An adapter that was offered, or None for none. Raises UserError for any other name."""
     if not name:
         return None
-    if name not in [known for _, known in adapters(runs, home)]:
+    if name not in [one.name for one in found(runs) if one.home == home and one.adapter]:
         raise UserError(f"{name}: no adapter of a {home} that the studio found below {runs}")
     return name

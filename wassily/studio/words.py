@@ -61,6 +61,8 @@ ENGLISH = {
     "nothing_to_compare": "Choose at least one model or checkpoint.",
     "of_prior": "prior",
     "of_decoder": "decoder",
+    "of_finished": "finished",
+    "of_checkpoint": "checkpoint",
     # Train
     "train": "Train",
     "network": "What is trained",
@@ -193,6 +195,8 @@ ARABIC = {
     "nothing_to_compare": "اختر نموذجًا أو نقطة حفظ واحدة على الأقل.",
     "of_prior": "أولي",
     "of_decoder": "فك تشفير",
+    "of_finished": "مكتمل",
+    "of_checkpoint": "نقطة حفظ",
     "train": "درّب",
     "network": "ما الذي يُدرَّب",
     "name": "اسم التدريب",

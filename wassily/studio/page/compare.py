@@ -31,7 +31,7 @@ class Column:
 def choices_of(say: Say, fence: Fence) -> list[tuple[str, str]]:
     """(what is shown, network and name) of all that can be compared with the base."""
     return [
-        (f"{one.place} ({say('of_' + one.home)})", f"{one.home}:{one.name}")
+        (one.shown(say, say(f"of_{one.home}")), f"{one.home}:{one.name}")
         for one in shelf.found(fence.runs)
     ]
 
@@ -182,7 +182,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     def offered(prior: str, decoder: str, chosen: list[str]) -> list[Any]:
         now = choices_of(say, fence)
         kept = [value for value in chosen if value in [name for _, name in now]]
-        lists = [shelf.networks(fence.runs, home) for home in draw.HOMES]
+        lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
         both = [parts.among(c, v) for c, v in zip(lists, (prior, decoder), strict=True)]
         return [*both, gr.update(choices=now, value=kept)]
 
@@ -196,7 +196,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
 
 
 def _base(say: Say, fence: Fence, home: str) -> Any:
-    choices = shelf.networks(fence.runs, home)
+    choices = shelf.networks(fence.runs, home, say)
     names = [name for _, name in choices]
     return gr.Dropdown(
         choices,

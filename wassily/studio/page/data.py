@@ -29,7 +29,7 @@ def tab(say: Say, fence: Fence) -> None:
                 min_width=220,
             )
             side = draw.number(say("resolution"), 32, name="data-resolution")
-            choices = shelf.networks(fence.runs, "prior")
+            choices = shelf.networks(fence.runs, "prior", say)
             prior = gr.Dropdown(choices, value="mini", label=say("prior"), min_width=160)
         captions = gr.Checkbox(True, label=say("captions"))
         go = gr.Button(say("check"), variant="primary", elem_id="data-go")

@@ -122,8 +122,8 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
 def offered(say: Say, fence: Fence, kept: tuple[Any, ...]) -> list[Any]:
     """The choices of both networks and both adapters, as they are now."""
     none = [(say("none"), shelf.NONE)]
-    lists = [shelf.networks(fence.runs, home) for home in HOMES]
-    lists += [none + shelf.adapters(fence.runs, home) for home in HOMES]
+    lists = [shelf.networks(fence.runs, home, say) for home in HOMES]
+    lists += [none + shelf.adapters(fence.runs, home, say) for home in HOMES]
     return [parts.among(choices, value) for choices, value in zip(lists, kept, strict=True)]
 
 
@@ -134,7 +134,7 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     )
     with gr.Row():
         for home in HOMES:
-            choices = shelf.networks(fence.runs, home)
+            choices = shelf.networks(fence.runs, home, say)
             fields[home] = gr.Dropdown(
                 choices,
                 value=choices[0][1],
@@ -163,7 +163,7 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     with gr.Accordion(say("adapters"), open=False):
         with gr.Row():
             for home in HOMES:
-                choices = [(say("none"), shelf.NONE), *shelf.adapters(fence.runs, home)]
+                choices = [(say("none"), shelf.NONE), *shelf.adapters(fence.runs, home, say)]
                 fields[f"{home}_lora"] = gr.Dropdown(
                     choices, value=shelf.NONE, label=say(f"{home}_lora"), min_width=200
                 )

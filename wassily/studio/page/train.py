@@ -112,7 +112,7 @@ def tab(say: Say, fence: Fence) -> None:
     resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
 
     def refresh(prior: str, decoder: str, folder: str, name: str) -> list[Any]:
-        lists = [shelf.networks(fence.runs, home) for home in draw.HOMES]
+        lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
         lists.append([(f, f) for f in fence.folders()])
         kept = zip(lists, (prior, decoder, folder), strict=True)
         return [*(parts.among(c, v) for c, v in kept), _runs(fence, name)]
@@ -169,7 +169,7 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
         )
     with gr.Row():
         for home in draw.HOMES:
-            choices = shelf.networks(fence.runs, home)
+            choices = shelf.networks(fence.runs, home, say)
             names = [name for _, name in choices]
             fields[home] = gr.Dropdown(
                 choices,

@@ -1,0 +1,43 @@
+"""`wassily generate` and `wassily mix` up to the first import that is slow."""
+
+from __future__ import annotations
+
+import os.path
+from pathlib import Path
+
+from wassily import outputs
+from wassily.commands import DrawConfig, GenerateConfig, MixConfig
+from wassily.errors import UserError
+
+
+def generate(config: GenerateConfig) -> None:
+    """Draw, after the first line. Raises UserError."""
+    begin(config)
+    from wassily import generate as slow
+
+    slow.generate(config)
+
+
+def mix(config: MixConfig) -> None:
+    """The same of several texts and pictures. Raises UserError."""
+    begin(config)
+    from wassily import generate as slow
+
+    slow.draw(config)
+
+
+def begin(config: DrawConfig) -> None:
+    """Say what takes a while. Raises UserError for the folder of a training that did not finish."""
+    for name in (config.prior, config.decoder, config.prior_lora, config.decoder_lora):
+        if name is None or name == "mini":
+            continue
+        if told := outputs.unfinished(Path(os.path.expanduser(name))):
+            raise UserError(told)
+    print(first_line(config), flush=True)
+
+
+def first_line(config: DrawConfig) -> str:
+    """What is loaded before the first picture begins."""
+    if isinstance(config, GenerateConfig) and config.from_picture is not None:
+        return f"loading what drew {config.from_picture}"
+    return f"loading the prior {config.prior}, then the decoder {config.decoder}"

@@ -1,0 +1,24 @@
+"""What installs an extra of this package, from where the package itself came."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def install(extra: str, root: Path = ROOT) -> str:
+    """The line to type: by name, or from the clone `root` that the package is run out of."""
+    if not _is_clone(root):
+        return f"pip install {shlex.quote(f'wassily[{extra}]')}"
+    folder = "." if root == Path.cwd() else root
+    return f"pip install -e {shlex.quote(f'{folder}[{extra}]')}"
+
+
+def _is_clone(root: Path) -> bool:
+    """Whether the sources of this package, and not of another one, lie in a folder."""
+    try:
+        return 'name = "wassily"' in (root / "pyproject.toml").read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
