@@ -64,7 +64,7 @@ ROWS = [
         "captions",
         "scores",
     },
-    {"lookalikes", "pictures", "trackers"},
+    {"lookalikes", "pictures", "progress", "trackers"},
     {"checks", "curves", "measures", "style", "words"},
     {"presets", "sourcing", "outputs", "extras"},
     {"schema"},
@@ -102,7 +102,7 @@ OWNERS = {
     "trackio": {"trackers"},
     "mlflow": {"trackers"},
     "xformers": {"recipes"},
-    "tqdm": {"runtime"},
+    "tqdm": {"progress"},
 }
 # diffusers' and transformers' classes have several users, each with a reason.
 DIFFUSERS = {"models", "sample", "schedulers", "objectives", "unpadded", "optim", "runtime"}

@@ -1,20 +1,16 @@
-"""Device, precision, processes, trackers and progress, on one process."""
+"""Device, precision, processes and trackers, on one process."""
 
 from __future__ import annotations
 
-import io
-import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import tqdm
 from helpers import draw_picture
 
 from wassily import runtime as runtimes
 from wassily.errors import UserError
-from wassily.runtime import Progress, Runtime
+from wassily.runtime import Runtime
 
 
 def _runtime(folder: Path, precision: str | None = None, report_to: str = "none") -> Runtime:
@@ -120,84 +116,3 @@ def test_tracker_missing() -> None:
     assert runtimes.tracker_missing("no_such_tracker", known) == "no_such_tracker"
     for name in ("tensorboard", "all", "none"):
         assert runtimes.tracker_missing(name, known) is None
-
-
-# ---------------------------------------------------------------- progress
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it is about, how far, and the notes."""
-    screen = _Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    bar = Progress("training", 10, 4)
-    bar.note(loss="0.5000")
-    for _ in range(6):
-        bar.advance()
-    bar.close()
-    text = screen.getvalue()
-    assert "training" in text
-    assert "10/10" in text
-    assert "loss=0.5000" in text
-
-
-def test_plain_lines_where_there_is_no_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Now and then, with the time left: 2 of 4 further steps took 20 s, so 20 s are left."""
-    clock = [1000.0]
-    monkeypatch.setattr(runtimes.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(Progress, "EVERY", 15.0)
-    bar = Progress("training", 10, 6)
-    for _ in range(2):
-        clock[0] += 10
-        bar.note(loss="0.5")
-        bar.advance()
-    bar.close()
-    shown = capsys.readouterr()
-    assert shown.out == "training: 8 of 10, loss 0.5, 0:00:20 left\n"
-    assert shown.err == ""
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_rest_is_not_in_the_time_left(
-    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """After a rest of 100 s the rate and the time left are those of a bar that never rested."""
-    clock = [1000.0]
-    monkeypatch.setattr(runtimes.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(tqdm.std, "time", lambda: clock[0])
-    monkeypatch.setattr(Progress, "EVERY", 15.0)
-    told = []
-    for pauses in ([], [3, 6, 8]):
-        screen = _Terminal() if terminal else io.StringIO()
-        monkeypatch.setattr(sys, "stderr", screen)
-        bar = Progress("training", 20, 2)
-        begun = clock[0]
-        for step in range(10):
-            clock[0] += 10
-            bar.advance()
-            if step in pauses:
-                with bar.resting():
-                    clock[0] += 100
-                    bar.note(loss="1")
-        assert clock[0] - begun - bar.worked() == 100 * len(pauses)
-        left = re.findall(r"<(\d\d:\d\d)", screen.getvalue())
-        left += re.findall(r"(\d:\d\d:\d\d) left", capsys.readouterr().out)
-        told.append((bar.bar.format_dict["rate"] if terminal else 0.1, left[-1]))
-        bar.close()
-    assert told[0] == pytest.approx(told[1])
-    assert told[1] == (pytest.approx(0.1), "01:20" if terminal else "0:01:20")
-
-
-def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    """On a terminal or not."""
-    with runtimes.progress("checking", 3, shown=False) as bar:
-        bar.advance(3)
-        bar.note(x=1)
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err) == ("", "")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wassily import runtime
+from wassily import progress
 from wassily.ema import Ema, NoEma
 from wassily.runtime import Runtime
 from wassily.train import Batch, Events, Pending, Span, fit
@@ -182,7 +182,7 @@ def test_log_save_and_validate_when_asked(tmp_path: Path) -> None:
 def test_the_rate_is_of_the_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four pictures in a second, however long it takes to save and to validate in between."""
     clock = [0.0]
-    monkeypatch.setattr(runtime.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     objective, log = Objective(), Log()
     objective.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
     saved, validated = log.saves, log.validated

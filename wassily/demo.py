@@ -14,7 +14,8 @@ from wassily.commands import DemoConfig
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.mini import judge, world
-from wassily.runtime import Progress, quiet_libraries
+from wassily.progress import Progress
+from wassily.runtime import quiet_libraries
 
 STEPS, PRIOR_STEPS = 25, 25
 GUIDANCE, PRIOR_GUIDANCE = 2.5, 2.0  # what the bundled model draws best with, see its card

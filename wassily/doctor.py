@@ -19,7 +19,8 @@ from wassily.commands import DataCheckConfig
 from wassily.errors import SHOWN, UserError
 from wassily.findings import Finding, as_json, as_text, counted
 from wassily.folders import Fault
-from wassily.runtime import progress, quiet_libraries
+from wassily.progress import progress
+from wassily.runtime import quiet_libraries
 
 READERS = 4  # threads
 CHUNK = 256  # pictures handed to them at once: what waits in memory does not grow with the folder

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 
 from wassily import cache, draws, models, sample, turns
-from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import Frozen
 from wassily.encodings import Row
+from wassily.progress import progress
 from wassily.recipes import Reading
 
 GUIDANCES = (2.0, 4.0)  # of the prior: moderate, and the stock pipeline's
@@ -91,7 +91,7 @@ def _filled(frozen: Frozen, captions: list[str]) -> cache.Store:
         mine = todo[share]
         writer = cache.Writer(folder)
         shown = frozen.runtime.main and len(mine) > 0
-        with runtimes.progress("drawing embeddings", len(mine) * EACH, shown, "drawing") as bar:
+        with progress("drawing embeddings", len(mine) * EACH, shown, "drawing") as bar:
             for key, row in _made(frozen, captions, mine):
                 writer.add(key, row)
                 bar.advance()

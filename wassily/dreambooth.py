@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from wassily import data, folders, pictures, sample
-from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.errors import UserError
+from wassily.progress import progress
 from wassily.runtime import Runtime
 
 DRAWN = re.compile(r"class-(\d{5,})\.png")
@@ -67,7 +67,7 @@ def draw_missing(config: TrainConfig, repositories: dict[str, str], runtime: Run
     runtime.shared(lambda: _made(folder))
     runtime.say(f"drawing {total} class pictures into {folder}")
     work = _drawn(config, repositories, runtime, folder, batches)
-    with runtimes.progress("drawing class pictures", total, runtime.main, "picture") as bar:
+    with progress("drawing class pictures", total, runtime.main, "picture") as bar:
         for _ in batches:
             bar.advance(runtime.shared(lambda: next(work)))
     work.close()

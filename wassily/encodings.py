@@ -20,7 +20,8 @@ from torch import Tensor
 from wassily import cache, pictures
 from wassily.cache import UNCONDITIONAL, caption_key, mirrored
 from wassily.data import Pictures
-from wassily.runtime import Runtime, progress
+from wassily.progress import progress
+from wassily.runtime import Runtime
 
 READERS = 4  # threads that read and prepare pictures
 CHUNK = 64  # pictures prepared ahead

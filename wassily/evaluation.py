@@ -34,7 +34,8 @@ from wassily import config as configs
 from wassily.commands import DrawConfig
 from wassily.errors import UserError
 from wassily.measuring import EvaluateConfig
-from wassily.runtime import Progress, Runtime, quiet_libraries
+from wassily.progress import Progress
+from wassily.runtime import Runtime, quiet_libraries
 from wassily.scores import Drawn, Score, Side, Truth
 
 # Home -> the field of a network's configuration that has the width of an image embedding.

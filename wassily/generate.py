@@ -13,7 +13,8 @@ import torch
 from wassily import adapt, checks, compiled, draws, models, notes, pictures, sample, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
-from wassily.runtime import DTYPES, Progress, has_accelerator, process_state, quiet_libraries
+from wassily.progress import Progress
+from wassily.runtime import DTYPES, has_accelerator, process_state, quiet_libraries
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 DTYPE_NAMES = {DTYPES[precision]: name for name, precision in NAMES.items()}

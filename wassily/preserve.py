@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from wassily import cache, draws, encode, models, recipes, sample, turns
-from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.encoders import Frozen
 from wassily.encodings import Row
 from wassily.errors import UserError
+from wassily.progress import progress
 from wassily.recipes import Kit
 from wassily.stream import Examples
 
@@ -100,7 +100,7 @@ def answers(frozen: Frozen, seed: int) -> Answers:
         mine = blocks[share]
         writer = cache.Writer(folder, ("text_states",) if config.role == "prior" else ())
         shown = runtime.main and len(mine) > 0
-        with runtimes.progress("asking the base", len(mine) * size, shown, "drawing") as bar:
+        with progress("asking the base", len(mine) * size, shown, "drawing") as bar:
             for first in range(0, len(mine), GROUP // size):
                 group = mine[first : first + GROUP // size]
                 for number, row in _made(frozen, wanted, group):

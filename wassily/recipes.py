@@ -26,12 +26,12 @@ from wassily import (
     turns,
 )
 from wassily import config as configs
-from wassily import runtime as runtimes
 from wassily.buckets import Size
 from wassily.config import TrainConfig
 from wassily.encoders import Frozen
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError, listed
+from wassily.progress import progress
 from wassily.runtime import Runtime
 from wassily.train import Batch
 
@@ -206,7 +206,7 @@ def make_reading(
     choice = turns.Choice(seed, config.random_flip, config.condition_dropout)
     if config.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
-        with runtimes.progress("checking pictures", len(mine), runtime.main, "picture") as bar:
+        with progress("checking pictures", len(mine), runtime.main, "picture") as bar:
             found = runtime.gathered(data.opened(source, mine, bar.advance))
         bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
         source, kept = readable(source, bad, config, runtime)

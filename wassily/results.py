@@ -19,7 +19,8 @@ from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
 from wassily.gauge import Gauge
 from wassily.heldout import Losses
-from wassily.runtime import Runtime, progress
+from wassily.progress import progress
+from wassily.runtime import Runtime
 from wassily.weights import Weights
 
 VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script

@@ -1,4 +1,4 @@
-"""Device, precision, processes, trackers and progress. The only file that knows accelerate."""
+"""Device, precision, processes and trackers. The only file that knows accelerate."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import gc
 import importlib.util
 import logging
 import os
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,9 +18,8 @@ import torch
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
-from tqdm import tqdm
 
-from wassily import engine, shards, trackers
+from wassily import engine, progress, shards, trackers
 from wassily.errors import UserError
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -158,8 +155,7 @@ class Runtime:
     def say(self, line: str) -> None:
         """Print a line once, without cutting through the progress bar."""
         if self.main:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            progress.write(line)
 
     def let_go(self) -> None:
         """Give back the memory of networks that nothing names any more."""
@@ -305,7 +301,7 @@ class Runtime:
         self.accelerator.end_training()
 
 
-# ---------------------------------------------------------------- settings, progress
+# ---------------------------------------------------------------- settings
 
 
 def tracker_missing(report_to: str, known: tuple[str, ...]) -> str | None:
@@ -332,69 +328,3 @@ def allow_tf32() -> None:
     """TF32 for fp32 matrix products and convolutions on Ampere and newer."""
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-
-
-class Progress:
-    """A bar with time left on a terminal; a plain line now and then where there is none."""
-
-    EVERY = 30.0  # seconds between plain lines
-
-    def __init__(
-        self, what: str, total: int, done: int = 0, shown: bool = True, unit: str = "step"
-    ):
-        self.what, self.total, self.done, self.shown = what, total, done, shown
-        terminal = shown and sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total, initial=done, desc=what, unit=unit, disable=not terminal, smoothing=0.1
-        )
-        self.plain = shown and not terminal
-        self.started, self.first, self.said = time.monotonic(), done, time.monotonic()
-        self.rested = 0.0
-        self.notes: dict[str, Any] = {}
-
-    def advance(self, count: int = 1) -> None:
-        """`count` more are done."""
-        self.done += count
-        self.bar.update(count)
-        now = time.monotonic()
-        if self.plain and now - self.said > self.EVERY:
-            self.said = now
-            left = self.worked() / (self.done - self.first) * (self.total - self.done)
-            notes = "".join(f", {k} {v}" for k, v in self.notes.items())
-            took = timedelta(seconds=round(left))
-            print(f"{self.what}: {self.done} of {self.total}{notes}, {took} left", flush=True)
-
-    def worked(self) -> float:
-        """Seconds since the beginning, without those of `resting`."""
-        return time.monotonic() - self.started - self.rested
-
-    @contextlib.contextmanager
-    def resting(self) -> Iterator[None]:
-        """Inside nothing is advanced, and no rate or time left counts the time."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            took = time.monotonic() - begun
-            self.rested += took
-            if not self.bar.disable:
-                self.bar.last_print_t += took  # its rate is of what was done since
-
-    def note(self, **values: Any) -> None:
-        """Values to show beside the bar."""
-        self.notes |= values
-        self.bar.set_postfix(self.notes)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self.bar.close()
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int, shown: bool = True, unit: str = "it") -> Iterator[Progress]:
-    """A Progress that closes by itself."""
-    bar = Progress(what, total, shown=shown, unit=unit)
-    try:
-        yield bar
-    finally:
-        bar.close()

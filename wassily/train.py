@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from wassily import draws
 from wassily.ema import Ema, NoEma
-from wassily.runtime import Progress, Runtime
+from wassily.progress import Progress
+from wassily.runtime import Runtime
 from wassily.update import update
 
 Batch = dict[str, Tensor]
