@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from wassily import models
 from wassily.card import Facts, escaped, model_card, quoted
 from wassily.config import DecoderConfig, PriorConfig
 
@@ -82,6 +83,20 @@ def test_header_of_a_prior(tmp_path: Path) -> None:
     header = _header(_card(tmp_path, role="prior", base="kandinsky-community/kandinsky-2-2-prior"))
     assert "prior" not in header
     assert header["base_model"] == "kandinsky-community/kandinsky-2-2-prior"
+
+
+@pytest.mark.parametrize("lora", [{}, {"lora": True}], ids=["whole", "adapter"])
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_the_example_computes_in_what_the_model_needs(
+    role: str, lora: dict[str, bool], tmp_path: Path
+) -> None:
+    """mini in fp32, which a CPU draws with; the released model in fp16, and how a CPU draws it."""
+    cls = PriorConfig if role == "prior" else DecoderConfig
+    config = cls(train_data_dir=str(tmp_path), **lora)
+    for base, digits, hint in ((str(models.MINI / role), "32", 0), ("me/large", "16", 1)):
+        card = model_card(config, _facts(role=role, base=base), "no")
+        assert set(re.findall(r"torch_dtype=torch\.float(\d+)", _code(card))) == {digits}
+        assert card.count("On a CPU write `torch.float32`.") == hint
 
 
 def test_local_things_stay_local(tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ def test_captions_cut_repeated_and_in_another_script(tmp_path: Path, prior: str)
     assert _names(report, "cut") == ["4.png"]
     assert report["findings"]["repeated"]["items"] == ["3 times: same"]
     assert report["findings"]["script"]["items"] == ["arabic: 1"]
+    assert "script" not in _check(root, "mini")[1]["findings"]  # it learnt from Arabic, too
 
 
 def test_without_a_tokenizer_it_says_that_cuts_were_not_counted(tmp_path: Path) -> None:

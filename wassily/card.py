@@ -143,19 +143,20 @@ def _adapter_usage(facts: Facts, prompt: str) -> str:
 import torch
 
 pipeline = AutoPipelineForText2Image.from_pretrained(
-    {quoted(facts.base)}, torch_dtype=torch.float16
+    {quoted(facts.base)}, torch_dtype={_dtype(facts)}
 )"""
     if facts.role == "prior":
         part = "prior_prior"
         load = f"""from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 import torch
 
-prior = DiffusionPipeline.from_pretrained({quoted(facts.base)}, torch_dtype=torch.float16)
+prior = DiffusionPipeline.from_pretrained({quoted(facts.base)}, torch_dtype={_dtype(facts)})
 components = {{"prior_" + k: v for k, v in prior.components.items()}}
 pipeline = AutoPipelineForText2Image.from_pretrained(
-    {quoted(facts.decoder)}, **components, torch_dtype=torch.float16
+    {quoted(facts.decoder)}, **components, torch_dtype={_dtype(facts)}
 )"""
     return _snippet(
+        facts,
         f"""{load}
 pipeline.{part}.load_lora_adapter(
     {quoted(facts.name)}, weight_name={file}, prefix=None
@@ -169,29 +170,39 @@ def _usage(facts: Facts, prompt: str) -> str:
         load = f"""from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 import torch
 
-prior = DiffusionPipeline.from_pretrained({quoted(facts.name)}, torch_dtype=torch.float16)
+prior = DiffusionPipeline.from_pretrained({quoted(facts.name)}, torch_dtype={_dtype(facts)})
 components = {{"prior_" + k: v for k, v in prior.components.items()}}
 pipeline = AutoPipelineForText2Image.from_pretrained(
-    {quoted(facts.decoder)}, **components, torch_dtype=torch.float16
+    {quoted(facts.decoder)}, **components, torch_dtype={_dtype(facts)}
 )"""
     else:
         load = f"""from diffusers import AutoPipelineForText2Image
 import torch
 
 pipeline = AutoPipelineForText2Image.from_pretrained(
-    {quoted(facts.name)}, torch_dtype=torch.float16
+    {quoted(facts.name)}, torch_dtype={_dtype(facts)}
 )"""
-    return _snippet(load, prompt)
+    return _snippet(facts, load, prompt)
 
 
-def _snippet(load: str, prompt: str) -> str:
+def _dtype(facts: Facts) -> str:
+    """What the example computes in: the small bundled model needs no accelerator."""
+    return f"torch.float{32 if _is_mini(facts) else 16}"
+
+
+def _is_mini(facts: Facts) -> bool:
+    return models.public_name(facts.base, facts.role) == "mini"
+
+
+def _snippet(facts: Facts, load: str, prompt: str) -> str:
+    hint = "" if _is_mini(facts) else "\n\nOn a CPU write `torch.float32`."
     return f"""```python
 {load}
 if torch.cuda.is_available():
     pipeline.enable_model_cpu_offload()
 image = pipeline(prompt={quoted(prompt)}).images[0]
 image.save("picture.png")
-```"""
+```{hint}"""
 
 
 def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:

@@ -331,7 +331,7 @@ def of_captions(
         items = [f"{n} times: {text}" for text, n in repeated]
         findings.append(Finding("warning" if share > 0.5 else "note", "repeated", message, items))
     other = {s: n for s, n in found.scripts.items() if s not in ("latin", captions.NO_LETTERS)}
-    if other:
+    if other and models.public_name(prior, "prior") != "mini":  # which learnt from two scripts
         message = "scripts of which a text encoder that learnt from English knows little"
         findings.append(Finding("note", "script", message, [f"{s}: {n}" for s, n in other.items()]))
     return found.summary() | cut(sources, prior, config, findings)
