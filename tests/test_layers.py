@@ -24,7 +24,7 @@ ROWS = [
     {"sizes"},
     {"results", "tasks", "notes"},
     {"material"},
-    {"drift", "sides", "gauge", "report"},
+    {"drift", "sides", "gauge", "pairs", "report"},
     {"summary", "streaming"},
     {"preserve", "drawn"},
     {"recipes"},

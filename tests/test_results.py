@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +15,7 @@ from helpers import read_jsonl
 from PIL import Image
 from torch import nn
 
-from wassily import cli, logbook, models
+from wassily import logbook, models
 from wassily import results as module
 from wassily.adapt import Whole, trained_parameters
 from wassily.card import Facts
@@ -71,16 +69,6 @@ def _facts(home: str, tiny: Tiny, out: Path) -> Facts:
     base = str(getattr(tiny, home))
     prior, decoder = str(tiny.prior), str(tiny.decoder)
     return Facts(str(out), home, base, prior, decoder, "pics", False, 9, 7, 4, True)
-
-
-def test_the_last_line_is_a_command_for_the_bundled_model(tiny: Tiny, tmp_path: Path) -> None:
-    """By its name, with a prompt in its words."""
-    results, _ = _results("prior", tiny, tmp_path / "out")
-    results.config = dataclasses.replace(results.config, validation_prompts=())
-    results.repositories = {home: str(models.MINI / home) for home in ("prior", "decoder")}
-    line = results._next(_facts("prior", tiny, tmp_path / "out"))
-    prompt = "'a large red circle on a blue background'"
-    assert line == f"wassily generate {prompt} --prior {tmp_path / 'out'} --decoder mini"
 
 
 # ---------------------------------------------------------------- numbers
@@ -214,7 +202,6 @@ def test_export_is_a_stock_folder(
         ours, stock = getattr(pipeline, frozen), models.load(frozen, str(getattr(tiny, home)))
         assert models.fingerprint(ours) == models.fingerprint(stock)
     assert "CLIPImageProcessorPil" not in (tmp_path / "model_index.json").read_text()
-    assert "wassily generate" in capsys.readouterr().out
 
 
 def test_an_exported_decoder_finds_its_prior(tiny: Tiny, tmp_path: Path) -> None:
@@ -234,21 +221,6 @@ def test_an_exported_decoder_finds_its_prior(tiny: Tiny, tmp_path: Path) -> None
     assert models.fingerprint(both.prior_prior) == models.fingerprint(net)
     drawn = both("a", num_inference_steps=1, prior_num_inference_steps=2, height=SIDE, width=SIDE)
     assert drawn.images[0].size == (SIDE, SIDE)
-
-
-def test_the_command_that_is_said_is_one_that_parses(
-    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With quotes, dollars and spaces in prompt and paths, as a shell reads it."""
-    out = tmp_path / "my run"
-    prompt = 'a "red" $HOME `cat`'
-    results, _ = _results("decoder", tiny, out, validation_prompts=(prompt,))
-    results.export(_facts("decoder", tiny, out), results.weights)
-    said = capsys.readouterr().out
-    words = shlex.split(said[said.index("wassily generate") :])
-    config = cli.parse("GenerateConfig", words[2:], "x")
-    assert config.prompts == (prompt,)
-    assert (config.prior, config.decoder) == (str(tiny.prior), str(out))
 
 
 def test_state_of_the_log_is_plain_json(tiny: Tiny, tmp_path: Path) -> None:

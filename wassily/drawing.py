@@ -27,11 +27,15 @@ def mix(config: MixConfig) -> None:
 
 
 def begin(config: DrawConfig) -> None:
-    """Say what takes a while. Raises UserError for the folder of a training that did not finish."""
-    for name in (config.prior, config.decoder, config.prior_lora, config.decoder_lora):
+    """Say what takes a while. Raises UserError for a folder that is not there, or of a training
+    that did not finish.
+    """
+    whole, adapters = (config.prior, config.decoder), (config.prior_lora, config.decoder_lora)
+    for name in (*whole, *adapters):
         if name is None or name == "mini":
             continue
-        if told := outputs.unfinished(Path(os.path.expanduser(name))):
+        what = "folder" if name in whole else "adapter"
+        if told := outputs.absent(name, what) or outputs.unfinished(Path(os.path.expanduser(name))):
             raise UserError(told)
     print(first_line(config), flush=True)
 

@@ -83,8 +83,8 @@ def resolve(name: str, home: str) -> str:
     if path.exists():
         _check_no_pickle(path)
         raise UserError(f"{name}: a file; a {home} is a pipeline folder or a hub name")
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise UserError(f"{name}: no such folder (and not a hub name, which reads owner/name)")
+    if told := outputs.absent(name):
+        raise UserError(told)
     return name
 
 
@@ -340,8 +340,8 @@ def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> P
     elif path.is_file():
         _check_no_pickle(path)
     else:
-        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-            raise UserError(f"{name}: no such adapter (and not a hub name, which reads owner/name)")
+        if told := outputs.absent(name, "adapter"):
+            raise UserError(told)
         path = hub.download_file(name, ADAPTER, cache_dir)
     of = checkpoint.read_notes(path).get("network", home)
     if home and of != home:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import compiled, gauge, logbook, models, pictures, report, sample, summary
+from wassily import compiled, gauge, logbook, pictures, report, sample, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
@@ -213,7 +212,6 @@ class Results:
             with weights.ema.applied():
                 self.adaptation.export(net, self.output_dir, save, card)
             report.refresh(self.output_dir, self.runtime.say)
-            self.runtime.say(f"the {facts.role} is in {self.output_dir}: {self._next(facts)}")
         self.runtime.wait()
 
     def _save_pipeline(self, net: Any, folder: Path) -> None:
@@ -226,11 +224,3 @@ class Results:
             **{self.role: net},
         )
         pipeline.save_pretrained(folder)
-
-    def _next(self, facts: Facts) -> str:
-        known = models.example_prompt(self.repositories[facts.role], facts.role)
-        prompt = (*self.config.validation_prompts, known)[0]
-        ends = {h: models.public_name(n, h) for h, n in self.repositories.items()}
-        ends[facts.role] = str(self.output_dir)
-        where = ["--prior", ends["prior"], "--decoder", ends["decoder"]]
-        return shlex.join(["wassily", "generate", prompt, *where])

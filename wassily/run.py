@@ -24,6 +24,7 @@ from wassily import (
     material,
     models,
     optim,
+    pairs,
     plan,
     recipes,
     schema,
@@ -360,6 +361,8 @@ class Run:
                 best=best,
             )
             self.results.export(facts, whole)
+        first = pairs.caption(self.config, getattr(self.reading, "source", None))
+        self.runtime.say(pairs.next_line(self.config, self.repositories, first))
         if self.hub_repository and self.runtime.main:
             hub.upload(self.output_dir, self.hub_repository, self.config.hub_token)
             self.runtime.say(f"uploaded to {self.hub_repository}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wassily import best as bests
-from wassily import stream
+from wassily import pairs, stream
 from wassily.best import Best, LastIsBest
 from wassily.config import TrainConfig
 from wassily.results import Results
@@ -37,7 +37,8 @@ def announced(
     when = ", ".join([*map(str, first), *more, str(stop)])
     count = len(config.validation_prompts)
     what = f"samples of {count} prompt{'s' if count > 1 else ''} at step {when}"
-    return [f"{what}: in {folder / 'validation'}, the newest as {folder / 'samples.png'}"]
+    where = f"in {folder / 'validation'}, the newest as {folder / 'samples.png'}"
+    return [f"{what}: {where}{pairs.samples_remark(config)}"]
 
 
 def _steps(
