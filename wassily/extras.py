@@ -9,10 +9,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def install(extra: str, root: Path = ROOT) -> str:
-    """The line to type: by name, or from the clone `root` that the package is run out of."""
-    if not _is_clone(root):
+    """The line to type: by name, or from the clone `root` that the package is run out of; from the
+    working folder, if that is one.
+    """
+    here = Path.cwd()
+    if not _is_clone(root) and not _is_clone(here):
         return f"pip install {shlex.quote(f'wassily[{extra}]')}"
-    folder = "." if root == Path.cwd() else root
+    folder = "." if root == here or not _is_clone(root) else root
     return f"pip install -e {shlex.quote(f'{folder}[{extra}]')}"
 
 
