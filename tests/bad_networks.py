@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,9 +134,10 @@ def states() -> Iterator[Case]:
         "signature": [None, [], "x", {}, {"seed": "x"}],
         "config": [None, 5],
         "repositories": [None, []],
-        "pending_loss": [None, [], ["a", "b"], 5, [1.0]],
+        "pending_loss": [None, [], ["a", "b"], 5, [1.0], [math.nan, 2], [-math.inf, 2], [1.0, -2]],
+        "skipped_steps": [None, 1.5, -1],
         "fused": [None, 1, "no"],
-        "scaler": [5, "x"],
+        "scaler": [5, "x", {"scale": math.nan}, {"scale": "x"}],
     }
     for field, values in fields.items():
         for value in values:

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,3 +179,33 @@ def copy_photos(folder: Path, count: int) -> bool:
     lines = [json.dumps({k: row[k] for k in ("file_name", "text")}) for row in chosen]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     return True
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def filler(text: str) -> Callable[[Path], None]:
+    """What fills a checkpoint that is none of a network: a text and an empty state."""
+    from wassily import outputs
+
+    def write(folder: Path) -> None:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text(text)
+        (folder / outputs.STATE).write_text("{}")
+
+    return write
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def with_checkpoints(tmp_path: Path, *steps: int) -> Path:
+    """A folder with such checkpoints of these steps."""
+    from wassily import checkpoint
+
+    for step in steps:
+        checkpoint.write_whole(tmp_path / f"checkpoint-{step}", filler(str(step)))
+    return tmp_path

@@ -209,6 +209,22 @@ def _fold(role: str, folder: Path, scale: float = 1.0) -> Any:
     return net
 
 
+def test_an_adapter_of_the_convolutions(tmp_path: Path) -> None:
+    """The decoder's own, where a style is: plain diffusers reads it, and folding does the same."""
+    form = {"targets": ("to_q", "conv2", "conv_in", "conv_out", "conv_shortcut")}
+    net = _trained(_adapted("unet", **form))
+    Lora("unet", **form).save(net, tmp_path)
+    layers = {name.partition(".lora_")[0].rpartition(".")[2] for name in load_file(tmp_path / FILE)}
+    assert {"conv2", "conv_in", "conv_out"} <= layers
+    expected = _output(net.eval(), "unet")
+    assert (expected - _output(_net("unet"), "unet")).abs().mean() > 0.01
+    plain = _net("unet")
+    plain.load_lora_adapter(tmp_path, weight_name=FILE, prefix=None)
+    assert torch.equal(_output(plain.eval(), "unet"), expected)
+    folded = _output(_fold("unet", tmp_path), "unet")
+    torch.testing.assert_close(folded, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_folding_is_what_the_adapter_does(role: str, form: str, tmp_path: Path) -> None:
     """W + scale * alpha / rank * B A, by hand; the network is a stock one again."""

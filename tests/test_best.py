@@ -116,7 +116,12 @@ def test_what_cannot_be_gone_on_with(tmp_path: Path) -> None:
     gone = _best(tmp_path)
     assert "best-1 is gone" in str(gone.restore(saved, tmp_path))
     assert gone.standing.step == 0
-    for wrong in ({**saved, "step": "1"}, {**saved, "more": 1}, {**saved, "value": None}):  # type: ignore[dict-item]
+    for wrong in (
+        {**saved, "step": "1"},
+        {**saved, "more": 1},
+        {**saved, "value": None},
+        {**saved, "value": math.nan},
+    ):
         with pytest.raises(UserError, match="wrong best"):
             _best(tmp_path).restore(wrong, tmp_path)
 

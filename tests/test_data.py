@@ -177,15 +177,6 @@ def test_bad_csv_lines_are_named(text: str, message: str, tmp_path: Path) -> Non
         _read(_folder(tmp_path, text, "metadata.csv"))
 
 
-def test_a_link_out_of_the_folder_leads_out(tmp_path: Path) -> None:
-    """Also through a symbolic link."""
-    draw_picture(0).save(tmp_path / "secret.png")
-    folder = _folder(tmp_path / "pics", _jsonl({"file_name": "link.png", "text": "x"}))
-    (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(UserError, match="leads out of"):
-        _read(folder)
-
-
 def test_other_folder_mistakes(tmp_path: Path) -> None:
     """An empty folder, a column it cannot have, text that is not UTF-8, two metadata files."""
     (tmp_path / "none").mkdir()
@@ -269,36 +260,6 @@ def test_local_data_sets(kind: str, tmp_path: Path) -> None:
     assert [r.captions for r in _from(folder, caption=None)] == [()] * 5
     assert source.fingerprint() == _from(folder).fingerprint()
     assert source.select([3, 1])[1].captions == ("caption 1",)
-
-
-@pytest.mark.parametrize("form", ["parquet", "saved, said to be of a folder"])
-def test_a_table_can_name_no_file(form: str, tmp_path: Path) -> None:
-    """A stranger's rows with a path for bytes, with neither, or with nothing: each has a reason."""
-    draw_picture(1).save(tmp_path / "private.png")
-    own = (tmp_path / "private.png").read_bytes()
-    cells = [
-        {"bytes": None, "path": str(tmp_path / "private.png")},
-        {"bytes": None, "path": None},
-        None,
-        {"bytes": own, "path": "a.png"},
-    ]
-    kind = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
-    features = datasets.Features({**kind, "text": datasets.Value("string")})
-    table = datasets.Dataset.from_dict({"image": cells, "text": list("abcd")}, features)
-    folder = tmp_path / "set"
-    folder.mkdir()
-    if form == "parquet":
-        table.to_parquet(folder / "train.parquet")
-    else:
-        table.info.builder_name = "imagefolder"
-        table.save_to_disk(folder)
-    found = _from(folder)
-    assert [found[i].image for i in range(4)] == [b"", b"", b"", own]
-    assert all(isinstance(place, tuple) for place in found.places())
-    assert all(isinstance(place, tuple) for place in found.select([0, 1]).places())
-    looked = data.opened(found, range(4), lambda: None)
-    assert all("a path in one is not followed" in str(looked[i]) for i in range(3))
-    assert looked[3] == draw_picture(1).size
 
 
 def test_lists_of_captions_in_a_table(tmp_path: Path) -> None:

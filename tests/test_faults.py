@@ -149,7 +149,8 @@ def test_a_file_that_cannot_grow(
         line = refused(*words)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert os.strerror(errno.EFBIG) in line and "checkpoint-2 is whole" in line
+    assert f"{out / 'checkpoint-4'}: {os.strerror(errno.EFBIG)}; checkpoint-2 is whole" in line
+    assert "raise the limit on the size of files (ulimit -f)" in line
     _assert_kept(out, whole)
     assert checkpoints(out) == ["checkpoint-2"]
 

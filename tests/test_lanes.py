@@ -24,6 +24,7 @@ class Counted:
 
     def __init__(self, *sizes: int):
         self.sizes, self.read = sizes, 0
+        self.names = [str(shard) for shard in range(len(sizes))]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -157,7 +158,7 @@ def test_memory_is_that_of_the_buffer() -> None:
 
 def test_nothing_to_read() -> None:
     """An end without end is an error."""
-    with pytest.raises(UserError, match="no example in the shards"):
+    with pytest.raises(UserError, match="no example in it or in the other shards"):
         next(_lanes(Counted(0, 0), Split(1, 1, 1, 0)).keys(0))
 
 

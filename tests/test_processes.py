@@ -316,3 +316,25 @@ def test_the_others_do_not_wait_for_a_dead_one(tmp_path: Path, tiny: Tiny, photo
         r"\(--resume_from_checkpoint latest\); repeat the command",
         lines[0],
     )
+
+
+@pytest.mark.slow
+def test_the_best_of_several_processes(role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """A run whose rate spoils it: both processes end after the same validation without a gain, and
+    the weights that are exported are those that one process of the same global batch exports.
+    """
+    flags = FLAGS | {"holdout": 0.3, "validation_steps": 1, "keep_best": "loss", "patience": 2}
+    flags |= {"learning_rate": 0.1, "use_ema": False, "max_train_steps": 12}
+    words = command(role, tmp_path / "two", tiny, photos, **flags)
+    for code, output in ranks(2, words, tmp_path / "output"):
+        assert code == 0, output
+    done = train(role, tmp_path / "one", tiny, photos, **flags, train_batch_size=2)
+    stopped = re.search(r"stopped at step (\d+) of 12", done.out)
+    assert stopped, done.out
+    assert stopped[0] in (tmp_path / "output" / "0.txt").read_text("utf-8")
+    kept = [[p.name for p in (tmp_path / name).glob("best-*")] for name in ("one", "two")]
+    assert kept[0] == kept[1] and len(kept[0]) == 1
+    one, two = (network(tmp_path / name, role) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3)

@@ -10,15 +10,18 @@ import pickle
 import re
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from e2e import ROLES, train, wassily
 from helpers import ROOT, draw_picture
 from PIL import Image
 
-from wassily import models, sample
+from wassily import data, models, sample
+from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
 PAGE = ROOT / "docs" / "security.md"
@@ -136,6 +139,50 @@ def test_code_in_a_data_set_is_not_run(tmp_path: Path, tiny: Tiny) -> None:
     assert not (tmp_path / "was run").exists()
 
 
+# ---------------------------------------------------------------- what is not read
+
+
+def test_a_link_out_of_the_folder_leads_out(tmp_path: Path) -> None:
+    """Also through a symbolic link."""
+    draw_picture(0).save(tmp_path / "secret.png")
+    folder = tmp_path / "pics"
+    folder.mkdir()
+    (folder / "metadata.jsonl").write_text('{"file_name": "link.png", "text": "x"}')
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(UserError, match="leads out of"):
+        data.read_folder(str(folder), "image", "text")
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved, said to be of a folder"])
+def test_a_table_can_name_no_file(form: str, tmp_path: Path) -> None:
+    """A stranger's rows with a path for bytes, with neither, or with nothing: each has a reason."""
+    draw_picture(1).save(tmp_path / "private.png")
+    own = (tmp_path / "private.png").read_bytes()
+    cells = [
+        {"bytes": None, "path": str(tmp_path / "private.png")},
+        {"bytes": None, "path": None},
+        None,
+        {"bytes": own, "path": "a.png"},
+    ]
+    kind = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+    features = datasets.Features({**kind, "text": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": cells, "text": list("abcd")}, features)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if form == "parquet":
+        table.to_parquet(folder / "train.parquet")
+    else:
+        table.info.builder_name = "imagefolder"
+        table.save_to_disk(folder)
+    found = data.read_dataset(str(folder), None, "image", "text", None)
+    assert [found[i].image for i in range(4)] == [b"", b"", b"", own]
+    assert all(isinstance(place, tuple) for place in found.places())
+    assert all(isinstance(place, tuple) for place in found.select([0, 1]).places())
+    looked = data.opened(found, range(4), lambda: None)
+    assert all("a path in one is not followed" in str(looked[i]) for i in range(3))
+    assert looked[3] == draw_picture(1).size
+
+
 # ---------------------------------------------------------------- what goes nowhere
 
 PLACE, TOKEN = "ZzPlaceOfThePictureZz", "hf_" + "Kx9" * 11
@@ -173,6 +220,54 @@ def test_neither_place_nor_token_is_in_anything_written(
     for secret in (PLACE, TOKEN):
         assert secret not in done.text + drawn.text
         assert [p for p in files if secret.encode() in p.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [TOKEN],
+        ["train", TOKEN],
+        ["train", "prior", TOKEN],
+        ["train", "prior", f"--{TOKEN}"],
+        ["train", "prior", "--seed", TOKEN],
+        ["train", "prior", "--hub_token", TOKEN, TOKEN],
+        ["train", "prior", "--config", TOKEN],
+        ["data", "check", "--" + TOKEN],
+    ],
+    ids=lambda words: " ".join(words).replace(TOKEN, "X"),
+)
+def test_a_token_in_a_wrong_place_is_not_repeated(words: list[str]) -> None:
+    """One line as always, with the token masked; --debug does not show it either."""
+    done = wassily(*words)
+    assert done.code == 2
+    assert done.err.startswith("wassily: error: ") and done.err.count("\n") == 1
+    assert "hf_***" in done.err and TOKEN not in done.err
+    with pytest.raises(UserError) as caught:
+        wassily(*words, "--debug")
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"])
+def test_a_secret_of_the_environment_is_not_repeated(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it looks like; a value of a few letters would be found in other words."""
+    words = ["train", "prior", "0ddSecret/77x"]
+    assert "0ddSecret/77x" in wassily(*words).err
+    monkeypatch.setenv(name, "0ddSecret/77x")
+    assert "'***' belongs to no flag" in wassily(*words).err
+    monkeypatch.setenv(name, "no")
+    assert "belongs to no flag" in wassily(*words).err
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_does_not_show_a_files_token(word: str, tmp_path: Path) -> None:
+    """Help shows the other values of the file."""
+    file = tmp_path / "run.toml"
+    file.write_text(f'hub_token = "{TOKEN}"\nmax_train_steps = 777\n')
+    done = wassily("train", "prior", "--config", file, word)
+    assert done.code == 0
+    assert "777" in done.out and TOKEN not in done.text
 
 
 # ---------------------------------------------------------------- the page

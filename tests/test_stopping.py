@@ -208,7 +208,10 @@ def test_a_signal_to_one_process_stops_all_at_one_step(
     (saved,) = checkpoints(out)
     said = (tmp_path / "0.txt").read_text("utf-8")
     assert f"stopped by SIGTERM: {saved} is saved" in said
-    assert "go on with: accelerate launch ... -m wassily train prior" in said
+    assert (
+        "go on with the same launcher line as before, and at its end: -m wassily train prior"
+        in said
+    )
     rows = [step for step, _, _ in losses(out)]
     assert rows == list(range(1, int(saved.split("-")[1]) + 1))
 
@@ -251,6 +254,7 @@ def test_minutes_in_a_run(tmp_path: Path, whole: Path, tiny: Tiny, photos: Path)
 # ---------------------------------------------------------------- the command
 
 
+@pytest.mark.parametrize("launcher", ["ACCELERATE_MIXED_PRECISION", "WORLD_SIZE"])
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
@@ -271,9 +275,12 @@ def test_minutes_in_a_run(tmp_path: Path, whole: Path, tiny: Tiny, photos: Path)
     ],
 )
 def test_the_command_to_go_on(
-    words: list[str], wanted: str, monkeypatch: pytest.MonkeyPatch
+    words: list[str], wanted: str, launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it was typed, with `latest`, and without a token; behind a launcher, for it to repeat."""
-    assert cli.again(words) == f"wassily {wanted}"
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    assert cli.again(words) == f"accelerate launch ... -m wassily {wanted}"
+    """As it was typed, with `latest`, and without a token. What a launcher's line has before it no
+    process knows, and it says so.
+    """
+    assert cli.again(words) == f"go on with: wassily {wanted}"
+    monkeypatch.setenv(launcher, "2")
+    line = f"go on with the same launcher line as before, and at its end: -m wassily {wanted}"
+    assert cli.again(words) == line

@@ -22,6 +22,7 @@ from wassily.errors import UserError
 from wassily.folders import checked_captions
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
+NAMES = "name a data set of the hub, a folder of parquet files or tars, or the address of one"
 MOST = 1_000_000  # shards of one name
 PICKLES = {"pth", "pt", "pkl", "pickle", "pyd", "ckpt", "bin"}  # endings of members of a tar
 
@@ -60,7 +61,7 @@ class Shards:
 
     def rows(self, shard: int, first: int = 0) -> Iterator[Cell]:
         """The examples of a shard from row `first` on. Raises UserError if it cannot be read."""
-        name, index = os.path.basename(self.names[shard]), first
+        name, index = os.path.basename(_shown(self.names[shard])), first
         try:
             part = self.table.shard(num_shards=len(self), index=shard)
             for index, row in enumerate(part.skip(first), first):
@@ -71,7 +72,9 @@ class Shards:
                 yield Cell(where, cell.get("bytes"), captions)
         except Exception as error:  # of the library, the format, the network: many kinds
             raise UserError(
-                f"{name}: cannot be read at example {index} or after it: {_reason(error)}"
+                f"{_shown(self.names[shard])}: cannot be read at example {index} or after it: "
+                f"{_reason(error)}; get this shard anew, or see that it can be reached, then "
+                "repeat the command"
             ) from error
 
     def fingerprint(self) -> str:
@@ -92,26 +95,42 @@ def read_shards(
     An address has numbers in braces for several, as https://host/pics-{000..127}.tar has 128.
     Raises UserError.
     """
-    head = f"--dataset_name {name}"
+    head, remedy = f"--dataset_name {name}: cannot be read as a stream", NAMES
     try:
         kind, files = _files(name, config_name, cache_dir)
+        remedy = f"see that {_shown(files[0])} is there and whole"
         table = datasets.load_dataset(
             kind, data_files={"train": files}, split="train", streaming=True, cache_dir=cache_dir
         )
     except UserError:
         raise
     except Exception as error:  # as in data
-        raise UserError(f"{head}: cannot be read as a stream: {_reason(error)}") from error
+        raise UserError(f"{head}: {_reason(error)}; {remedy}") from error
     columns = list(table.column_names or [])
     for column in columns:
         if kind == "webdataset" and column.rpartition(".")[2].lower() in PICKLES:
             raise UserError(
-                f"{head}: .{column} files in it may be pickles; leave them out of the tars"
+                f"--dataset_name {name}: .{column} files in it may be pickles; leave them out of "
+                "the tars"
             )
     data.check_columns(name, columns, image_column, caption_column)
+    _check_pictures(name, table, image_column)
     table = data.undecoded(table, image_column)
     wanted = [image_column] + ([caption_column] if caption_column else [])
     return Shards(table.select_columns(wanted), files, image_column, caption_column)
+
+
+def _check_pictures(name: str, table: datasets.IterableDataset, column: str) -> None:
+    """Raise UserError if a column is known to hold something else: numbers or texts."""
+    kind = (table.features or {}).get(column)
+    held = getattr(kind, "feature", kind)  # of a list, which may be one of numbers: pixels
+    dtype = held.dtype if isinstance(held, datasets.Value) else "binary"
+    numbers = held is kind and "binary" not in dtype and dtype != "null"
+    if numbers or "string" in dtype:
+        raise UserError(
+            f"--image_column {column}: {name} has {dtype} in it; name the column that has the "
+            "pictures"
+        )
 
 
 def _files(name: str, config_name: str | None, cache_dir: str | None) -> tuple[str, list[str]]:
@@ -124,11 +143,15 @@ def _files(name: str, config_name: str | None, cache_dir: str | None) -> tuple[s
         kind, splits = found.name, dict(found.config.data_files or {})
         if kind in KINDS.values() and "train" not in splits:
             raise UserError(
-                f"--dataset_name {name}: no 'train' split (it has: {', '.join(splits)})"
+                f"--dataset_name {name}: no 'train' split (it has: {', '.join(map(str, splits))}); "
+                "give the shards to train on names that begin with train"
             )
         files = [str(file) for file in splits.get("train", [])]
     if kind not in KINDS.values():
-        raise UserError(f"--streaming reads parquet files and WebDataset tars: {name} is neither")
+        raise UserError(
+            f"--streaming reads parquet files and WebDataset tars: {name} is neither; write it as "
+            "one of them, or leave out --streaming"
+        )
     return kind, files
 
 
@@ -148,6 +171,11 @@ def numbered(name: str) -> list[str]:
     return [one for n in numbers for one in numbered(f"{head}{n:0{len(first)}d}{tail}")]
 
 
+def _shown(address: str) -> str:
+    """A shard's path or address without the query, which may be a signature that lets one in."""
+    return address.partition("?")[0] if "://" in address else address
+
+
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return f"{lines[0]:.200}" if lines else type(error).__name__

@@ -179,7 +179,9 @@ def _checked(saved: Any) -> Standing:
     try:
         found = Standing(**saved)
         numbers = (found.step, found.misses, found.judged)
-        if any(type(n) is not int or n < 0 for n in numbers) or type(found.value) is not float:
+        if any(type(n) is not int or n < 0 for n in numbers):
+            raise TypeError(f"{saved!r:.80}")
+        if type(found.value) is not float or not math.isfinite(found.value):
             raise TypeError(f"{saved!r:.80}")
     except TypeError as error:
         raise UserError(f"the checkpoint's {outputs.STATE}: wrong best ({error})") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from wassily.errors import UserError
 from wassily.outputs import NAME, STATE, found
 
 ASIDE = ".writing-"
+OLD = f"{ASIDE}old-"  # what a folder is called while another takes its place
 FORMAT = 1  # of the state file
 OPTIMIZER = "optimizer.safetensors"
 
@@ -46,29 +48,6 @@ REMARKED = (
 # ---------------------------------------------------------------- whole folders
 
 
-def check_free(output_dir: Path, parts: set[str]) -> None:
-    """Raise UserError if an export into a folder would replace what no run of ours put there."""
-    if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or found(output_dir):
-        return
-    taken = sorted(
-        ({"README.md", "model_index.json"} | parts) & {p.name for p in output_dir.iterdir()}
-    )
-    if taken:
-        raise UserError(
-            f"--output_dir {output_dir}: the result would replace {', '.join(taken)} there; "
-            "name another folder"
-        )
-
-
-def check_no(output_dir: Path, file: str) -> None:
-    """Raise UserError if a folder holds the result of another kind of run: whole, or an adapter."""
-    if (output_dir / file).is_file():
-        raise UserError(
-            f"--output_dir {output_dir} holds the result of a run with other --lora: {file}; name "
-            "another folder"
-        )
-
-
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     """Fill a folder by `write(temporary)`, seal it, flush it to the disk, name it in one rename.
 
@@ -79,7 +58,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(aside)
     aside.mkdir()
     try:
-        with system_errors():
+        with system_errors(folder):
             write(aside)
         manifest.seal(aside)
         flush(aside)
@@ -88,7 +67,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         raise
     if folder.exists():
         # Renaming onto a full folder is not possible: step the old one aside first.
-        old = folder.parent / f"{ASIDE}old-{folder.name}"
+        old = folder.parent / f"{OLD}{folder.name}"
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
         try:
@@ -103,14 +82,18 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextlib.contextmanager
-def system_errors() -> Iterator[None]:
-    """Within, the system's errors that safetensors wraps are OSErrors: a full disk is known."""
+def system_errors(path: Path) -> Iterator[None]:
+    """Within, the system's errors that safetensors wraps are OSErrors of a path: a full disk is
+    known.
+    """
     try:
         yield
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
-        known = (int(number[1]), os.strerror(int(number[1]))) if number else (str(error),)
-        raise OSError(*known) from error
+        if number is None:
+            raise OSError(str(error)) from error
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -128,7 +111,7 @@ def write_tensors(
     """A safetensors file, with notes in its header, that is whole or not there. Raises OSError."""
     aside = path.parent / f"{ASIDE}{path.name}"
     try:
-        with system_errors():
+        with system_errors(path):
             save_file(tensors, aside, metadata=notes)
         _sync(aside)
         aside.replace(path)
@@ -179,10 +162,17 @@ def _sync(path: Path) -> None:
 
 
 def sweep(output_dir: Path) -> None:
-    """Remove what a killed run left half-written."""
-    if output_dir.is_dir():
-        for path in output_dir.glob(f"{ASIDE}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove what a killed run left half-written; a folder that was being replaced, and was out of
+    its place just then, is put back.
+    """
+    if not output_dir.is_dir():
+        return
+    for old in output_dir.glob(f"{OLD}*"):
+        folder = output_dir / old.name.removeprefix(OLD)
+        if not folder.exists():
+            old.rename(folder)
+    for path in output_dir.glob(f"{ASIDE}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def rotate(output_dir: Path, limit: int | None) -> list[Path]:
@@ -315,16 +305,21 @@ def check_state(folder: Path, state: Mapping[str, Any]) -> None:
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']!r}; this wassily reads {FORMAT}")
         total, steps = state["pending_loss"]
-        if type(total) is not float or type(steps) is not int:
+        if type(total) is not float or not _finite(total) or type(steps) is not int or steps < 0:
             raise TypeError(f"pending_loss is {state['pending_loss']!r:.40}")
-        if type(state["skipped_steps"]) is not int:
+        if type(state["skipped_steps"]) is not int or state["skipped_steps"] < 0:
             raise TypeError(f"skipped_steps is {state['skipped_steps']!r:.40}")
         if type(state["fused"]) is not bool:
             raise TypeError(f"fused is {state['fused']!r:.40}")
-        if not isinstance(state["scaler"], (dict, type(None))):
+        numbers = {} if state["scaler"] is None else state["scaler"]
+        if type(numbers) is not dict or not all(map(_finite, numbers.values())):
             raise TypeError(f"scaler is {state['scaler']!r:.40}")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / STATE}: not the state of a run ({error!r})") from None
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and -math.inf < value < math.inf
 
 
 def check_signature(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
@@ -355,7 +350,7 @@ def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -
     """
     aside = output_dir / f"{ASIDE}export"
     shutil.rmtree(aside, ignore_errors=True)
-    with system_errors():
+    with system_errors(output_dir):
         save_pipeline(aside)
     _portable_image_processor(aside)
     flush(aside)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wassily import __version__
-from wassily.errors import Stopped, UserError, did_you_mean, printable
+from wassily.errors import Stopped, UserError, did_you_mean, masked, printable
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
 
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         _tell(f"error: {printable(str(error))}")
         return 2
     except Stopped as stopped:
-        _tell(f"{stopped}\ngo on with: {again(words)}")
+        _tell(f"{stopped}\n{again(words)}")
         return stopped.code
     except BrokenPipeError:
         # `wassily ... | head`: nobody reads on, which is no error.
@@ -119,7 +119,9 @@ def _tell(line: str) -> None:
 
 
 def again(words: list[str]) -> str:
-    """The command that goes on with a stopped one, as one types it, without the hub's token."""
+    """The line with the command that goes on with a stopped one, as one types it, without the hub's
+    token. Behind a launcher it is the end of the command, for no process knows what stood before.
+    """
     kept, skip = [], False
     for word in words:
         if skip:
@@ -133,8 +135,10 @@ def again(words: list[str]) -> str:
     if any(_flag(word) == "hub_token" for word in words):
         kept.append('--hub_token "$HF_TOKEN"')
     launched = {"ACCELERATE_MIXED_PRECISION", "WORLD_SIZE"} & os.environ.keys()
-    program = "accelerate launch ... -m wassily" if launched else "wassily"
-    return " ".join([program, *kept])
+    head = "go on with: wassily"
+    if launched:
+        head = "go on with the same launcher line as before, and at its end: -m wassily"
+    return masked(" ".join([head, *kept]))
 
 
 def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -175,6 +179,10 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     _check_words(words)
     default = _from_file(cls, file) if file is not None else {}
     default = _preset(cls, words, default) | default
+    if {"-h", "--help"} & set(words):  # which shows the values of the file
+        from wassily import schema
+
+        default = {name: value for name, value in default.items() if name not in schema.SECRETS}
     # A switch that is on by the file or the preset, or off: saying so again changes nothing.
     fields = {f.name: f.default for f in dataclasses.fields(cls)} | default
     said = {n if value else f"no_{n}" for n, value in fields.items() if isinstance(value, bool)}

@@ -252,7 +252,9 @@ def undecoded(table: Any, image_column: str) -> Any:
         return table.cast_column(image_column, datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = str(error)[:80]
-        raise UserError(f"--image_column {image_column}: not pictures ({reason})") from None
+        raise UserError(
+            f"--image_column {image_column}: not pictures ({reason}); name another column"
+        ) from None
 
 
 def _load_tables(

@@ -1,10 +1,24 @@
 """The one exception that becomes one line and exit code 2 instead of a stack trace."""
 
+import os
+import re
+
 SHOWN = 10  # how many offenders a message lists before it counts the rest
+# What a token of the hub looks like, and which variables hold a secret: of the hub, of trackers, of
+# the stores that shards come from.
+TOKEN = re.compile(r"(hf_|api_org_)[A-Za-z0-9]{16,}")
+VARIABLES = re.compile(r"(TOKEN|API_KEY|SECRET|SECRET_ACCESS_KEY|PASSWORD)$")
+LEAST = 8  # letters of a variable's value; a shorter one would be found in other words
 
 
 class UserError(Exception):
-    """Something the user can mend; the message names the file or flag, and the remedy."""
+    """Something the user can mend; the message names the file or flag, and the remedy.
+
+    Secrets in it are masked: many a message repeats what was typed.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(masked(message))
 
 
 class Stopped(BaseException):
@@ -17,6 +31,14 @@ class Stopped(BaseException):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+def masked(text: str, *secrets: str | None) -> str:
+    """A text without these secrets, without the environment's, and without what looks like one."""
+    held = [value for name, value in os.environ.items() if VARIABLES.search(name)]
+    for secret in [*filter(None, secrets), *(value for value in held if len(value) >= LEAST)]:
+        text = text.replace(secret, "***")
+    return TOKEN.sub(r"\1***", text)
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ from wassily import outputs
 from wassily.errors import UserError
 
 GB = 1e9
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 BROKEN = {errno.EROFS, errno.EIO, errno.ESTALE}
 
 
@@ -45,6 +45,8 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
         return f"--output_dir {output_dir} is gone: it was removed or unmounted under the run"
     if error.errno in FULL:
         remedy = "make room"
+    elif error.errno == errno.EFBIG:
+        remedy = "raise the limit on the size of files (ulimit -f), or name another --output_dir"
     elif error.errno in BROKEN or (inside and error.errno is not None):
         remedy = "see that it can be written, or name another --output_dir"
     else:

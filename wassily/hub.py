@@ -9,7 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 
-from wassily.errors import UserError
+from wassily.errors import UserError, masked
 
 UPLOADED = [
     "model_index.json",
@@ -22,8 +22,7 @@ UPLOADED = [
 
 
 def _reason(error: Exception, token: str) -> str:
-    text = " ".join(str(error).split())
-    return (text.replace(token, "***") if token else text)[:300]
+    return masked(" ".join(str(error).split()), token)[:300]
 
 
 def create(name: str, token: str | None) -> str:

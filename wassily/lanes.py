@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
@@ -89,7 +90,10 @@ class Lane:
             rest = self._epoch(mark)
             block: list[Any] = list(itertools.islice(rest, self.size))
             if not block:
-                raise UserError("--streaming: there is no example in the shards")
+                raise UserError(
+                    f"--streaming: {os.path.basename(self.shards.names[0])}: there is no example "
+                    "in it or in the other shards; name others"
+                )
             while block:
                 order = draws.block(self.seed, mark.epoch, self.number, mark.block, len(block))
                 following: list[Any] = []
@@ -170,5 +174,7 @@ def _restored(saved: Any, batch: int) -> tuple[Dealt, dict[int, Mark]]:
         if sorted(marks) != list(range(found.lanes)) or found.stripe < 1:
             raise ValueError(f"{len(marks)} of {found.lanes} lanes")
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(f"the checkpoint's place in the stream: {error!r}") from None
+        raise UserError(
+            f"the checkpoint's place in the stream: {error!r}; name another checkpoint"
+        ) from None
     return found, marks

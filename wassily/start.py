@@ -86,8 +86,8 @@ def begin(
     Damaged checkpoints after it are told by `say`.
     """
     parts = {part.folder for part in models.PARTS.values()} | {models.ADAPTER}
-    checkpoint.check_free(output_dir, parts)
-    checkpoint.check_no(output_dir, "model_index.json" if config.lora else models.ADAPTER)
+    check_free(output_dir, parts)
+    _check_no(output_dir, "model_index.json" if config.lora else models.ADAPTER)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         held.enter_context(lock.held(output_dir))
@@ -95,6 +95,29 @@ def begin(
         return chosen(config.resume_from_checkpoint, output_dir, say)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
+
+
+def check_free(output_dir: Path, parts: set[str]) -> None:
+    """Raise UserError if an export into a folder would replace what no run of ours put there."""
+    if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or outputs.found(output_dir):
+        return
+    taken = sorted(
+        ({"README.md", "model_index.json"} | parts) & {p.name for p in output_dir.iterdir()}
+    )
+    if taken:
+        raise UserError(
+            f"--output_dir {output_dir}: the result would replace {', '.join(taken)} there; "
+            "name another folder"
+        )
+
+
+def _check_no(output_dir: Path, file: str) -> None:
+    """Raise UserError if a folder holds the result of another kind of run: whole, or an adapter."""
+    if (output_dir / file).is_file():
+        raise UserError(
+            f"--output_dir {output_dir} holds the result of a run with other --lora: {file}; name "
+            "another folder"
+        )
 
 
 def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = print) -> Path | None:

@@ -1,0 +1,93 @@
+"""Damage to a checkpoint: told by its manifest, and what a run does about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import tree, with_checkpoints
+
+from wassily import manifest, outputs, start
+from wassily.errors import UserError
+
+
+def _damage(folder: Path, way: str) -> str:
+    """Do it; the words that tell it."""
+    file = folder / "sub" / "a"
+    if way == "missing":
+        file.unlink()
+        return "sub/a is missing"
+    if way == "cut":
+        file.write_text("")
+        return f"sub/a has 0 bytes instead of {len(folder.name.split('-')[1])}"
+    if way == "one bit":
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+        return "sub/a is not what was written"
+    if way == "no manifest":
+        (folder / manifest.NAME).unlink()
+        return "manifest.json is missing"
+    (folder / manifest.NAME).write_text('{"files": {"sub/a": 3}}')
+    return "manifest.json: TypeError"
+
+
+@pytest.mark.parametrize("way", ["missing", "cut", "one bit", "no manifest", "nonsense"])
+def test_latest_is_the_newest_that_is_whole(way: str, tmp_path: Path) -> None:
+    """A damaged one is named and steps aside, undeleted; the one before it is taken."""
+    with_checkpoints(tmp_path, 8, 9, 10)
+    told = _damage(tmp_path / "checkpoint-10", way)
+    before = tree(tmp_path / "checkpoint-10")
+    said: list[str] = []
+    assert start.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-9"
+    (line,) = said
+    assert f"checkpoint-10 is damaged: {told}" in line and "going on from checkpoint-9" in line
+    assert tree(tmp_path / "damaged-checkpoint-10") == before
+    assert [step for step, _ in outputs.found(tmp_path)] == [8, 9]
+
+
+def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
+    """An explicit path, though there are others; and `latest` where all are damaged: no new start
+    over what a run had, and nothing is moved.
+    """
+    with_checkpoints(tmp_path, 8, 9)
+    told = _damage(tmp_path / "checkpoint-9", "one bit")
+    with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}"):
+        start.chosen(str(tmp_path / "checkpoint-9"), tmp_path)
+    _damage(tmp_path / "checkpoint-8", "cut")
+    with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}; there is no whole one"):
+        start.chosen("latest", tmp_path)
+    assert [step for step, _ in outputs.found(tmp_path)] == [8, 9]
+
+
+def test_without_its_state_a_checkpoint_is_damaged(tmp_path: Path) -> None:
+    """It is named and steps aside, or stands in the way of a new start."""
+    with_checkpoints(tmp_path, 8, 9)
+    (tmp_path / "checkpoint-9" / "state.json").unlink()
+    said: list[str] = []
+    assert start.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
+    assert "checkpoint-9 is damaged: state.json is missing" in said[0]
+    (tmp_path / "checkpoint-8" / "state.json").unlink()
+    with pytest.raises(UserError, match=r"checkpoint-8 is damaged: state\.json is missing"):
+        start.chosen("latest", tmp_path)
+    with pytest.raises(UserError, match="holds a run already"):
+        start.chosen(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"files": {}}',
+        '{"files": {"/etc/passwd": {"bytes": 1, "blake2b": ""}}}',
+        '{"files": {"../checkpoint-8/state.json": {"bytes": 1, "blake2b": ""}}}',
+        '{"files": {"state.json": {"bytes": 1e999, "blake2b": ""}}}',
+        '{"files": {"' + 5000 * "a" + '": {"bytes": 1, "blake2b": ""}}}',
+        100_000 * "[",
+    ],
+    ids=["nothing", "absolute", "outside", "infinite", "long", "nested"],
+)
+def test_a_manifest_of_nonsense(text: str, tmp_path: Path) -> None:
+    """It is damage like any other; nothing outside of the folder is read for it."""
+    with_checkpoints(tmp_path, 8, 9)
+    (tmp_path / "checkpoint-9" / "manifest.json").write_text(text, "utf-8")
+    said: list[str] = []
+    assert start.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
+    assert "checkpoint-9 is damaged: manifest.json" in said[0]
