@@ -314,7 +314,7 @@ def main(words: list[str] | None = None) -> None:
         parts += [f"## {thing}", report.table(head, list(lines(rows, thing)))]
     given = "; ".join(f"{name}: {described(way)}" for name, way in WAYS.items())
     report.write(
-        "experiments",
+        f"experiments-{args.steps}",
         "What is learnt, and what is kept",
         [about(args.steps), given, *parts],
         args.results,
