@@ -49,18 +49,27 @@ class Way:
     alpha: float | None = None
 
 
-RATE = {"learning_rate": 1e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 20}
+SLOWING = {"lr_scheduler": "cosine", "lr_warmup_steps": 20}
+RATE = {"learning_rate": 1e-3} | SLOWING
 HOLD = {"preserve": "builtin"}
 OWN, MERGED = "the run's own prior", "prior-merged"
 STRONG: dict[str, Any] = {
     "prior": {"preserve_weight": 10},
     "decoder": {"preserve_weight": 3, "drawn_embeds": OWN},
 }
+# A style is in the convolutions; the first ones of each block, the largest, are left out.
+ADAPTED = {"lora": True, "rank": 8} | SLOWING
+DEEP = {
+    "learning_rate": 3e-3,
+    "lora_targets": "to_q,to_k,to_v,to_out.0,add_k_proj,add_v_proj,"
+    "conv2,conv_in,conv_out,conv_shortcut",
+}
+LORA: dict[str, Any] = {"prior": {"learning_rate": 1e-3}, "decoder": DEEP}
 WAYS: dict[str, Way] = {
     "guide": Way(),
     "preserve": Way(RATE | HOLD, **STRONG),
-    "preserve, LoRA 8": Way(RATE | HOLD | {"lora": True, "rank": 8}, **STRONG),
-    "LoRA 8": Way(RATE | {"lora": True, "rank": 8}),
+    "preserve, LoRA 8": Way(ADAPTED | HOLD, **{role: LORA[role] | STRONG[role] for role in ROLES}),
+    "LoRA 8": Way(ADAPTED, **LORA),
     "half-way": Way(of="guide", alpha=0.5),
     "dropout": Way({"condition_dropout": 0.1}),
     "Min-SNR": Way({"snr_gamma": 5.0}),
@@ -305,7 +314,7 @@ def main(words: list[str] | None = None) -> None:
         parts += [f"## {thing}", report.table(head, list(lines(rows, thing)))]
     given = "; ".join(f"{name}: {described(way)}" for name, way in WAYS.items())
     report.write(
-        "experiments",
+        f"experiments-{args.steps}",
         "What is learnt, and what is kept",
         [about(args.steps), given, *parts],
         args.results,
