@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,11 +180,11 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     jobs.wire(say, cancel, [event], note)
     sheet.select(show, state, slider, show_progress="hidden", api_visibility="private")
 
-    def offered(prior: str, decoder: str, chosen: list[str]) -> list[Any]:
+    def offered(prior: str = "", decoder: str = "", chosen: Sequence[str] = ()) -> list[Any]:
         now = choices_of(say, fence)
         kept = [value for value in chosen if value in [name for _, name in now]]
         lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
-        both = [parts.among(c, v) for c, v in zip(lists, (prior, decoder), strict=True)]
+        both = [parts.among(c, v, "mini") for c, v in zip(lists, (prior, decoder), strict=True)]
         return [*both, gr.update(choices=now, value=kept)]
 
     place.select(
@@ -193,14 +194,14 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         show_progress="hidden",
         api_visibility="private",
     )
+    parts.at_opening(offered, [*bases, picked])
 
 
 def _base(say: Say, fence: Fence, home: str) -> Any:
     choices = shelf.networks(fence.runs, home, say)
-    names = [name for _, name in choices]
     return gr.Dropdown(
         choices,
-        value="mini" if "mini" in names else names[0],
+        value=parts.first(choices, "mini"),
         label=say(f"base_{home}"),
         elem_id=f"compare-{home}",
     )

@@ -110,13 +110,14 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     )
     jobs.wire(say, cancel, [event, again.event], note)
     networks = [fields[name] for name in (*HOMES, "prior_lora", "decoder_lora")]
-    place.select(
-        lambda *kept: (*offered(say, fence, kept), shown_history(folder)),
-        networks,
-        [*networks, again.gallery],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+
+    def now(*kept: Any) -> tuple[Any, ...]:
+        kept = kept or (None,) * len(networks)
+        return *offered(say, fence, kept), shown_history(folder)
+
+    outputs = [*networks, again.gallery]
+    place.select(now, networks, outputs, show_progress="hidden", api_visibility="private")
+    parts.at_opening(now, outputs)
 
 
 def offered(say: Say, fence: Fence, kept: tuple[Any, ...]) -> list[Any]:

@@ -237,8 +237,18 @@ class Jobs:
         )
 
 
-def among(choices: Sequence[tuple[str, str]], value: object) -> Any:
-    """A dropdown's new choices; its value stays if it is among them."""
-    names = [name for _, name in choices]
-    kept = value if value in names else (names[0] if names else None)
+def at_opening(fill: Callable[[], Any], outputs: list[Any]) -> None:
+    """Whenever the page is loaded: what it was built with is as old as the studio."""
+    gr.on(fn=fill, outputs=outputs, show_progress="hidden", api_visibility="private")
+
+
+def among(choices: Sequence[tuple[str, str]], value: object, usual: str = "") -> Any:
+    """A dropdown's new choices; its value stays if it is among them, else it is the usual one."""
+    kept = value if value in [name for _, name in choices] else first(choices, usual)
     return gr.update(choices=list(choices), value=kept)
+
+
+def first(choices: Sequence[tuple[str, str]], usual: str = "") -> str | None:
+    """The name that is chosen before anybody chooses: the usual one if it is there."""
+    names = [name for _, name in choices]
+    return usual if usual in names else next(iter(names), None)

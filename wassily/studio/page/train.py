@@ -111,11 +111,11 @@ def tab(say: Say, fence: Fence) -> None:
     stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
     resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
 
-    def refresh(prior: str, decoder: str, folder: str, name: str) -> list[Any]:
+    def refresh(prior: str = "", decoder: str = "", folder: str = "", name: str = "") -> list[Any]:
         lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
         lists.append([(f, f) for f in fence.folders()])
         kept = zip(lists, (prior, decoder, folder), strict=True)
-        return [*(parts.among(c, v) for c, v in kept), _runs(fence, name)]
+        return [*(parts.among(c, v, "mini") for c, v in kept), _runs(fence, name)]
 
     lists = [fields["prior"], fields["decoder"], fields["train_data_dir"], run]
     place.select(refresh, lists, lists, show_progress="hidden", api_visibility="private").then(
@@ -126,6 +126,7 @@ def tab(say: Say, fence: Fence) -> None:
         api_visibility="private",
         concurrency_limit=1,
     )
+    parts.at_opening(refresh, lists)
     with place:
         tick = gr.Timer(EVERY)
     live: dict[str, Any] = {
@@ -170,10 +171,9 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     with gr.Row():
         for home in draw.HOMES:
             choices = shelf.networks(fence.runs, home, say)
-            names = [name for _, name in choices]
             fields[home] = gr.Dropdown(
                 choices,
-                value="mini" if "mini" in names else names[0],
+                value=parts.first(choices, "mini"),
                 label=say(f"start_{home}"),
                 elem_id=f"train-{home}",
                 min_width=180,
@@ -214,7 +214,7 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
 
 def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, Any]]:
     """The chosen training; what is shown of it; its buttons and their notice."""
-    names = watch.trainings(fence.runs)
+    names = watch.trainings(fence)
     run = gr.Dropdown(
         names,
         value=names[0] if names else None,
@@ -238,7 +238,7 @@ def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, A
 
 
 def _runs(fence: Fence, chosen: str | None) -> Any:
-    names = watch.trainings(fence.runs)
+    names = watch.trainings(fence)
     if chosen and chosen not in names:  # it has only just begun
         names.insert(0, chosen)
     value = chosen or (names[0] if names else None)
