@@ -51,6 +51,9 @@ def test_draw_and_draw_again(studio: Studio, open_page: Open, tmp_path: Path) ->
     page.wait_for_selector("#drawn img")
     new = sorted(wait_for(lambda: len(drawn(studio) - before) == 2 and drawn(studio) - before))
     words = ["--prior", "mini", "--decoder", "mini", "--seed", 3, "--num_images", 2]
+    words += ["--guidance_scale", 2.5, "--prior_guidance_scale", 2]
+    captions = page.locator("#drawn .caption-label").all_inner_texts()
+    assert captions == [f"{PROMPT} · seed {seed}" for seed in (3, 4)]
     run_command("wassily", "generate", PROMPT, *words, "--out", tmp_path)
     same = sorted(tmp_path.glob("*.png"))
     assert len(same) == 2

@@ -135,9 +135,14 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         lines = form.prompts(text)
         number = draw.whole("seed", seed)
         first = 0 if number is None else number
+        suits = {
+            f"{name}_scale": shelf.guidance(fence.runs, home, getattr(columns[0], home))
+            for home, name in draw.GUIDANCE.items()
+        }
         configs = [
             GenerateConfig(
                 prompts=lines,
+                **suits,
                 prior=c.prior,
                 decoder=c.decoder,
                 seed=first,
@@ -168,6 +173,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     def show(held: Any, event: gr.SelectData) -> Any:
         return pair(held[0], held[1], event.index) if held else gr.skip()
 
+    parts.at_edit([prompts, *bases, picked, seed], note)
     event = go.click(
         compare,
         [prompts, *bases, picked, seed],

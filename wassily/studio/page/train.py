@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from wassily import logbook, pictures
+from wassily import demo, logbook, pictures
 from wassily.errors import UserError
 from wassily.studio import form, process, shelf, watch
 from wassily.studio.fence import Fence
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
+ALIVE = "starting running"
 EVERY = 2.0  # seconds between two looks
 PRESETS = ("8gb", "12gb", "16gb", "24gb", "80gb")
 WHOLE = (
@@ -77,12 +79,8 @@ def tab(say: Say, fence: Fence) -> None:
     def begin(values: dict[Any, Any]) -> tuple[Any, Any, str]:
         words = words_of(fence, given(values))
         folder = fence.new_run(given(values)["name"])
-        if (folder / "run.toml").exists():
-            raise UserError(
-                f"{folder}: there is a training already; go on with it, or name another"
-            )
         process.start(process.ticket(fence, folder), words)
-        told = parts.good(say("started", name=folder.name))
+        told = parts.good(say("started", name=folder.name), states=ALIVE)
         return _shown(words), _runs(fence, folder.name), told
 
     for field in fields.values():
@@ -100,14 +98,31 @@ def tab(say: Say, fence: Fence) -> None:
     @parts.guarded(say, 0)
     def end(name: str | None) -> Any:
         process.stop(process.ticket(fence, fence.run(name)))
-        return (parts.good(say("stopping", name=name)),)
+        return (parts.good(say("stopping", name=name), states="stopping"),)
 
     @parts.guarded(say, 0)
     def go_on(name: str | None) -> Any:
         folder = fence.run(name)
         process.start(process.ticket(fence, folder), form.resume(folder))
-        return (parts.good(say("started", name=name)),)
+        return (parts.good(say("started", name=name), states=ALIVE),)
 
+    def follow(network: str, name: str, steps: str) -> list[Any]:
+        own_name, own_steps = form.untouched(name, steps)
+        return [
+            fence.unused(form.NAMES[network]) if own_name else gr.skip(),
+            str(demo.TRAINING[network]) if own_steps else gr.skip(),
+        ]
+
+    followers = [fields["name"], fields["max_train_steps"]]
+    fields["network"].input(
+        follow,
+        [fields["network"], *followers],
+        followers,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    parts.at_edit(list(fields.values()), started)
+    parts.at_edit([run], told)
     stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
     resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
 
@@ -126,13 +141,15 @@ def tab(say: Say, fence: Fence) -> None:
         api_visibility="private",
         concurrency_limit=1,
     )
-    parts.at_opening(refresh, lists)
+    parts.at_opening(
+        lambda: [*refresh(), fence.unused(form.NAMES["prior"])], [*lists, followers[0]]
+    )
     with place:
         tick = gr.Timer(EVERY)
     live: dict[str, Any] = {
-        "fn": lambda name: seen(say, fence, name),
-        "inputs": run,
-        "outputs": outputs,
+        "fn": lambda name, *lines: seen(say, fence, name, lines),
+        "inputs": [run, started, told],
+        "outputs": [*outputs, started, told],
         "show_progress": "hidden",
         "api_visibility": "private",
     }
@@ -152,7 +169,7 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     )
     with gr.Row():
         fields["name"] = gr.Textbox(
-            "my-prior",
+            fence.unused(form.NAMES["prior"]),
             max_lines=1,
             label=say("name"),
             info=say("name_info", folder=fence.runs),
@@ -181,7 +198,9 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     with gr.Row():
         fields["resolution"] = draw.number(say("resolution"), 32, name="train-resolution")
         fields["train_batch_size"] = draw.number(say("batch"), 16, name="train-batch")
-        fields["max_train_steps"] = draw.number(say("max_steps"), 200, name="train-steps")
+        fields["max_train_steps"] = draw.number(
+            say("max_steps"), demo.TRAINING["prior"], name="train-steps"
+        )
         fields["learning_rate"] = gr.Number(1e-4, label=say("rate"), min_width=140)
         fields["checkpointing_steps"] = draw.number(say("checkpoints"), 50, name="train-every")
         fields["seed"] = draw.number(say("seed"), None, say("seed_info"))
@@ -245,19 +264,23 @@ def _runs(fence: Fence, chosen: str | None) -> Any:
     return gr.update(choices=names, value=value, info=None)
 
 
-def seen(say: Say, fence: Fence, name: str | None) -> list[Any]:
-    """State, losses and samples of a training, as outputs; nothing of one that is not allowed."""
+def seen(say: Say, fence: Fence, name: str | None, lines: Sequence[str | None]) -> list[Any]:
+    """State, losses and samples of a training, its buttons and the lines about it, as outputs;
+    nothing of one that is not allowed.
+    """
     try:
         folder = fence.run(name)
     except UserError:
         nothing = f'<p class="quiet">{say("no_training")}</p>'
-        return [nothing, "", gr.update(visible=False), *_buttons("none")]
+        shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
+        return [*shown, *(gr.skip() for _ in lines)]
     rows = logbook.read(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = watch.samples(folder)
     now = watch.look(fence, folder)
-    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state)]
+    told = [parts.outlived(line, now.state) for line in lines]
+    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state), *told]
 
 
 def _buttons(state: watch.State) -> list[Any]:
@@ -293,5 +316,5 @@ def _state(say: Say, now: watch.Seen) -> str:
         text += f'<div class="bar"><span style="width:{share:.1f}%"></span></div>'
     if now.line:
         line = html.escape(now.line[:300])
-        text += f'<p class="quiet">{say("said")}: <bdi dir="ltr">{line}</bdi></p>'
+        text += f'<p class="quiet">{say("said")}:</p><p class="said" dir="ltr">{line}</p>'
     return text
