@@ -180,6 +180,13 @@ def test_a_long_line_is_thinned_by_means() -> None:
     assert thin == sorted(thin)
 
 
+def test_a_single_point() -> None:
+    """The axis goes from zero to its step, not from one half of a step to another."""
+    made = curves.line_chart([Series("a", [(10.0, 5.0)], 10)], "t", "x", "y")
+    assert ">0<" in made and ">10<" in made and ">9.6<" not in made and ">10.4<" not in made
+    assert "<circle" in curves.line_chart([Series("a", [(0.0, 5.0)], 10)], "t", "x", "y")
+
+
 def test_points_lie_within_the_axes() -> None:
     """Lines, areas and dots, of one point and of equal values too."""
     rows = [(0.0, 5.0), (10.0, 5.0), (20.0, 7.0)]

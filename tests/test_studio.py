@@ -141,6 +141,18 @@ def test_names_that_are_none(yard: Fence, name: str | None) -> None:
     assert yard.new_run(" تجربة-1 ") == yard.runs / "تجربة-1"
 
 
+def test_names_that_are_taken(yard: Fence) -> None:
+    """By a training; what is proposed is the first that no folder has."""
+    assert yard.unused("my-prior") == "my-prior"
+    (yard.runs / "my-prior").mkdir()
+    (yard.runs / "my-prior-2").mkdir()
+    assert yard.unused("my-prior") == "my-prior-3"
+    yard.new_run("my-prior")
+    (yard.runs / "my-prior" / "run.toml").touch()
+    with pytest.raises(UserError, match="there is a training already"):
+        yard.new_run("my-prior")
+
+
 # ---------------------------------------------------------------- models
 
 
@@ -227,7 +239,31 @@ def test_only_what_was_found_is_taken(runs: Path, tiny: Tiny) -> None:
         shelf.checked_adapter(runs, "prior", str(runs / "adapter"))
 
 
+def test_the_guidance_that_suits(runs: Path) -> None:
+    """The bundled model's for it, what was tuned from it, its checkpoints and its adapters; the
+    command line's for networks of another build, and for what was not offered.
+    """
+    shutil.copytree(models.MINI / "decoder", runs / "tuned")
+    step = runs / "tuned" / "checkpoint-5"
+    shutil.copytree(models.MINI / "decoder" / "unet", step / "unet")
+    state = {"role": "decoder", "repositories": {"decoder": str(models.MINI / "decoder")}}
+    (step / "state.json").write_text(json.dumps(state), "utf-8")
+    for name in ("mini", *(str(runs / place) for place in ("tuned", "tuned/checkpoint-5"))):
+        assert shelf.guidance(runs, "decoder", name) == 2.5, name
+    assert shelf.guidance(runs, "decoder", str(runs / "adapter")) == 2.5
+    assert shelf.guidance(runs, "prior", "mini") == 2
+    for name in (str(runs / "one/prior-run"), shelf.RELEASED["prior"], "/no/where", None):
+        assert shelf.guidance(runs, "prior", name) == 4, name
+
+
 # ---------------------------------------------------------------- the command of a form
+
+
+def test_what_the_form_proposed() -> None:
+    """Gives way to what it proposes for the other network; what somebody typed does not."""
+    assert form.untouched("my-prior", "200") == (True, True)
+    assert form.untouched("my-decoder-2", " 300") == (True, True)
+    assert form.untouched("my-priority", "") == (False, False)
 
 
 def test_the_command_of_a_form(photos: Path) -> None:

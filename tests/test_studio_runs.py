@@ -145,7 +145,15 @@ def test_how_a_training_stands(yard: Fence) -> None:
     done = a_run(yard.runs / "y" / "z", steps=20)
     (done / "model_index.json").write_text("{}", "utf-8")
     assert watch.look(yard, done).state == "finished"
-    assert set(watch.trainings(yard.runs)) == {"x", "y/z"}
+
+
+def test_the_training_to_look_at_first(yard: Fence) -> None:
+    """The newest one that runs, however old it is; then the newest of those that rest."""
+    for age, place in enumerate(("running", "old", "y/new")):
+        os.utime(a_run(yard.runs / place) / "run.toml", (1e9 + age, 1e9 + age))
+    assert watch.trainings(yard) == ["y/new", "old", "running"]
+    with lock.held(yard.runs / "running"):
+        assert watch.trainings(yard) == ["running", "y/new", "old"]
 
 
 def test_time_left() -> None:

@@ -82,6 +82,12 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
+def _along(values: Sequence[float]) -> tuple[float, float]:
+    """What the values span; of a single one, from zero to it."""
+    low, high = min(0.0, *values) if len(set(values)) == 1 else min(values), max(values)
+    return (low, high) if low < high else _range(values)
+
+
 def line_chart(series: Sequence[Series], title: str, x: str, y: str) -> str:
     """Lines over one axis, with a legend below if there are several; "" where there is no point."""
     drawn = [(s, thinned(s.points)) for s in series]
@@ -91,7 +97,7 @@ def line_chart(series: Sequence[Series], title: str, x: str, y: str) -> str:
     spreads = [row for s, _ in drawn for row in s.spread if all(map(math.isfinite, row))]
     xs = [px for _, points in drawn for px, _ in points]
     ys = [py for _, points in drawn for _, py in points] + [v for r in spreads for v in r[1:]]
-    across, up = _scales((min(xs), max(xs)) if min(xs) < max(xs) else _range(xs), _range(ys))
+    across, up = _scales(_along(xs), _range(ys))
     marks = []
     for s, points in drawn:
         area = [r for r in s.spread if all(map(math.isfinite, r))]

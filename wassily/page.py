@@ -111,14 +111,12 @@ MEASURES = (
 def _verdict(story: Story) -> str:
     tiles = [tile for measure in MEASURES if (tile := _tile(story, *measure))]
     if not tiles:
-        inner = f"<p>Nothing was measured yet. {_how('loss')}, or {_how('scores')}.</p>"
+        inner = (
+            f"<p>Nothing was measured yet. To have it, {FLAGS['loss']}, or {FLAGS['scores']}.</p>"
+        )
     else:
         inner = f'<div class="tiles">{"".join(tiles)}</div>'
     return f"<section><h2>Is it better than before?</h2>{inner}</section>"
-
-
-def _how(what: str) -> str:
-    return f"To have it, {FLAGS[what]}"
 
 
 def _lacking(title: str, line: str) -> str:

@@ -68,5 +68,6 @@ dd{margin:0;text-align:end;overflow-wrap:anywhere;font-variant-numeric:tabular-n
 pre{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.8rem 1rem;
 white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem;margin:0 0 1rem}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;font-size:.92em}
+@media (min-width:48rem){.strip{flex-wrap:wrap;overflow:visible}.cell.base{position:static}}
 @media print{.strip{flex-wrap:wrap;overflow:visible}}
 """

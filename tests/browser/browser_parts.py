@@ -69,6 +69,8 @@ class Pending:
 
     def __init__(self, page: Any):
         self.open, self.owed = 0, False
+        self.heard = 0  # how often it has heard the end of all that it waited for
+        self._before: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         page.on("request", self._begun)
         page.on("requestfinished", self._ended)
         page.on("requestfailed", self._ended)  # the page itself closes what it has heard
@@ -79,10 +81,19 @@ class Pending:
     def _begun(self, request: Any) -> None:
         if QUEUE in request.url:
             self.open, self.owed = self.open + 1, True
+            self._before[request] = self.heard
 
     def _ended(self, request: Any) -> None:
-        if QUEUE in request.url:
-            self.open, self.owed = self.open - 1, f"{QUEUE}data" not in request.url
+        """Of several that are asked at once the last answer may come before the last question
+        is done with; where it has not come, the page listens again.
+        """
+        if QUEUE not in request.url:
+            return
+        self.open -= 1
+        if f"{QUEUE}data" in request.url:
+            self.heard, self.owed = self.heard + 1, False
+        elif self._before.get(request) == self.heard:
+            self.owed = True
 
 
 _pending: WeakKeyDictionary[Any, Pending] = WeakKeyDictionary()

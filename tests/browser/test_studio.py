@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -50,6 +51,9 @@ def test_draw_and_draw_again(studio: Studio, open_page: Open, tmp_path: Path) ->
     page.wait_for_selector("#drawn img")
     new = sorted(wait_for(lambda: len(drawn(studio) - before) == 2 and drawn(studio) - before))
     words = ["--prior", "mini", "--decoder", "mini", "--seed", 3, "--num_images", 2]
+    words += ["--guidance_scale", 2.5, "--prior_guidance_scale", 2]
+    captions = page.locator("#drawn .caption-label").all_inner_texts()
+    assert captions == [f"{PROMPT} · seed {seed}" for seed in (3, 4)]
     run_command("wassily", "generate", PROMPT, *words, "--out", tmp_path)
     same = sorted(tmp_path.glob("*.png"))
     assert len(same) == 2
@@ -231,6 +235,30 @@ def test_a_bad_training_is_one_line(
         wait_for(lambda: state(page) == "stopped")
         wait_for(lambda: "tuned" in page.inner_text("#state"))
     assert not (studio.runs.parent / "outside").exists()
+
+
+def chosen(page: Any, name: str) -> str:
+    """What a dropdown shows."""
+    return page.locator(f"#{name} input").input_value()
+
+
+@pytest.mark.parametrize("path", ["", "ar"])
+def test_a_page_that_is_loaded_shows_what_is_newest(
+    studio: Studio, open_page: Open, path: str
+) -> None:
+    """Of the models and of the trainings that came after the studio began."""
+    name = f"newer-{path or 'en'}"
+    page = open_page(path)
+    shutil.copytree(studio.runs / "tuned", studio.runs / name)
+    (studio.runs / name / "unet" / "config.json").touch()
+    (studio.runs / name / "run.toml").write_text("# DecoderConfig\n", "utf-8")
+    page.reload()
+    page.wait_for_selector("#draw-go")
+    settle(page)
+    assert chosen(page, "draw-decoder").startswith(f"{name} (")
+    tab(page, 2)
+    assert chosen(page, "run") == name
+    assert chosen(page, "train-decoder") == "mini"
 
 
 # ---------------------------------------------------------------- data

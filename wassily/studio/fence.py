@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,25 @@ class Fence:
         return name
 
     def new_run(self, name: str | None) -> Path:
-        """The output folder of a training of this name. Raises UserError for what is no name."""
+        """The output folder of a training of this name. Raises UserError for what is no name, and
+        for that of a training that is there.
+        """
         name = (name or "").strip()
         if not re.fullmatch(rf"\w[\w.-]{{0,{LONGEST - 1}}}", name) or name == OWN:
             raise UserError(
                 f"{name!r}: no name for a training: letters, digits, - and _, at most {LONGEST}"
             )
-        return self.run(name)
+        folder = self.run(name)
+        if (folder / "run.toml").exists():
+            raise UserError(
+                f"{folder}: there is a training already; go on with it, or name another"
+            )
+        return folder
+
+    def unused(self, name: str) -> str:
+        """This name, or with the first number after it that no folder below --runs has."""
+        names = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
+        return next(name for name in names if not (self.runs / name).exists())
 
     def run(self, name: str | None) -> Path:
         """A training's output folder by its place below --runs. Raises UserError for others."""

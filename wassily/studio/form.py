@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wassily import cli
+from wassily import cli, demo
 from wassily.config import TrainConfig
 from wassily.errors import UserError
 
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
+NAMES = {network: f"my-{network}" for network in CLASSES}  # that the form proposes
+
+
+def untouched(name: str, steps: str) -> tuple[bool, bool]:
+    """Whether a name and a number of steps are still what the form proposed, for either network."""
+    proposed = re.fullmatch(rf"({'|'.join(NAMES.values())})(-\d+)?", name.strip())
+    return bool(proposed), steps.strip() in map(str, demo.TRAINING.values())
 
 
 def train(network: str, values: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import checkpoint, models, outputs
+from wassily import checkpoint, demo, models, outputs
+from wassily.commands import DrawConfig
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.studio.fence import OWN
@@ -17,6 +18,8 @@ from wassily.studio.words import Say
 DEPTH = 4  # folders below --runs
 RELEASED = {"prior": PRIOR, "decoder": DECODER}
 NONE = ""  # no adapter
+USUAL = {"prior": DrawConfig.prior_guidance_scale, "decoder": DrawConfig.guidance_scale}
+MINIS = {"prior": demo.PRIOR_GUIDANCE, "decoder": demo.GUIDANCE}
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,27 @@ def checked(runs: Path, home: str, name: str | None) -> str:
     if name not in [*(one.name for one in found(runs) if one.home == home), *_elsewhere(home)]:
         raise UserError(f"{name}: no {home} that the studio found below {runs}")
     return str(name)
+
+
+def guidance(runs: Path, home: str, name: str | None) -> float:
+    """What suits a prior or decoder that was offered: that of the bundled one for it and for what
+    was tuned from it, else the command line's.
+    """
+    try:
+        trained = models.locate(checked(runs, home, name), home)
+    except UserError:
+        return USUAL[home]
+    own = trained.network or Path(trained.repository) / models.TRAINED[home]
+    return MINIS[home] if _alike(own, models.MINI / home / models.TRAINED[home]) else USUAL[home]
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two networks are built alike."""
+    try:
+        built = [json.loads((folder / "config.json").read_text("utf-8")) for folder in (one, other)]
+        return all(built[0].get(k) == value for k, value in built[1].items() if k[0] != "_")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def checked_adapter(runs: Path, home: str, name: str | None) -> str | None:

@@ -30,17 +30,21 @@ class Seen:
     line: str = ""
 
 
-def trainings(runs: Path) -> list[str]:
-    """The places below --runs where a training was begun, the newest first."""
-    found: dict[str, float] = {}
-    for where, names, files in os.walk(runs):
+def trainings(fence: Fence) -> list[str]:
+    """The places below --runs where a training was begun: those that run, then the others, each
+    the newest first.
+    """
+    found: dict[str, tuple[bool, float]] = {}
+    for where, names, files in os.walk(fence.runs):
         folder = Path(where)
-        depth = len(folder.relative_to(runs).parts)
+        depth = len(folder.relative_to(fence.runs).parts)
         names[:] = [n for n in names if depth < DEPTH and n[0] != "." and (depth or n != OWN)]
         if depth and "run.toml" in files:
-            found[str(folder.relative_to(runs))] = (folder / "run.toml").stat().st_mtime
+            rests = not (process.runs(process.ticket(fence, folder)) or lock.is_held(folder))
+            place = str(folder.relative_to(fence.runs))
+            found[place] = (rests, -(folder / "run.toml").stat().st_mtime)
             names.clear()
-    return sorted(found, key=lambda place: -found[place])
+    return sorted(found, key=lambda place: found[place])
 
 
 def look(fence: Fence, folder: Path) -> Seen:

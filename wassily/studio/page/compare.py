@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,14 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         lines = form.prompts(text)
         number = draw.whole("seed", seed)
         first = 0 if number is None else number
+        suits: dict[str, Any] = {
+            f"{name}_scale": shelf.guidance(fence.runs, home, getattr(columns[0], home))
+            for home, name in draw.GUIDANCE.items()
+        }
         configs = [
             GenerateConfig(
                 prompts=lines,
+                **suits,
                 prior=c.prior,
                 decoder=c.decoder,
                 seed=first,
@@ -167,6 +173,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     def show(held: Any, event: gr.SelectData) -> Any:
         return pair(held[0], held[1], event.index) if held else gr.skip()
 
+    parts.at_edit([prompts, *bases, picked, seed], note)
     event = go.click(
         compare,
         [prompts, *bases, picked, seed],
@@ -179,11 +186,11 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     jobs.wire(say, cancel, [event], note)
     sheet.select(show, state, slider, show_progress="hidden", api_visibility="private")
 
-    def offered(prior: str, decoder: str, chosen: list[str]) -> list[Any]:
+    def offered(prior: str = "", decoder: str = "", chosen: Sequence[str] = ()) -> list[Any]:
         now = choices_of(say, fence)
         kept = [value for value in chosen if value in [name for _, name in now]]
         lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
-        both = [parts.among(c, v) for c, v in zip(lists, (prior, decoder), strict=True)]
+        both = [parts.among(c, v, "mini") for c, v in zip(lists, (prior, decoder), strict=True)]
         return [*both, gr.update(choices=now, value=kept)]
 
     place.select(
@@ -193,14 +200,14 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         show_progress="hidden",
         api_visibility="private",
     )
+    parts.at_opening(offered, [*bases, picked])
 
 
 def _base(say: Say, fence: Fence, home: str) -> Any:
     choices = shelf.networks(fence.runs, home, say)
-    names = [name for _, name in choices]
     return gr.Dropdown(
         choices,
-        value="mini" if "mini" in names else names[0],
+        value=parts.first(choices, "mini"),
         label=say(f"base_{home}"),
         elem_id=f"compare-{home}",
     )

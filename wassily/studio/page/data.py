@@ -69,6 +69,7 @@ def tab(say: Say, fence: Fence) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+    parts.at_opening(lambda: parts.among([(f, f) for f in fence.folders()], None), [folder])
 
 
 def page_of(say: Say, looked: looks.Looked) -> str:

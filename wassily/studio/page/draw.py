@@ -47,18 +47,21 @@ def config_of(fence: Fence, cache_dir: str | None, out: Path, values: dict[str, 
     for name in ("seed", "steps", "prior_steps", "width", "height"):
         if (number := whole(name, values[name])) is not None:
             given[name] = number
+    for home, name in GUIDANCE.items():
+        own = values[name]
+        suits = shelf.guidance(fence.runs, home, given[home]) if own is None else float(own)
+        given[f"{name}_scale"] = suits
     return GenerateConfig(
         **given,
         negative_prompt=values["negative"] or None,
         scheduler=values["scheduler"],
-        guidance_scale=float(values["guidance"]),
-        prior_guidance_scale=float(values["prior_guidance"]),
         out=str(out),
         cache_dir=cache_dir,
     )
 
 
 HOMES = ("prior", "decoder")
+GUIDANCE = {"decoder": "guidance", "prior": "prior_guidance"}  # in the order of the fields
 
 
 def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> None:
@@ -88,8 +91,12 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     ) -> tuple[Any, str]:
         given = {name: values[field] for name, field in fields.items()}
         job = jobs.begin(request, progress)
-        found = easel.draw(config_of(fence, cache_dir, folder, given), job)
-        shown = [(str(file), say("seed_of", seed=seed)) for file, seed in found]
+        config = config_of(fence, cache_dir, folder, given)
+        found = easel.draw(config, job)
+        shown = [
+            (str(file), parts.caption(config.prompts[n // config.num_images], say, seed))
+            for n, (file, seed) in enumerate(found)
+        ]
         return shown, parts.good(say("drawn", count=len(found)), folder)
 
     event = go.click(
@@ -110,13 +117,25 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     )
     jobs.wire(say, cancel, [event, again.event], note)
     networks = [fields[name] for name in (*HOMES, "prior_lora", "decoder_lora")]
-    place.select(
-        lambda *kept: (*offered(say, fence, kept), shown_history(folder)),
-        networks,
-        [*networks, again.gallery],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    for home, name in GUIDANCE.items():
+        fields[home].change(
+            lambda chosen, home=home: gr.update(
+                placeholder=f"{shelf.guidance(fence.runs, home, chosen):g}"
+            ),
+            fields[home],
+            fields[name],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+    parts.at_edit(list(fields.values()), note)
+
+    def now(*kept: Any) -> tuple[Any, ...]:
+        kept = kept or (None,) * len(networks)
+        return *offered(say, fence, kept), shown_history(folder)
+
+    outputs = [*networks, again.gallery]
+    place.select(now, networks, outputs, show_progress="hidden", api_visibility="private")
+    parts.at_opening(now, outputs)
 
 
 def offered(say: Say, fence: Fence, kept: tuple[Any, ...]) -> list[Any]:
@@ -153,8 +172,16 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
             )
             fields["steps"] = number(say("steps"), None, say("steps_info"), "draw-steps")
         with gr.Row():
-            fields["guidance"] = gr.Number(4.0, label=say("guidance"), min_width=140)
-            fields["prior_guidance"] = gr.Number(4.0, label=say("prior_guidance"), min_width=140)
+            for home, name in GUIDANCE.items():
+                suits = shelf.guidance(fence.runs, home, fields[home].value)
+                fields[name] = gr.Number(
+                    None,
+                    label=say(name),
+                    info=say("guidance_info"),
+                    placeholder=f"{suits:g}",
+                    elem_id=f"draw-{name.replace('_', '-')}",
+                    min_width=140,
+                )
             fields["prior_steps"] = number(say("prior_steps"), 25)
         fields["negative"] = gr.Textbox(label=say("negative"), max_lines=1)
         with gr.Row():
@@ -239,7 +266,8 @@ def _history(
             shelf.checked(fence.runs, home, getattr(old.config, home))
             shelf.checked_adapter(fence.runs, home, getattr(old.config, f"{home}_lora"))
         file = easel.again(old, folder, cache_dir, jobs.begin(request, progress))
-        shown = [(str(file), say("seed_of", seed=old.config.seed))]
+        prompt = " / ".join(old.config.prompts)
+        shown = [(str(file), parts.caption(prompt, say, old.config.seed))]
         return shown, parts.good(say("drawn", count=1), folder)
 
     it.gallery.select(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import html
 import logging
+import re
+import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +19,7 @@ from wassily.errors import UserError, printable
 from wassily.studio.easel import Cancelled, Job
 from wassily.studio.words import Say
 
+CAPTION = 60  # letters of a prompt under a picture
 DRAWING = "drawing"  # gradio's name of the one queue
 PROGRESS = gr.Progress()  # as a handler's default: it gets that of its own call
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans Arabic", "sans-serif"]
@@ -103,6 +106,12 @@ margin:.8rem 0;overflow-wrap:anywhere}
 .finding ul{margin:.2rem 0;padding-inline-start:1.1rem;font-size:.86rem;
 direction:ltr;text-align:left}
 .finding p{margin:.15rem 0}
+.grid-wrap .thumbnail-lg{aspect-ratio:auto;height:auto;display:flex;flex-direction:column}
+.grid-wrap .thumbnail-lg>img{aspect-ratio:1;height:auto;min-height:0}
+.grid-wrap .caption-label{position:static;max-width:100%;width:100%;border:0;border-radius:0;
+opacity:1!important;white-space:normal;overflow-wrap:anywhere;unicode-bidi:plaintext;
+text-align:start;background:none}
+.said{direction:ltr;text-align:left;font-size:.86rem;overflow-wrap:anywhere;margin:.1rem 0}
 .summary{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));
 gap:0 2rem;margin:.4rem 0;font-size:.9rem}
 .summary div{display:flex;justify-content:space-between;gap:1rem;padding:.25rem 0;
@@ -161,10 +170,25 @@ def wrong(message: str) -> str:
     return f'<p class="wrong" role="alert" dir="auto">{html.escape(printable(message))}</p>'
 
 
-def good(message: str, path: object = "") -> str:
-    """What was done, in one line, and where, which is written from left to right."""
+def good(message: str, path: object = "", states: str = "") -> str:
+    """What was done, in one line, and where, which is written from left to right; where it holds
+    for some states of a training alone, it names them.
+    """
+    during = f' data-states="{states}"' if states else ""
     where = f' <bdi dir="ltr">{html.escape(printable(str(path)))}</bdi>' if path else ""
-    return f'<p class="good" role="status" dir="auto">{html.escape(printable(message))}{where}</p>'
+    text = html.escape(printable(message))
+    return f'<p class="good" role="status" dir="auto"{during}>{text}{where}</p>'
+
+
+def outlived(line: str | None, state: str) -> Any:
+    """Takes a line away that names states of which this is none."""
+    found = re.search(r' data-states="([\w ]+)"', line or "")
+    return "" if found and state not in found[1].split() else gr.skip()
+
+
+def caption(prompt: str, say: Say, seed: int) -> str:
+    """What stands under a picture: its prompt, cut where it is long, and its seed."""
+    return f"{textwrap.shorten(prompt, CAPTION, placeholder='…')} · {say('seed_of', seed=seed)}"
 
 
 def gallery(**more: Any) -> gr.Gallery:
@@ -237,8 +261,27 @@ class Jobs:
         )
 
 
-def among(choices: Sequence[tuple[str, str]], value: object) -> Any:
-    """A dropdown's new choices; its value stays if it is among them."""
-    names = [name for _, name in choices]
-    kept = value if value in names else (names[0] if names else None)
+def at_edit(fields: list[Any], note: Any) -> None:
+    """What was refused is forgotten, in the browser at once, when one of these is changed."""
+    for field in fields:
+        field.input(None, note, note, js=FORGET, api_visibility="private")
+
+
+FORGET = "line => (line || '').includes('role=\"alert\"') ? '' : line"
+
+
+def at_opening(fill: Callable[[], Any], outputs: list[Any]) -> None:
+    """Whenever the page is loaded: what it was built with is as old as the studio."""
+    gr.on(fn=fill, outputs=outputs, show_progress="hidden", api_visibility="private")
+
+
+def among(choices: Sequence[tuple[str, str]], value: object, usual: str = "") -> Any:
+    """A dropdown's new choices; its value stays if it is among them, else it is the usual one."""
+    kept = value if value in [name for _, name in choices] else first(choices, usual)
     return gr.update(choices=list(choices), value=kept)
+
+
+def first(choices: Sequence[tuple[str, str]], usual: str = "") -> str | None:
+    """The name that is chosen before anybody chooses: the usual one if it is there."""
+    names = [name for _, name in choices]
+    return usual if usual in names else next(iter(names), None)

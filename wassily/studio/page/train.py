@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from wassily import logbook, pictures
+from wassily import demo, logbook, pictures
 from wassily.errors import UserError
 from wassily.studio import form, process, shelf, watch
 from wassily.studio.fence import Fence
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
+ALIVE = "starting running"
 EVERY = 2.0  # seconds between two looks
 PRESETS = ("8gb", "12gb", "16gb", "24gb", "80gb")
 WHOLE = (
@@ -77,12 +79,8 @@ def tab(say: Say, fence: Fence) -> None:
     def begin(values: dict[Any, Any]) -> tuple[Any, Any, str]:
         words = words_of(fence, given(values))
         folder = fence.new_run(given(values)["name"])
-        if (folder / "run.toml").exists():
-            raise UserError(
-                f"{folder}: there is a training already; go on with it, or name another"
-            )
         process.start(process.ticket(fence, folder), words)
-        told = parts.good(say("started", name=folder.name))
+        told = parts.good(say("started", name=folder.name), states=ALIVE)
         return _shown(words), _runs(fence, folder.name), told
 
     for field in fields.values():
@@ -100,22 +98,39 @@ def tab(say: Say, fence: Fence) -> None:
     @parts.guarded(say, 0)
     def end(name: str | None) -> Any:
         process.stop(process.ticket(fence, fence.run(name)))
-        return (parts.good(say("stopping", name=name)),)
+        return (parts.good(say("stopping", name=name), states="stopping"),)
 
     @parts.guarded(say, 0)
     def go_on(name: str | None) -> Any:
         folder = fence.run(name)
         process.start(process.ticket(fence, folder), form.resume(folder))
-        return (parts.good(say("started", name=name)),)
+        return (parts.good(say("started", name=name), states=ALIVE),)
 
+    def follow(network: str, name: str, steps: str) -> list[Any]:
+        own_name, own_steps = form.untouched(name, steps)
+        return [
+            fence.unused(form.NAMES[network]) if own_name else gr.skip(),
+            str(demo.TRAINING[network]) if own_steps else gr.skip(),
+        ]
+
+    followers = [fields["name"], fields["max_train_steps"]]
+    fields["network"].input(
+        follow,
+        [fields["network"], *followers],
+        followers,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    parts.at_edit(list(fields.values()), started)
+    parts.at_edit([run], told)
     stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
     resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
 
-    def refresh(prior: str, decoder: str, folder: str, name: str) -> list[Any]:
+    def refresh(prior: str = "", decoder: str = "", folder: str = "", name: str = "") -> list[Any]:
         lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
         lists.append([(f, f) for f in fence.folders()])
         kept = zip(lists, (prior, decoder, folder), strict=True)
-        return [*(parts.among(c, v) for c, v in kept), _runs(fence, name)]
+        return [*(parts.among(c, v, "mini") for c, v in kept), _runs(fence, name)]
 
     lists = [fields["prior"], fields["decoder"], fields["train_data_dir"], run]
     place.select(refresh, lists, lists, show_progress="hidden", api_visibility="private").then(
@@ -126,12 +141,15 @@ def tab(say: Say, fence: Fence) -> None:
         api_visibility="private",
         concurrency_limit=1,
     )
+    parts.at_opening(
+        lambda: [*refresh(), fence.unused(form.NAMES["prior"])], [*lists, followers[0]]
+    )
     with place:
         tick = gr.Timer(EVERY)
     live: dict[str, Any] = {
-        "fn": lambda name: seen(say, fence, name),
-        "inputs": run,
-        "outputs": outputs,
+        "fn": lambda name, *lines: seen(say, fence, name, lines),
+        "inputs": [run, started, told],
+        "outputs": [*outputs, started, told],
         "show_progress": "hidden",
         "api_visibility": "private",
     }
@@ -151,7 +169,7 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     )
     with gr.Row():
         fields["name"] = gr.Textbox(
-            "my-prior",
+            fence.unused(form.NAMES["prior"]),
             max_lines=1,
             label=say("name"),
             info=say("name_info", folder=fence.runs),
@@ -170,10 +188,9 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     with gr.Row():
         for home in draw.HOMES:
             choices = shelf.networks(fence.runs, home, say)
-            names = [name for _, name in choices]
             fields[home] = gr.Dropdown(
                 choices,
-                value="mini" if "mini" in names else names[0],
+                value=parts.first(choices, "mini"),
                 label=say(f"start_{home}"),
                 elem_id=f"train-{home}",
                 min_width=180,
@@ -181,7 +198,9 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     with gr.Row():
         fields["resolution"] = draw.number(say("resolution"), 32, name="train-resolution")
         fields["train_batch_size"] = draw.number(say("batch"), 16, name="train-batch")
-        fields["max_train_steps"] = draw.number(say("max_steps"), 200, name="train-steps")
+        fields["max_train_steps"] = draw.number(
+            say("max_steps"), demo.TRAINING["prior"], name="train-steps"
+        )
         fields["learning_rate"] = gr.Number(1e-4, label=say("rate"), min_width=140)
         fields["checkpointing_steps"] = draw.number(say("checkpoints"), 50, name="train-every")
         fields["seed"] = draw.number(say("seed"), None, say("seed_info"))
@@ -214,7 +233,7 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
 
 def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, Any]]:
     """The chosen training; what is shown of it; its buttons and their notice."""
-    names = watch.trainings(fence.runs)
+    names = watch.trainings(fence)
     run = gr.Dropdown(
         names,
         value=names[0] if names else None,
@@ -238,26 +257,30 @@ def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, A
 
 
 def _runs(fence: Fence, chosen: str | None) -> Any:
-    names = watch.trainings(fence.runs)
+    names = watch.trainings(fence)
     if chosen and chosen not in names:  # it has only just begun
         names.insert(0, chosen)
     value = chosen or (names[0] if names else None)
     return gr.update(choices=names, value=value, info=None)
 
 
-def seen(say: Say, fence: Fence, name: str | None) -> list[Any]:
-    """State, losses and samples of a training, as outputs; nothing of one that is not allowed."""
+def seen(say: Say, fence: Fence, name: str | None, lines: Sequence[str | None]) -> list[Any]:
+    """State, losses and samples of a training, its buttons and the lines about it, as outputs;
+    nothing of one that is not allowed.
+    """
     try:
         folder = fence.run(name)
     except UserError:
         nothing = f'<p class="quiet">{say("no_training")}</p>'
-        return [nothing, "", gr.update(visible=False), *_buttons("none")]
+        shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
+        return [*shown, *(gr.skip() for _ in lines)]
     rows = logbook.read(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = watch.samples(folder)
     now = watch.look(fence, folder)
-    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state)]
+    told = [parts.outlived(line, now.state) for line in lines]
+    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state), *told]
 
 
 def _buttons(state: watch.State) -> list[Any]:
@@ -293,5 +316,5 @@ def _state(say: Say, now: watch.Seen) -> str:
         text += f'<div class="bar"><span style="width:{share:.1f}%"></span></div>'
     if now.line:
         line = html.escape(now.line[:300])
-        text += f'<p class="quiet">{say("said")}: <bdi dir="ltr">{line}</bdi></p>'
+        text += f'<p class="quiet">{say("said")}:</p><p class="said" dir="ltr">{line}</p>'
     return text
