@@ -350,8 +350,10 @@ def test_the_first_line_of_drawing_comes_before_what_is_slow(tmp_path: Path) -> 
     code = "import sys; from wassily import cli\n"
     code += "sys.meta_path.insert(0, type('', (), {'find_spec': lambda name, *_: "
     code += f"sys.exit(9) if name in {HEAVY!r} else None}}))\ncli.main(sys.argv[1:])"
-    done = run_command("python", "-c", code, "generate", "a", "--prior", "mini", "--decoder", "x")
-    assert (done.returncode, done.stdout) == (9, "loading the prior mini, then the decoder x\n")
+    done = run_command(
+        "python", "-c", code, "generate", "a", "--prior", "mini", "--decoder", "of/x"
+    )
+    assert (done.returncode, done.stdout) == (9, "loading the prior mini, then the decoder of/x\n")
     done = run_command("python", "-c", code, "generate", "--from", "a.png")
     assert (done.returncode, done.stdout) == (9, "loading what drew a.png\n")
 

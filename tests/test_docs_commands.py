@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pages
@@ -116,10 +117,11 @@ def test_a_command_with_a_wrong_flag_is_noticed(
 
 
 def test_each_language_has_the_same_commands_but_for_prompts() -> None:
-    """And there are many of them."""
+    """And there are many of them. An Arabic page opens the Arabic studio."""
     for page in pages.english_pages():
         for one, two in zip(commands_of(page), commands_of(pages.arabic_of(page)), strict=True):
-            assert len(one.words) == len(two.words)
-            differ = [b for a, b in zip(one.words, two.words, strict=True) if a != b]
+            words = shlex.split(shlex.join(two.words).replace(" --language ar", ""))
+            assert len(one.words) == len(words)
+            differ = [b for a, b in zip(one.words, words, strict=True) if a != b]
             assert all(re.search("[\u0600-\u06ff]", word) for word in differ)
     assert len(COMMANDS) > 70

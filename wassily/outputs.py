@@ -51,8 +51,10 @@ def absent(name: str, what: str = "folder") -> str | None:
     near = None if name.startswith(RELEASED) else _nearest(path)
     if may_be and near is None:
         return None
-    form = "" if may_be else " (and not a hub name, which reads owner/name)"
-    return f"{name}: no such {what}{form}" + (f"; did you mean {near}?" if near else "")
+    if may_be:
+        return f"{name}: no such {what}; did you mean {near}?"
+    hint = f"; did you mean {near}?" if near else ""
+    return f"{name}: no such {what} (and not a hub name, which reads owner/name){hint}"
 
 
 def _nearest(path: Path) -> Path | None:
