@@ -255,9 +255,9 @@ def test_a_page_that_is_loaded_shows_what_is_newest(
     page.reload()
     page.wait_for_selector("#draw-go")
     settle(page)
-    assert chosen(page, "draw-decoder").startswith(f"{name} (")
+    wait_for(lambda: chosen(page, "draw-decoder").startswith(f"{name} ("))
     tab(page, 2)
-    assert chosen(page, "run") == name
+    wait_for(lambda: chosen(page, "run") == name)
     assert chosen(page, "train-decoder") == "mini"
 
 

@@ -173,7 +173,6 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
     def show(held: Any, event: gr.SelectData) -> Any:
         return pair(held[0], held[1], event.index) if held else gr.skip()
 
-    parts.at_edit([prompts, *bases, picked, seed], note)
     event = go.click(
         compare,
         [prompts, *bases, picked, seed],

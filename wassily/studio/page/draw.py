@@ -127,7 +127,6 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
             show_progress="hidden",
             api_visibility="private",
         )
-    parts.at_edit(list(fields.values()), note)
 
     def now(*kept: Any) -> tuple[Any, ...]:
         kept = kept or (None,) * len(networks)

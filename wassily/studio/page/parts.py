@@ -261,15 +261,6 @@ class Jobs:
         )
 
 
-def at_edit(fields: list[Any], note: Any) -> None:
-    """What was refused is forgotten, in the browser at once, when one of these is changed."""
-    for field in fields:
-        field.input(None, note, note, js=FORGET, api_visibility="private")
-
-
-FORGET = "line => (line || '').includes('role=\"alert\"') ? '' : line"
-
-
 def at_opening(fill: Callable[[], Any], outputs: list[Any]) -> None:
     """Whenever the page is loaded: what it was built with is as old as the studio."""
     gr.on(fn=fill, outputs=outputs, show_progress="hidden", api_visibility="private")

@@ -121,8 +121,6 @@ def tab(say: Say, fence: Fence) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    parts.at_edit(list(fields.values()), started)
-    parts.at_edit([run], told)
     stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
     resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
 
