@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from wassily import checks, generate, measures, sample
+from wassily import checks, generate, measures, models, sample
 from wassily.commands import GenerateConfig
 from wassily.mini import judge, world
 from wassily.runtime import quiet_libraries
 
 PROMPT_SEED = 77
-GUIDANCE, PRIOR_GUIDANCE = 2.5, 2.0  # what the bundled model draws best with, see its card
+GUIDANCE, PRIOR_GUIDANCE = models.GUIDANCE["decoder"], models.GUIDANCE["prior"]
 HEAD = ("scheduler", "steps", "prior steps", "wholly right", "change", "fit", "KID x 1000")
 HEAD += ("change", "processor ms a picture", "of the stock way's")
 

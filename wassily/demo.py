@@ -18,7 +18,7 @@ from wassily.progress import Progress
 from wassily.runtime import quiet_libraries
 
 STEPS, PRIOR_STEPS = 25, 25
-GUIDANCE, PRIOR_GUIDANCE = 2.5, 2.0  # what the bundled model draws best with, see its card
+GUIDANCE, PRIOR_GUIDANCE = models.GUIDANCE["decoder"], models.GUIDANCE["prior"]
 TRAINING = {"prior": 200, "decoder": 300}  # optimizer steps
 SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12

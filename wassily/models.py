@@ -21,6 +21,7 @@ from wassily import config as configs
 from wassily.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
+GUIDANCE = {"decoder": 2.5, "prior": 2.0}  # what the bundled model draws best with, see its card
 RELEASED = Path(__file__).parent / "kandinsky22.json"  # configurations of the released model
 ADAPTER, ADAPTER_EMA = "pytorch_lora_weights.safetensors", "pytorch_lora_weights_ema.safetensors"
 ADAPTERS = (ADAPTER_EMA, ADAPTER)  # the averaged one is preferred

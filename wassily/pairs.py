@@ -11,8 +11,6 @@ from wassily.data import Pictures
 from wassily.errors import UserError, printable
 
 OTHER = {"prior": "decoder", "decoder": "prior"}
-# What the bundled model draws best with; the released one does with the defaults.
-GUIDANCE = ["--guidance_scale", "2.5", "--prior_guidance_scale", "2"]
 
 
 def is_run(name: str | Path) -> bool:
@@ -91,5 +89,6 @@ def next_line(config: TrainConfig, repositories: dict[str, str], first: str | No
         remark = f" (the {other} is still its base's: train both, then judge)"
     words = ["wassily", "generate", prompt, "--prior", ends["prior"], "--decoder", ends["decoder"]]
     if models.public_name(repositories[role], role) == "mini":
-        words += GUIDANCE
+        words += ["--guidance_scale", f"{models.GUIDANCE['decoder']:g}"]
+        words += ["--prior_guidance_scale", f"{models.GUIDANCE['prior']:g}"]
     return f"the {role} is in {config.output_dir}{remark}: {shlex.join(words)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import checkpoint, demo, models, outputs
+from wassily import checkpoint, models, outputs
 from wassily.commands import DrawConfig
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
@@ -19,7 +19,6 @@ DEPTH = 4  # folders below --runs
 RELEASED = {"prior": PRIOR, "decoder": DECODER}
 NONE = ""  # no adapter
 USUAL = {"prior": DrawConfig.prior_guidance_scale, "decoder": DrawConfig.guidance_scale}
-MINIS = {"prior": demo.PRIOR_GUIDANCE, "decoder": demo.GUIDANCE}
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,8 @@ def guidance(runs: Path, home: str, name: str | None) -> float:
     except UserError:
         return USUAL[home]
     own = trained.network or Path(trained.repository) / models.TRAINED[home]
-    return MINIS[home] if _alike(own, models.MINI / home / models.TRAINED[home]) else USUAL[home]
+    mini = _alike(own, models.MINI / home / models.TRAINED[home])
+    return models.GUIDANCE[home] if mini else USUAL[home]
 
 
 def _alike(one: Path, other: Path) -> bool:
