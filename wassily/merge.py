@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from wassily.runtime import quiet_libraries
 
 def merge(config: MergeConfig) -> None:
     """Write the stock pipeline folder that the config describes into `out`."""
-    out = Path(config.out).expanduser()
+    out = Path(os.path.expanduser(config.out))
     check_new(out)
     quiet_libraries()
     home, base, net, origin = folded(config) if config.lora else mixed(config)
@@ -82,7 +83,7 @@ def mixed(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
 
 def home_of(name: str) -> str:
     """Which network an output folder or a checkpoint folder trained. Raises UserError."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     homes = [h for h, role in models.TRAINED.items() if (path / role / "config.json").is_file()]
     if len(homes) == 1:
         return homes[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def resolve(name: str, home: str) -> str:
         if not has_mini(home):
             raise UserError(f"mini: this installation has no bundled {home}")
         return str(folder)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         _check_pipeline_folder(path, home)
         return str(path.resolve())
@@ -332,7 +333,7 @@ def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> P
     Of a checkpoint the averaged one is taken where there is one. Raises UserError for what is none,
     or is of another network than that of `home`, if one is named.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         files = [path / file for file in ADAPTERS if (path / file).is_file()]
         if not files:
@@ -367,7 +368,7 @@ def locate(name: str, home: str) -> Trained:
     A checkpoint folder names the repository of its frozen parts in its state file. Its averaged
     network is taken where there is one, as the export does.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     state = path / "state.json"
     if not state.is_file():
         if (path / ADAPTER).is_file() and not (path / TRAINED[home]).is_dir():

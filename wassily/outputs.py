@@ -44,7 +44,7 @@ def absent(name: str, what: str = "folder") -> str | None:
 
     A name that might be on the hub is taken for a mistyped folder where one nearly like it is here.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if os.path.lexists(path):
         return None
     may_be = HUB.fullmatch(name) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -15,7 +16,7 @@ OTHER = {"prior": "decoder", "decoder": "prior"}
 
 def is_run(name: str | Path) -> bool:
     """Whether a model name is the folder of a training of ours."""
-    return (Path(name).expanduser() / summary.FILE).is_file()
+    return (Path(os.path.expanduser(name)) / summary.FILE).is_file()
 
 
 def samples_remark(config: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ class Shelf:
 
 def _path(name: str) -> Path:
     try:
-        return Path(name).expanduser()
+        return Path(os.path.expanduser(name))
     except RuntimeError:  # a text that begins with ~ and is nobody's home
         return Path(name)
 
