@@ -1,7 +1,7 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs docs-test slow chaos bench package lowest trackers browser lint format install clean soak
+.PHONY: help demo test docs docs-test slow gpu chaos bench package lowest trackers browser lint format install clean soak
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
@@ -21,6 +21,7 @@ help:
 	@echo "make demo      set up, then train and draw on a small model, before and after"
 	@echo "make test      set up, then ruff, mypy and pytest"
 	@echo "make slow      set up, then the tests that make test leaves out for their time"
+	@echo "make gpu       set up, then the tests that want an NVIDIA GPU"
 	@echo "make docs      set up, then build the documentation in both languages into build/site"
 	@echo "make docs-test set up, then run every command and snippet of the documentation"
 	@echo "make chaos     set up, then kill a training 50 times at random moments, and compare"
@@ -55,6 +56,9 @@ $(DOCS): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	    --no-build-isolation --editable ".[docs]"
 	@touch $@
+
+gpu: $(STAMP)
+	@$(BIN)/pytest -q -m gpu $(ARGS)
 
 slow: $(STAMP)
 	@$(BIN)/pytest -q -n auto -m slow --timeout 900 $(ARGS)

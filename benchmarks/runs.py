@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,7 +131,8 @@ def step_times(folder: Path) -> dict[int, float]:
 
 def environment(work: Path) -> dict[str, str]:
     """This one's, offline, with the libraries' caches below `work`."""
-    own = {"HF_HOME": str(work / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    own = {"HF_HOME": str(work / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
     return {**os.environ, **own, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 
 
@@ -179,8 +180,28 @@ def watching(pid: int) -> Iterator[Watch]:
         thread.join()
 
 
-def launch(words: Sequence[Any], work: Path) -> Usage:
-    """Run a Python program to its end. Stops the benchmark if the program fails."""
+@contextlib.contextmanager
+def killed_when(process: subprocess.Popen[bytes], enough: Callable[[], bool]) -> Iterator[None]:
+    """Within, a process is killed as soon as it has done enough: looked at twice a second."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.5):
+            if enough():
+                process.kill()
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def launch(words: Sequence[Any], work: Path, enough: Callable[[], bool] | None = None) -> Usage:
+    """Run a Python program to its end, or until `enough`. Stops the benchmark if it fails."""
     log, began = work / "last.log", time.time()
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -189,10 +210,10 @@ def launch(words: Sequence[Any], work: Path) -> Usage:
             stderr=subprocess.STDOUT,
             env=environment(work),
         )
-        with watching(process.pid) as found:
+        with watching(process.pid) as found, killed_when(process, enough or (lambda: False)):
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode and not (enough and enough()):
         tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
         line = " ".join(map(str, words))
         raise SystemExit(f"{tail}\n{line}\nfailed with code {process.returncode}")
@@ -201,32 +222,33 @@ def launch(words: Sequence[Any], work: Path) -> Usage:
     return Usage(ended - began, found.peak, processor, found.held)
 
 
-def _timed(words: list[Any], out: Path, work: Path) -> Timed:
+def _timed(words: list[Any], out: Path, work: Path, last: int | None) -> Timed:
     shutil.rmtree(out, ignore_errors=True)
     began = time.time()
-    usage = launch(words, work)
+    enough = None if last is None else lambda: last in step_times(out)
+    usage = launch(words, work, enough)
     times = step_times(out)
     shutil.rmtree(out)  # the export of a large model
     return Timed(times[min(times)] - began, times, usage)
 
 
-def ours(job: Job, work: Path, log_every: int) -> Timed:
-    """A training by wassily."""
+def ours(job: Job, work: Path, log_every: int, whole: bool = True) -> Timed:
+    """A training by wassily; killed after its last step unless `whole`."""
     out = work / "ours"
     words = ["-m", "wassily", "train", job.role, *job.words(out), f"--cache_dir={work / 'cache'}"]
     words += [f"--logging_steps={log_every}", *job.more]
     if job.recompute:
         words.append("--gradient_checkpointing")
-    return _timed(words, out, work)
+    return _timed(words, out, work, None if whole else job.steps)
 
 
-def reference(job: Job, scripts: Path, work: Path) -> Timed:
+def reference(job: Job, scripts: Path, work: Path, whole: bool = True) -> Timed:
     """The same training by the guide's script; its prior has no gradient checkpointing."""
     out = work / "reference"
     words = [scripts / SCRIPTS[job.role], *job.words(out)]
     if job.recompute and job.role == "decoder":
         words.append("--gradient_checkpointing")
-    return _timed(words, out, work)
+    return _timed(words, out, work, None if whole else job.steps)
 
 
 def encode(job: Job, work: Path) -> Usage:

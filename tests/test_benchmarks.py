@@ -46,7 +46,7 @@ def _child(words: list[str]) -> None:
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs of Python are forked instead of started; the scripts at the root are the guide's."""
 
-    def launch(words: Sequence[Any], work: Path) -> Usage:
+    def launch(words: Sequence[Any], work: Path, enough: Any = None) -> Usage:
         began, line = time.time(), [str(word) for word in words]
         if line[0] == "-c":
             process = multiprocessing.get_context("forkserver").Process(

@@ -82,6 +82,7 @@ NEW = {
     "weights_dtype": "fp32",
     "gradient_release": False,
     "compile": False,
+    "cuda_graphs": "auto",
     "lora": False,
     "rank": None,
     "lora_alpha": None,

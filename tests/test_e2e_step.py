@@ -115,11 +115,11 @@ def test_the_loop_does_not_wait(
     waits, plain = _Waits(), run.fit
 
     def watched(*given: Any, **more: Any) -> int:
-        objective, trained, optimizer, batches = given
+        *others, batches = given
         ready = iter([next(batches) for _ in range(4)])  # examples are made on the CPU anyway
         events = dataclasses.replace(more.pop("events"), on_save=lambda done, pending: None)
         with waits:
-            return plain(objective, trained, optimizer, ready, events=events, **more)
+            return plain(*others, ready, events=events, **more)
 
     monkeypatch.setattr(run, "fit", watched)
     flags = {"max_train_steps": 4, "logging_steps": 4, "use_ema": True, "snr_gamma": 5.0}

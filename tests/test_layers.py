@@ -33,7 +33,7 @@ ROWS = [
     {"turns"},
     {"adapt", "card", "encodings", "lanes", "lists", "objectives", "page", "sample", "train"},
     {"about"},
-    {"archives", "best", "cache", "faults", "logbook", "models", "stopping", "update"},
+    {"archives", "best", "cache", "faults", "graphs", "logbook", "models", "stopping", "update"},
     {
         "checkpoint",
         "commands",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wassily import progress
 from wassily.ema import Ema, NoEma
+from wassily.graphs import Ordinary
 from wassily.runtime import Runtime
 from wassily.train import Batch, Events, Pending, Span, fit
 
@@ -112,6 +113,7 @@ def _fit(
         next(batches)
     fit(
         prepared,
+        Ordinary(prepared, runtime),
         [objective.w],
         wrapped,
         batches,

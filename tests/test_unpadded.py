@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import diffusers
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from wassily import unpadded
 from wassily.adapt import trained_parameters
 from wassily.mini import untrained as models
 
+RECOMPUTE = functools.partial(checkpoint, use_reentrant=False)
 LENGTHS = {"mixed": [3, 11, 7, 1], "one": [5], "full": [models.TOKENS, 4], "alike": [6, 6]}
 
 
@@ -44,7 +49,7 @@ def _stock(net: diffusers.PriorTransformer, given: dict[str, torch.Tensor]) -> t
 
 
 def _ours(
-    net: diffusers.PriorTransformer, given: dict[str, torch.Tensor], recompute: bool = False
+    net: diffusers.PriorTransformer, given: dict[str, torch.Tensor], recompute: Any = None
 ) -> torch.Tensor:
     longest = int(given["mask"].sum(1).max())
     cut = {"text_states": given["text_states"][:, :longest], "mask": given["mask"][:, :longest]}
@@ -81,7 +86,10 @@ def test_gradients_equal(net: diffusers.PriorTransformer, name: str) -> None:
 def test_recompute_changes_nothing(net: diffusers.PriorTransformer, name: str) -> None:
     """Values and gradients to the bit: the same operations, run twice."""
     given = _inputs(LENGTHS[name])
-    plain, again = _ours(net, given), _ours(net, given, recompute=True)
+    plain, again = (
+        _ours(net, given),
+        _ours(net, given, functools.partial(checkpoint, use_reentrant=False)),
+    )
     assert torch.equal(plain, again)
     one, two = _gradients(net, plain), _gradients(net, again)
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -90,7 +98,7 @@ def test_recompute_changes_nothing(net: diffusers.PriorTransformer, name: str) -
 def test_recompute_keeps_fewer_activations(net: diffusers.PriorTransformer) -> None:
     """Else the flag would be declared and ignored: fewer bytes are saved for the backward pass."""
 
-    def saved(recompute: bool) -> int:
+    def saved(recompute: Any) -> int:
         sizes: list[int] = []
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,7 +110,7 @@ def test_recompute_keeps_fewer_activations(net: diffusers.PriorTransformer) -> N
         return sum(sizes)
 
     trained_parameters(net)
-    assert saved(True) < 0.5 * saved(False)
+    assert saved(RECOMPUTE) < 0.5 * saved(None)
 
 
 def test_padding_has_no_influence(net: diffusers.PriorTransformer) -> None:
@@ -121,3 +129,28 @@ def test_examples_do_not_see_each_other(net: diffusers.PriorTransformer) -> None
     for i in range(len(together)):
         alone = _ours(net, {key: value[i : i + 1] for key, value in given.items()})
         torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("length", "padded"), [(1, 16), (16, 16), (17, 32), (70, 77), (77, 77)])
+def test_evened(length: int, padded: int) -> None:
+    """To the next multiple of 16, at most the tokens there are; what is added is masked."""
+    states, mask = torch.randn(2, length, 4), torch.ones(2, length, dtype=torch.bool)
+    batch = unpadded.evened({"text_states": states, "text_mask": mask, "t": states}, 77)
+    assert batch["text_states"].shape == (2, padded, 4) and batch["t"] is states
+    assert torch.equal(batch["text_states"][:, :length], states)
+    assert batch["text_mask"].sum(1).tolist() == [length] * 2
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_evened_is_the_same(net: diffusers.PriorTransformer, name: str) -> None:
+    """What the network gives, to rounding."""
+    given = _inputs(LENGTHS[name])
+    longest = int(given["mask"].sum(1).max())
+    cut = {
+        "text_states": given["text_states"][:, :longest],
+        "text_mask": given["mask"][:, :longest],
+    }
+    even = unpadded.evened(cut, models.TOKENS)
+    more = {"text_states": even["text_states"], "mask": even["text_mask"]}
+    found = unpadded.predict(net, **(given | more))
+    torch.testing.assert_close(found, _ours(net, given), atol=1e-5, rtol=0)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wassily import checkpoint
 from wassily.ema import NoEma
+from wassily.graphs import Ordinary
 from wassily.runtime import Runtime
 from wassily.train import Events, Pending, Span, fit
 from wassily.update import all_finite, update
@@ -175,6 +176,7 @@ def _scaled(
     )
     fit(
         prepared,
+        Ordinary(prepared, runtime),
         [objective.w],
         wrapped,
         map(_batch, range(*span)),

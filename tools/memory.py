@@ -17,9 +17,14 @@ HEAD = f"""# Memory
 
 What a full fine-tune of the released model takes, in GB (10^9 bytes), at batch 1, the decoder at
 {SIDE} pixels. These are estimates, worked out from the shapes of all tensors of a step by the same
-code as `wassily plan`; no GPU has measured them yet. What a GPU takes besides tensors (CUDA itself,
-the workspace of its libraries, gaps) is assumed: 0.6 GB and 5 %. This page is written by
-`python tools/memory.py`.
+code as `wassily plan`. What a GPU takes besides tensors (CUDA itself, the workspace of its
+libraries, gaps) is assumed: 0.6 GB and 5 %. This page is written by `python tools/memory.py`.
+
+Measured on an H100, the peak of PyTorch's allocator over three steps, GB, beside the estimate
+without that rest: prior `8gb` 6.29 (6.30), decoder `12gb` 11.25 (10.70), decoder `16gb` 12.87
+(12.57), the guide's commands in fp16 with 4 micro-batches as one, prior 16.5 (16.4), decoder 21.5
+(20.7). Without gradient checkpointing the decoder's estimate is too low, 23.0 for 26.5
+([figures](../benchmarks/results/2026-11-26-gpu-nvidia-h100.md)).
 
 """
 TAIL = """

@@ -5,7 +5,7 @@ processes (DDP and FSDP synchronise in the wrapped module's `forward`). It holds
 a batch brings encodings. Nothing here is drawn at random.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from diffusers import PriorTransformer, UNet2DConditionModel
@@ -66,7 +66,7 @@ class Prior(_Weighted):
         alpha_bars: Tensor,
         prediction: str = "sample",
         snr_gamma: float | None = None,
-        recompute: bool = False,
+        recompute: Callable[..., Tensor] | None = None,
     ):
         super().__init__(alpha_bars, prediction, snr_gamma)
         self.net, self.recompute = net, recompute

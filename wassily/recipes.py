@@ -5,6 +5,7 @@ Prior and decoder are known apart here, and in `encoders`; nowhere below.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from wassily import (
     buckets,
@@ -24,6 +26,7 @@ from wassily import (
     optim,
     stream,
     turns,
+    unpadded,
 )
 from wassily import config as configs
 from wassily.buckets import Size
@@ -48,14 +51,16 @@ class Kit:
     net: nn.Module
     objective: nn.Module
     noise_shape: Callable[[buckets.Size], tuple[int, ...]]
+    even: Callable[[Batch], Batch] = dict  # to one of fewer shapes, with the same loss
 
 
 def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The prior and its objective."""
     net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
-    alpha_bars, recompute = models.prior_alpha_bars(), config.gradient_checkpointing
+    alpha_bars, recompute = models.prior_alpha_bars(), _recompute(config)
     objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
-    return Kit(net, objective, lambda size: (net.config.embedding_dim,))
+    even = functools.partial(unpadded.evened, most=net.config.num_embeddings)
+    return Kit(net, objective, lambda size: (net.config.embedding_dim,), even)
 
 
 def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], load: Load) -> Kit:
@@ -66,12 +71,20 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     if optim.name(config) != "adamw8bit":  # turns them back: a resume would begin otherwise
         _channels_last(net)
     factor = latent_factor(config, repository)
-    if config.gradient_checkpointing:
-        net.enable_gradient_checkpointing()
+    if recompute := _recompute(config):
+        net.enable_gradient_checkpointing(recompute)
     schedule, weights = scheduler.alphas_cumprod, (config.snr_gamma, config.variance_loss)
     objective = objectives.Decoder(net, schedule, scheduler.config.prediction_type, *weights)
     channels = net.config.in_channels
     return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
+
+
+def _recompute(config: TrainConfig) -> Callable[..., Any] | None:
+    """Calls a block for gradient checkpointing, if that is wished; with the same dropout twice."""
+    if not config.gradient_checkpointing:
+        return None
+    drops = bool(config.lora and config.lora_dropout)
+    return functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=drops)
 
 
 def _channels_last(net: nn.Module) -> None:

@@ -20,6 +20,7 @@ from wassily import (
     encoders,
     faults,
     gauge,
+    graphs,
     hub,
     material,
     models,
@@ -61,6 +62,7 @@ def train(config: TrainConfig) -> None:
         optim.check_launch(config, runtime.precision, runtime.world, runtime.sharded)
         if config.compile:
             compiled.check(runtime.device)
+        graphs.check(config, runtime)
         start_from = runtime.shared(lambda: start.begin(config, output_dir, held, runtime.say))
         saved = runtime.shared(lambda: checkpoint.saved_state(start_from))
         seed = start.seed_of(config, saved, runtime)
@@ -291,9 +293,13 @@ class Run:
         """The loop itself; the number of steps done."""
         config, runtime, split = self.config, self.runtime, self.split
         pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime)
+        trained = list(self.trained.values())
         return fit(
             self.objective,
-            list(self.trained.values()),
+            graphs.passes(
+                config, self.objective, trained, self.kit.even, runtime, split.per_process
+            ),
+            trained,
             self.optimizer,
             recipes.batches(self.reading, loader, runtime),
             span=Span(self.start, self.stop, split.accumulation, self.seed, split.global_batch),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wassily import draws
 from wassily.ema import Ema, NoEma
+from wassily.graphs import Ordinary, Recorded
 from wassily.progress import Progress
 from wassily.runtime import Runtime
 from wassily.update import update
@@ -76,6 +77,7 @@ class Events:
 
 def fit(
     objective: nn.Module,
+    passes: Ordinary | Recorded,
     trained: list[nn.Parameter],
     optimizer: Any,
     batches: Iterator[Batch],
@@ -90,11 +92,12 @@ def fit(
 ) -> int:
     """Run the steps of `span`: forward, backward, clip, update, average; log, save and validate.
 
-    `objective` maps (batch, noise, t) to a loss per example and is already prepared, like
-    `optimizer`; `batches` yields `span.accumulation` micro-batches a step, each with its `noise`
-    and `t`. `learning_rate` maps a step (from 0) to a rate. A step whose loss or gradient is not
-    finite changes nothing, and is told by `on_skipped` at the next log or save. Returns how many
-    steps are done: fewer than `span.stop` where an event ended the run, which was saved then.
+    `objective` is already prepared, like `optimizer`, and `passes` runs it forward and backward: it
+    maps (batch, noise, t) to the mean loss, (). `batches` yields `span.accumulation` micro-batches
+    a step, each with its `noise` and `t`. `learning_rate` maps a step (from 0) to a rate. A step
+    whose loss or gradient is not finite changes nothing, and is told by `on_skipped` at the next
+    log or save. Returns how many steps are done: fewer than `span.stop` where an event ended the
+    run, which was saved then.
     """
     objective.train()
     done, saves = span.start, True
@@ -112,9 +115,7 @@ def fit(
                 draws.module_seed(span.seed, step, micro * runtime.world + runtime.rank)
             )
             with runtime.accumulate(objective):
-                loss = objective(batch, noise, t).mean()
-                runtime.backward(loss)
-            mean += loss.detach().float() / span.accumulation
+                mean += passes(batch, noise, t).float() / span.accumulation
         pending.add(mean, update(optimizer, trained, mean, max_grad_norm, runtime))
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
@@ -138,6 +139,7 @@ def fit(
                 if saves:
                     _save(pending, events, runtime, done)
                 if validates:
+                    passes.let_go()
                     stops = events.on_validate(done)
                     objective.train()
         if stops:

@@ -7,12 +7,15 @@ that of `PriorTransformer.forward` up to rounding, for about a quarter of the wo
 captions.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 from diffusers import PriorTransformer
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import pad
 
 MASKED = -10000.0  # the stock module's value for "do not look here"
+EVEN = 16  # tokens
 
 
 def _tokens(
@@ -34,7 +37,7 @@ def _attention_mask(net: PriorTransformer, mask: Tensor, dtype: torch.dtype) -> 
     """Causal and padding mask added, shape (B * heads, L + 4, L + 4)."""
     length = mask.shape[1] + net.additional_embeddings
     padding = (1 - mask.to(dtype)) * MASKED
-    padding = torch.nn.functional.pad(padding, (0, net.additional_embeddings))
+    padding = pad(padding, (0, net.additional_embeddings))
     causal = net.causal_attention_mask[:, :length, :length]
     both = (padding[:, None, :] + causal).to(dtype)
     return both.repeat_interleave(net.config.num_attention_heads, dim=0)
@@ -48,13 +51,13 @@ def predict(
     text_states: Tensor,
     mask: Tensor,
     *,
-    recompute: bool = False,
+    recompute: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """The predicted (whitened) image embedding, shape (B, D).
 
     noisy (B, D); t (B,) integers in [0, 1000); text_embeds (B, D); text_states (B, N, D) and mask
     (B, N) with every row's True values first; N may be cut to the longest caption of the batch.
-    `recompute` trades time for memory (gradient checkpointing of the blocks).
+    `recompute` calls a block so that its inner values are computed again in the backward pass.
     """
     length = mask.shape[1]
     hidden = _tokens(net, noisy, t, text_embeds, text_states)
@@ -66,7 +69,18 @@ def predict(
         hidden = net.norm_in(hidden)
     for block in net.transformer_blocks:
         if recompute:
-            hidden = checkpoint(block, hidden, attention, use_reentrant=False)
+            hidden = recompute(block, hidden, attention)
         else:
             hidden = block(hidden, attention_mask=attention)
     return net.proj_to_clip_embeddings(net.norm_out(hidden)[:, -1])
+
+
+def evened(batch: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
+    """A batch with its texts padded to a multiple of 16 tokens, or to `most`: fewer shapes, the
+    same result.
+    """
+    found, length = dict(batch), batch["text_mask"].shape[1]
+    more = min(-length % EVEN, most - length)
+    found["text_states"] = pad(batch["text_states"], (0, 0, 0, more))
+    found["text_mask"] = pad(batch["text_mask"], (0, more))
+    return found

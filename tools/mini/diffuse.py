@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tools.mini import bank, encoded, nets, stage
 from wassily import adapt, checkpoint, models, objectives, outputs
 from wassily.ema import Ema
+from wassily.graphs import Ordinary
 from wassily.runtime import Runtime
 from wassily.train import Events, Pending, Span, fit
 
@@ -113,6 +114,7 @@ def train(work, role, net, objective, example, target, plan):
 
     fit(
         objective,
+        Ordinary(objective, runtime),
         parameters,
         optimizer,
         batches(example, target, len(objective.alpha_bars), plan, state["step"]),

@@ -1,0 +1,187 @@
+"""Forward and backward of a micro-batch, on an NVIDIA GPU as one CUDA graph.
+
+A small batch leaves a GPU waiting for the thousands of kernels that Python starts one by one. A
+graph is recorded once and starts all of them at once: the same kernels on the same numbers, so the
+same results. The optimizer's step is not in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wassily.config import TrainConfig
+from wassily.errors import UserError
+from wassily.runtime import Runtime
+
+ORDINARY = 3  # passes of a shape before it is recorded: libraries make their choices in them
+MOST = 8  # shapes; what comes in another one is computed in the ordinary way
+# Pictures of a micro-batch up to which it pays: a larger prior keeps the GPU busy by itself, and is
+# better off without the padding that keeps the shapes few.
+SMALL = {"prior": 64, "decoder": 32}
+
+Batch = dict[str, Tensor]
+
+
+# ---------------------------------------------------------------- whether
+
+
+def check(config: TrainConfig, runtime: Runtime) -> None:
+    """Raise UserError if graphs are asked for where there are none."""
+    if config.cuda_graphs == "on" and (why := _against(config, runtime)):
+        raise UserError(f"--cuda_graphs on {why}; leave it out")
+
+
+def _against(config: TrainConfig, runtime: Runtime) -> str | None:
+    """What speaks against graphs, to be read after the flag."""
+    drops = config.lora and config.lora_dropout
+    reasons = {
+        f"on device {runtime.device}: an NVIDIA GPU has them": runtime.device.type != "cuda",
+        "on ROCm: it was never tried": runtime.device.type == "cuda" and not torch.version.cuda,
+        f"on {runtime.world} processes: they exchange gradients meanwhile": runtime.world > 1,
+        "with FSDP2: it gathers weights meanwhile": runtime.sharded,
+        "with --compile: it was never tried": config.compile,
+        "with --gradient_release: the rate of the recording would stay": config.gradient_release,
+        "with xFormers: it was never tried": config.enable_xformers_memory_efficient_attention,
+        "with --lora_dropout and --gradient_checkpointing: a graph does not drop the same twice": (
+            bool(drops and config.gradient_checkpointing)
+        ),
+    }
+    return next((why for why, holds in reasons.items() if holds), None)
+
+
+def passes(
+    config: TrainConfig,
+    objective: nn.Module,
+    trained: list[nn.Parameter],
+    even: Callable[[Batch], Batch],
+    runtime: Runtime,
+    size: int,
+) -> Ordinary | Recorded:
+    """How the micro-batches of a training, of `size` pictures, are run forward and backward."""
+    ordinary = Ordinary(objective, runtime)
+    small = config.cuda_graphs == "on" or size <= SMALL[config.role]
+    if config.cuda_graphs == "off" or not small or _against(config, runtime):
+        return ordinary
+    runtime.say("forward and backward as a CUDA graph; --cuda_graphs off starts kernels singly")
+    return Recorded(ordinary, trained, even)
+
+
+# ---------------------------------------------------------------- how
+
+
+class Ordinary:
+    """Forward and backward as PyTorch runs them."""
+
+    def __init__(self, objective: nn.Module, runtime: Runtime):
+        self.objective, self.runtime = objective, runtime
+
+    def __call__(self, batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
+        """The mean loss, (); its gradient is added to that of the parameters."""
+        loss = self.objective(batch, noise, t).mean()
+        self.runtime.backward(loss)
+        return loss.detach()
+
+    def let_go(self) -> None:
+        """Nothing is kept."""
+
+
+class Recorded:
+    """The same, launched as a graph from the fourth time on that a shape is seen.
+
+    The gradients lie where the first graph left them; every graph writes them anew or adds to them.
+    `zero_grad(set_to_none=True)` takes them from the parameters, and a replay gives them back.
+    """
+
+    def __init__(
+        self,
+        ordinary: Ordinary,
+        trained: list[nn.Parameter],
+        even: Callable[[Batch], Batch],
+    ):
+        """`even` maps a batch to one of fewer shapes, without a change of the loss."""
+        self.ordinary, self.trained, self.even = ordinary, trained, even
+        self.most = MOST
+        self.seen: Counter[Hashable] = Counter()
+        self.graphs: dict[Hashable, Graph] = {}
+        self.gradients: list[Tensor | None] = []
+
+    def __call__(self, batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
+        """The mean loss, (); its gradient is added to that of the parameters."""
+        given = {**self.even(batch), "noise": noise, "t": t}
+        first = self.trained[0].grad is None
+        key = first, *((name, value.shape, value.dtype) for name, value in sorted(given.items()))
+        self.seen[key] += 1
+        # A further micro-batch adds to the gradients of a graph only if they are the graphs'.
+        fits = first or (bool(self.gradients) and self.trained[0].grad is self.gradients[0])
+        if fits and key not in self.graphs and self.seen[key] > ORDINARY:
+            self._record(key, given, first)
+        if not fits or key not in self.graphs:
+            return self._run(given)
+        loss = self.graphs[key].replay(given)
+        self._give(self.gradients)
+        return loss
+
+    def let_go(self) -> None:
+        """Free the memory of the graphs: drawing needs it. They are recorded again when needed."""
+        self.graphs.clear()
+        self.gradients.clear()
+
+    def _run(self, given: Batch) -> Tensor:
+        batch = dict(given)
+        return self.ordinary(batch, batch.pop("noise"), batch.pop("t"))
+
+    def _give(self, gradients: list[Tensor | None]) -> None:
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            parameter.grad = gradient
+
+    def _record(self, key: Hashable, given: Batch, first: bool) -> None:
+        """Add a graph, unless there are enough, or it cannot be done: then no other is tried."""
+        if len(self.graphs) >= self.most:
+            return
+        before = [parameter.grad for parameter in self.trained]
+        anew = [g for g in self.gradients if g is not None] if first else []
+        pool = next(iter(self.graphs.values())).pool if self.graphs else None
+        if self.gradients:
+            self._give(self.gradients)
+        try:
+            self.graphs[key] = Graph(self._run, given, anew, pool)
+            self.gradients = [parameter.grad for parameter in self.trained]
+        except RuntimeError as error:  # too little memory, or an operation that waits for the host
+            self.most = len(self.graphs)
+            self._give(before)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            self.ordinary.runtime.say(f"going on without another CUDA graph: {reason}")
+
+
+class Graph:
+    """One graph, with the places that it reads from and writes to."""
+
+    def __init__(
+        self,
+        work: Callable[[Batch], Tensor],
+        given: Batch,
+        anew: list[Tensor],
+        pool: Any,
+    ):
+        """Record `work`; the tensors `anew` begin with zero. `pool` is another graph's memory:
+        graphs that run one after the other, and whose results are used up before the next, share.
+        """
+        self.given = {name: value.clone() for name, value in given.items()}
+        self.graph = torch.cuda.CUDAGraph()
+        # Other threads go on meanwhile: one of them pins the memory of batches to come.
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            if anew:
+                torch._foreach_zero_(anew)
+            self.loss = work(self.given)
+        self.pool = self.graph.pool()
+
+    def replay(self, given: Batch) -> Tensor:
+        """Run it on these tensors; a copy of the loss, for the next replay writes there, too."""
+        torch._foreach_copy_(list(self.given.values()), [given[name] for name in self.given])
+        self.graph.replay()
+        return self.loss.clone()
