@@ -87,6 +87,13 @@ def test_without_a_compiler(
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
+def test_what_a_compiler_gets_wrong(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
+    """Seen with torch 2.13: every gradient below the decoder's middle block is NaN."""
+    flags = SAME | BF16 | {"compile": True}
+    line = refused(*command("decoder", tmp_path / "out", tiny, photos, **flags))
+    assert "--compile of the decoder in bf16 on a CPU" in line
+
+
 class _Waits(TorchDispatchMode):
     """Counts what makes the host wait for a device: a value that becomes a number, a size that
     depends on values.

@@ -98,10 +98,11 @@ def _steps(passes: Any, objective: Objective, sizes: list[int], each: int) -> li
 
 
 def _both(
-    sizes: list[int], each: int, monkeypatch: pytest.MonkeyPatch, most: int = 99
+    sizes: list[int], each: int, monkeypatch: pytest.MonkeyPatch, most: int = 99, room: bool = True
 ) -> graphs.Recorded:
     """Recorded passes that gave what ordinary ones give."""
     monkeypatch.setattr(graphs, "Graph", Stand)
+    monkeypatch.setattr(graphs, "room", lambda device: room)
     monkeypatch.setattr(Stand, "made", 0)
     monkeypatch.setattr(Stand, "most", most)
     objective = Objective()
@@ -149,6 +150,24 @@ def test_what_cannot_be_recorded(
     text = "".join(capsys.readouterr())
     assert text.count("without another CUDA graph: operation not permitted when stream is") == 1
     assert "and so on" not in text
+
+
+def test_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No graph is recorded, and that is told once."""
+    assert not _both([4, 2] * 7, 1, monkeypatch, room=False).graphs
+    assert "".join(capsys.readouterr()).count("it would leave too little memory") == 1
+
+
+@pytest.mark.parametrize(("free", "fits"), [(5, True), (4, False)])
+def test_room(free: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 10 are held, a pass took 4 more, 3 are cached: it fits twice if 5 are free."""
+    numbers = {"memory_allocated": 10, "max_memory_allocated": 14, "memory_reserved": 13}
+    for name, number in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, number=number: number)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80))
+    assert graphs.room(torch.device("cuda")) == fits
 
 
 def test_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,15 @@ def check(device: torch.device) -> None:
         raise UserError(f"--compile needs {needed}, and none works here: {reason}") from error
 
 
+def check_launch(role: str, device: torch.device, precision: str) -> None:
+    """Raise UserError for what compiles into a training that goes wrong."""
+    if role == "decoder" and device.type == "cpu" and precision == "bf16":
+        raise UserError(
+            "--compile of the decoder in bf16 on a CPU: the gradients of PyTorch's compiler are no "
+            "numbers there; leave it out, or add --mixed_precision no"
+        )
+
+
 def compile_in_place(net: Any) -> None:
     """Have the blocks of a prior or a UNet compiled at their first call.
 

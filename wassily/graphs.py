@@ -71,6 +71,16 @@ def passes(
     return Recorded(ordinary, trained, even)
 
 
+def room(device: torch.device) -> bool:
+    """Whether an ordinary pass fits beside a graph, which holds as much as one takes: what comes in
+    another shape is computed so. To be asked between two passes, after the first.
+    """
+    held = torch.cuda.memory_allocated(device)
+    passing = torch.cuda.max_memory_allocated(device) - held
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held
+    return 2 * passing <= free
+
+
 # ---------------------------------------------------------------- how
 
 
@@ -143,6 +153,11 @@ class Recorded:
         """Add a graph, unless there are enough, or it cannot be done: then no other is tried."""
         if len(self.graphs) >= self.most:
             return
+        runtime = self.ordinary.runtime
+        if first and not room(runtime.device):
+            self.most = len(self.graphs)
+            runtime.say("going on without another CUDA graph: it would leave too little memory")
+            return
         before = [parameter.grad for parameter in self.trained]
         anew = [g for g in self.gradients if g is not None] if first else []
         pool = next(iter(self.graphs.values())).pool if self.graphs else None
@@ -155,7 +170,7 @@ class Recorded:
             self.most = len(self.graphs)
             self._give(before)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-            self.ordinary.runtime.say(f"going on without another CUDA graph: {reason}")
+            runtime.say(f"going on without another CUDA graph: {reason}")
 
 
 class Graph:

@@ -61,6 +61,7 @@ def train(config: TrainConfig) -> None:
         held.callback(runtime.end)
         optim.check_launch(config, runtime.precision, runtime.world, runtime.sharded)
         if config.compile:
+            compiled.check_launch(config.role, runtime.device, runtime.precision)
             compiled.check(runtime.device)
         graphs.check(config, runtime)
         start_from = runtime.shared(lambda: start.begin(config, output_dir, held, runtime.say))
