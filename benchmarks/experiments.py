@@ -60,7 +60,7 @@ STRONG: dict[str, Any] = {
 # A style is in the convolutions; the first ones of each block, the largest, are left out.
 ADAPTED = {"lora": True, "rank": 8} | SLOWING
 DEEP = {
-    "learning_rate": 3e-3,
+    "learning_rate": 5e-3,
     "lora_targets": "to_q,to_k,to_v,to_out.0,add_k_proj,add_v_proj,"
     "conv2,conv_in,conv_out,conv_shortcut",
 }
