@@ -2,8 +2,8 @@
 
 python -m benchmarks.step_speed --size full --networks prior decoder
 
-No data is read and nothing is written, so that many ways are tried in the minutes of a borrowed
-GPU. The loop is the one of a training; what is timed are its last steps, between two waits for the
+No data is read and nothing is written, so that many ways are tried in a few minutes of a GPU. The
+loop is the one of a training; what is timed are its last steps, between two waits for the
 device.
 """
 

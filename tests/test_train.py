@@ -165,6 +165,22 @@ def test_accumulation_is_one_larger_batch(accumulation: int, tmp_path: Path) -> 
     assert done.objective.seen == [4 // accumulation] * 6 * accumulation
 
 
+def test_graphs_are_let_go_before_a_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing needs their memory; saving does not."""
+    happened: list[object] = []
+    monkeypatch.setattr(Ordinary, "let_go", lambda self: happened.append("let go"))
+
+    class Noting(Log):
+        def validated(self, done: int) -> bool:
+            happened.append(done)
+            return super().validated(done)
+
+    _fit(tmp_path, steps=7, save=3, validate=2, log=Noting())
+    assert happened == ["let go", 2, "let go", 4, "let go", 6]
+
+
 def test_log_save_and_validate_when_asked(tmp_path: Path) -> None:
     """Also at the last step, where validation is left to the end of the run; a logged loss is the
     mean since the last line.

@@ -163,7 +163,7 @@ class TrainConfig:
     """Compile the network in training (torch.compile): the first steps take longer, others less."""
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
     """Start the kernels of a micro-batch all at once, as a CUDA graph: a GPU waits for them where
-    batches are small; the results are the same. auto: small micro-batches on one NVIDIA GPU."""
+    batches are small; the results differ by rounding. auto: small ones, on one NVIDIA GPU."""
     preserve: str | None = None
     """Hold the network to what the base gives on generic prompts: a text file, one a line, or
     `builtin`. They are drawn and answered by the base once, and kept in the cache."""

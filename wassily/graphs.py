@@ -7,8 +7,9 @@ same results. The optimizer's step is not in it.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -38,17 +39,17 @@ def check(config: TrainConfig, runtime: Runtime) -> None:
 
 def _against(config: TrainConfig, runtime: Runtime) -> str | None:
     """What speaks against graphs, to be read after the flag."""
-    drops = config.lora and config.lora_dropout
+    device = runtime.device
     reasons = {
-        f"on device {runtime.device}: an NVIDIA GPU has them": runtime.device.type != "cuda",
-        "on ROCm: it was never tried": runtime.device.type == "cuda" and not torch.version.cuda,
+        f"on device {device}: an NVIDIA GPU has them": device.type != "cuda",
+        "on ROCm: it was never tried": device.type == "cuda" and not torch.version.cuda,
         f"on {runtime.world} processes: they exchange gradients meanwhile": runtime.world > 1,
         "with FSDP2: it gathers weights meanwhile": runtime.sharded,
-        "with --compile: it was never tried": config.compile,
+        "with a compiler: it was never tried": config.compile or runtime.compiles,
         "with --gradient_release: the rate of the recording would stay": config.gradient_release,
         "with xFormers: it was never tried": config.enable_xformers_memory_efficient_attention,
         "with --lora_dropout and --gradient_checkpointing: a graph does not drop the same twice": (
-            bool(drops and config.gradient_checkpointing)
+            bool(config.lora and config.lora_dropout and config.gradient_checkpointing)
         ),
     }
     return next((why for why, holds in reasons.items() if holds), None)
@@ -65,20 +66,16 @@ def passes(
     """How the micro-batches of a training, of `size` pictures, are run forward and backward."""
     ordinary = Ordinary(objective, runtime)
     small = config.cuda_graphs == "on" or size <= SMALL[config.role]
-    if config.cuda_graphs == "off" or not small or _against(config, runtime):
+    twice = config.gradient_checkpointing and drops(objective)  # a base with dropout of its own
+    if config.cuda_graphs == "off" or not small or twice or _against(config, runtime):
         return ordinary
     runtime.say("forward and backward as a CUDA graph; --cuda_graphs off starts kernels singly")
     return Recorded(ordinary, trained, even)
 
 
-def room(device: torch.device) -> bool:
-    """Whether an ordinary pass fits beside a graph, which holds as much as one takes: what comes in
-    another shape is computed so. To be asked between two passes, after the first.
-    """
-    held = torch.cuda.memory_allocated(device)
-    passing = torch.cuda.max_memory_allocated(device) - held
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held
-    return 2 * passing <= free
+def drops(net: nn.Module) -> bool:
+    """Whether a network draws at random in training."""
+    return any(isinstance(m, nn.Dropout) and m.p > 0 for m in net.modules())
 
 
 # ---------------------------------------------------------------- how
@@ -115,7 +112,8 @@ class Recorded:
     ):
         """`even` maps a batch to one of fewer shapes, without a change of the loss."""
         self.ordinary, self.trained, self.even = ordinary, trained, even
-        self.most = MOST
+        self.runtime, self.memory = ordinary.runtime, Memory(ordinary.runtime.device)
+        self.most, self.said = MOST, False
         self.seen: Counter[Hashable] = Counter()
         self.graphs: dict[Hashable, Graph] = {}
         self.gradients: list[Tensor | None] = []
@@ -128,10 +126,12 @@ class Recorded:
         self.seen[key] += 1
         # A further micro-batch adds to the gradients of a graph only if they are the graphs'.
         fits = first or (bool(self.gradients) and self.trained[0].grad is self.gradients[0])
-        if fits and key not in self.graphs and self.seen[key] > ORDINARY:
+        new = fits and key not in self.graphs and self.seen[key] > ORDINARY
+        if new and len(self.graphs) < self.most:
             self._record(key, given, first)
+            torch.manual_seed(torch.initial_seed())
         if not fits or key not in self.graphs:
-            return self._run(given)
+            return self._plain(given, first)
         loss = self.graphs[key].replay(given)
         self._give(self.gradients)
         return loss
@@ -141,6 +141,19 @@ class Recorded:
         self.graphs.clear()
         self.gradients.clear()
 
+    def _plain(self, given: Batch, first: bool) -> Tensor:
+        """In the ordinary way; without the graphs from then on, if they leave too little memory."""
+        try:
+            with self.memory.watched():
+                return self._run(given)
+        except torch.OutOfMemoryError:
+            if not first or not self.graphs:
+                raise
+        self.let_go()
+        self._stop("there is too little memory beside them")
+        torch.manual_seed(torch.initial_seed())
+        return self._run(given)
+
     def _run(self, given: Batch) -> Tensor:
         batch = dict(given)
         return self.ordinary(batch, batch.pop("noise"), batch.pop("t"))
@@ -149,28 +162,73 @@ class Recorded:
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             parameter.grad = gradient
 
+    def _stop(self, why: str) -> None:
+        """Record no more; a first micro-batch begins anew."""
+        self.most = 0
+        if not self.said:
+            self.runtime.say(f"going on without CUDA graphs: {why}")
+        self.said = True
+        self._give([None] * len(self.trained))
+
     def _record(self, key: Hashable, given: Batch, first: bool) -> None:
-        """Add a graph, unless there are enough, or it cannot be done: then no other is tried."""
-        if len(self.graphs) >= self.most:
-            return
-        runtime = self.ordinary.runtime
-        if first and not room(runtime.device):
-            self.most = len(self.graphs)
-            runtime.say("going on without another CUDA graph: it would leave too little memory")
+        """Add a graph, unless it cannot be done: then none is used any more."""
+        if first and not self.memory.room():
+            self._stop("they would leave too little memory")
             return
         before = [parameter.grad for parameter in self.trained]
+        expected = self._loss(given)
         anew = [g for g in self.gradients if g is not None] if first else []
         pool = next(iter(self.graphs.values())).pool if self.graphs else None
         if self.gradients:
             self._give(self.gradients)
         try:
-            self.graphs[key] = Graph(self._run, given, anew, pool)
-            self.gradients = [parameter.grad for parameter in self.trained]
+            graph = Graph(self._run, given, anew, pool, self.runtime.device)
         except RuntimeError as error:  # too little memory, or an operation that waits for the host
-            self.most = len(self.graphs)
-            self._give(before)
+            if "DataLoader worker" in str(error):  # a signal, which came just then
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-            runtime.say(f"going on without another CUDA graph: {reason}")
+            self.let_go()
+            self._stop(reason)
+            self._give(before)
+            return
+        gradients = [parameter.grad for parameter in self.trained]
+        if first:
+            found = graph.replay(given)
+            if not torch.isclose(found, expected, rtol=0.01, equal_nan=True):
+                self.let_go()
+                self._stop(f"the loss of one is {found:.4g}, and should be {expected:.4g}")
+                return
+        self.graphs[key], self.gradients = graph, gradients
+
+    @torch.no_grad()
+    def _loss(self, given: Batch) -> Tensor:
+        """Of an ordinary pass, with the seed that the next one begins with, too."""
+        batch = dict(given)
+        loss = self.ordinary.objective(batch, batch.pop("noise"), batch.pop("t")).mean()
+        torch.manual_seed(torch.initial_seed())
+        return loss
+
+
+class Memory:
+    """What ordinary passes take of a GPU, in bytes."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.most = device, 0
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """A pass runs inside."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        yield
+        self.most = max(self.most, torch.cuda.max_memory_allocated(self.device) - before)
+
+    def room(self) -> bool:
+        """Whether a pass fits beside a graph, which holds as much as one takes: what comes in
+        another shape is computed so.
+        """
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return 2 * self.most <= torch.cuda.mem_get_info(self.device)[0] + cached
 
 
 class Graph:
@@ -182,21 +240,29 @@ class Graph:
         given: Batch,
         anew: list[Tensor],
         pool: Any,
+        device: torch.device,
     ):
         """Record `work`; the tensors `anew` begin with zero. `pool` is another graph's memory:
         graphs that run one after the other, and whose results are used up before the next, share.
         """
         self.given = {name: value.clone() for name, value in given.items()}
-        self.graph = torch.cuda.CUDAGraph()
-        # Other threads go on meanwhile: one of them pins the memory of batches to come.
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
-            if anew:
-                torch._foreach_zero_(anew)
-            self.loss = work(self.given)
+        self.device = device
+        with torch.cuda.device(device):
+            self.graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            # Other threads go on meanwhile: one of them pins the memory of batches to come.
+            try:
+                with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+                    if anew:
+                        torch._foreach_zero_(anew)
+                    self.loss = work(self.given)
+            finally:
+                torch.cuda.set_stream(stream)  # a recording that breaks off leaves its own
         self.pool = self.graph.pool()
+        self.loss.fill_(float("nan"))  # what a replay writes is seen to be written
 
     def replay(self, given: Batch) -> Tensor:
         """Run it on these tensors; a copy of the loss, for the next replay writes there, too."""
         torch._foreach_copy_(list(self.given.values()), [given[name] for name in self.given])
-        self.graph.replay()
+        with torch.cuda.device(self.device):
+            self.graph.replay()
         return self.loss.clone()

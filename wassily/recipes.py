@@ -21,6 +21,7 @@ from wassily import (
     draws,
     encoders,
     encodings,
+    graphs,
     models,
     objectives,
     optim,
@@ -57,7 +58,7 @@ class Kit:
 def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The prior and its objective."""
     net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
-    alpha_bars, recompute = models.prior_alpha_bars(), _recompute(config)
+    alpha_bars, recompute = models.prior_alpha_bars(), _recompute(config, net)
     objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
     even = functools.partial(unpadded.evened, most=net.config.num_embeddings)
     return Kit(net, objective, lambda size: (net.config.embedding_dim,), even)
@@ -71,7 +72,7 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     if optim.name(config) != "adamw8bit":  # turns them back: a resume would begin otherwise
         _channels_last(net)
     factor = latent_factor(config, repository)
-    if recompute := _recompute(config):
+    if recompute := _recompute(config, net):
         net.enable_gradient_checkpointing(recompute)
     schedule, weights = scheduler.alphas_cumprod, (config.snr_gamma, config.variance_loss)
     objective = objectives.Decoder(net, schedule, scheduler.config.prediction_type, *weights)
@@ -79,11 +80,11 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
 
 
-def _recompute(config: TrainConfig) -> Callable[..., Any] | None:
+def _recompute(config: TrainConfig, net: nn.Module) -> Callable[..., Any] | None:
     """Calls a block for gradient checkpointing, if that is wished; with the same dropout twice."""
     if not config.gradient_checkpointing:
         return None
-    drops = bool(config.lora and config.lora_dropout)
+    drops = graphs.drops(net) or bool(config.lora and config.lora_dropout)
     return functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=drops)
 
 

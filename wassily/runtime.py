@@ -15,7 +15,12 @@ from typing import Any
 
 import accelerate
 import torch
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
+from accelerate.utils import (
+    DynamoBackend,
+    ProjectConfiguration,
+    broadcast_object_list,
+    parse_flag_from_env,
+)
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
@@ -142,6 +147,7 @@ class Runtime:
         self.precision, self.device = precision, self.accelerator.device
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
+        self.compiles = self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
         if self.world == 1:
             engine.got(self.sharded, "", 1)
         self.weight_dtype = DTYPES[precision]
