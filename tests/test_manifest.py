@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,42 @@ def test_latest_is_the_newest_that_is_whole(way: str, tmp_path: Path) -> None:
     assert f"checkpoint-10 is damaged: {told}" in line and "going on from checkpoint-9" in line
     assert tree(tmp_path / "damaged-checkpoint-10") == before
     assert [step for step, _ in outputs.found(tmp_path)] == [8, 9]
+
+
+def test_checksums_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLAKE2b of the parts' BLAKE2b: one part, none, a whole number of them, and a rest."""
+    monkeypatch.setattr(manifest, "PART", 10)
+    contents = [b"abc", b"", 20 * b"d", 25 * b"e"]
+    files = [tmp_path / str(number) for number in range(4)]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+
+    def once(content: bytes) -> bytes:
+        return hashlib.blake2b(content, digest_size=32).digest()
+
+    expected = [
+        once(b"".join(once(c[i : i + 10]) for i in range(0, max(len(c), 1), 10))).hex()
+        for c in contents
+    ]
+    assert list(manifest.digests(files)) == expected
+
+
+def test_every_part_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit in the last part of the last file, in a folder sealed in this way or as it once was."""
+    monkeypatch.setattr(manifest, "PART", 10)
+    for name in "ab":
+        (tmp_path / name).write_bytes(25 * b"x")
+    for before in (False, True):
+        manifest.seal(tmp_path)
+        if before:
+            whole = hashlib.blake2b(25 * b"x", digest_size=32).hexdigest()
+            entry = {"bytes": 25, "blake2b": whole}
+            text = json.dumps({"files": {"a": entry, "b": entry}})
+            (tmp_path / manifest.NAME).write_text(text)
+        assert manifest.damage(tmp_path) is None
+        (tmp_path / "b").write_bytes(24 * b"x" + b"y")
+        assert manifest.damage(tmp_path) == "b is not what was written"
+        (tmp_path / "b").write_bytes(25 * b"x")
 
 
 def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
