@@ -34,11 +34,11 @@ Batch = dict[str, Tensor]
 def check(config: TrainConfig, runtime: Runtime) -> None:
     """Raise UserError if graphs are asked for where there are none."""
     if config.cuda_graphs == "on" and (why := _against(config, runtime)):
-        raise UserError(f"--cuda_graphs on {why}; leave it out")
+        raise UserError(f"--cuda_graphs on does not go {why}; leave it out")
 
 
 def _against(config: TrainConfig, runtime: Runtime) -> str | None:
-    """What speaks against graphs, to be read after the flag."""
+    """What speaks against graphs, to be read after "does not go"."""
     device = runtime.device
     reasons = {
         f"on device {device}: an NVIDIA GPU has them": device.type != "cuda",
