@@ -24,17 +24,19 @@ from benchmarks import (
     experiments,
     flops,
     generate_speed,
+    gpu,
     loss_curves,
     memory,
     models,
     runs,
     soak,
     startup,
+    step_speed,
 )
 from benchmarks import train_speed as speed
 from benchmarks.runs import Held, Timed, Usage
 from wassily import cli
-from wassily.mini import judge
+from wassily.mini import judge, untrained
 
 
 def _child(words: list[str]) -> None:
@@ -258,3 +260,34 @@ def test_steps_at_their_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert float(rows[1][-1][:-2]) < 0.5
     monkeypatch.setattr(draw_steps, "drawn", None)
     assert draw_steps.main([str(word) for word in words]).read_text("utf-8") == page
+
+
+def test_step_speed(tmp_path: Path) -> None:
+    """The loop of a training on random encodings: rates, and the loss that it logs at its end."""
+    words = "--size tiny --resolution 32 --steps 4 --networks prior decoder --ways".split()
+    page = step_speed.main([*words, "the guide's, no graphs", "--results", str(tmp_path)])
+    rows = _rows(page)[1:]
+    assert [row[0] for row in rows] == [
+        f"{role}, the guide's, no graphs" for role in ("prior", "decoder")
+    ]
+    assert all(_number(row[3]) > 0 and 0.1 < _number(row[7]) < 10 for row in rows)
+
+
+def test_a_gpu_is_looked_into(tmp_path: Path) -> None:
+    """Four steps after eight are profiled; there the training ends, though more batches follow."""
+    seen: list[int] = []
+    file = tmp_path / "profile"
+    with pytest.raises(memory.Measured):
+        seen.extend(gpu.looked_at(iter(range(99)), 2, file))
+    assert seen == list(range(24)) and "ms a step" in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("names", "count"), [(None, 10), (["prior"], 4), (["decoder x"], 2)])
+def test_rows_of_a_gpu(names: list[str] | None, count: int, tmp_path: Path) -> None:
+    """By the beginnings of their names; each that is compared names a row before it."""
+    args = gpu.options(["--work", str(tmp_path), *(["--rows", *names] if names else [])])
+    folders = untrained.Tiny(tmp_path, tmp_path)
+    found = gpu.rows(args, runs.Job("prior", folders, tmp_path))
+    assert len(found) == count
+    before = [row.name for row in found]
+    assert names or all(row.beside in before[:3] for row in found if row.beside)
