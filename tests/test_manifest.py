@@ -82,6 +82,33 @@ def test_every_part_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (tmp_path / "b").write_bytes(25 * b"x")
 
 
+def test_what_nothing_vouches_for(tmp_path: Path) -> None:
+    """Weights that the manifest does not name are damage; a note that somebody left is not."""
+    (tmp_path / "a.safetensors").write_text("a")
+    (tmp_path / "b.safetensors").write_text("b")
+    manifest.seal(tmp_path)
+    (tmp_path / "note.txt").write_text("the good one")
+    assert manifest.damage(tmp_path) is None
+    held = json.loads((tmp_path / manifest.NAME).read_text())
+    del held["files"]["b.safetensors"]
+    (tmp_path / manifest.NAME).write_text(json.dumps(held))
+    assert manifest.damage(tmp_path) == "b.safetensors is not in manifest.json"
+
+
+def test_each_entry_has_its_kind(tmp_path: Path) -> None:
+    """An old checksum beside the new one is not asked; one of its own is."""
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    manifest.seal(tmp_path)
+    held = json.loads((tmp_path / manifest.NAME).read_text())
+    held["files"]["a"]["blake2b"] = "wrong"
+    whole = hashlib.blake2b(b"b", digest_size=32).hexdigest()
+    for told, expected in ((whole, None), ("wrong", "b is not what was written")):
+        held["files"]["b"] = {"bytes": 1, "blake2b": told}
+        (tmp_path / manifest.NAME).write_text(json.dumps(held))
+        assert manifest.damage(tmp_path) == expected
+
+
 def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
     """An explicit path, though there are others; and `latest` where all are damaged: no new start
     over what a run had, and nothing is moved.
@@ -117,10 +144,11 @@ def test_without_its_state_a_checkpoint_is_damaged(tmp_path: Path) -> None:
         '{"files": {"/etc/passwd": {"bytes": 1, "blake2b": ""}}}',
         '{"files": {"../checkpoint-8/state.json": {"bytes": 1, "blake2b": ""}}}',
         '{"files": {"state.json": {"bytes": 1e999, "blake2b": ""}}}',
+        '{"files": {"\\ud800": {"bytes": 1, "blake2b": ""}}}',
         '{"files": {"' + 5000 * "a" + '": {"bytes": 1, "blake2b": ""}}}',
         100_000 * "[",
     ],
-    ids=["nothing", "absolute", "outside", "infinite", "long", "nested"],
+    ids=["nothing", "absolute", "outside", "infinite", "no name", "long", "nested"],
 )
 def test_a_manifest_of_nonsense(text: str, tmp_path: Path) -> None:
     """It is damage like any other; nothing outside of the folder is read for it."""

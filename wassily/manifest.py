@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,20 +62,33 @@ def damage(folder: Path) -> str | None:
     """The first file of a sealed folder that is not as it was, and how; None if all are."""
     try:
         held = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
-        before = any(WHOLE in entry for entry in held.values())
-        kind = WHOLE if before else KIND
-        wanted = {folder / name: (int(e["bytes"]), str(e[kind])) for name, e in held.items()}
-        if not wanted:
+        "".join(held).encode()  # what no file can be called, cannot be told either
+        sizes = {folder / name: int(entry["bytes"]) for name, entry in held.items()}
+        new, old = (
+            {folder / n: str(e[kind]) for n, e in held.items() if (KIND in e) == (kind == KIND)}
+            for kind in (KIND, WHOLE)
+        )
+        if not sizes:
             return f"{NAME} names no file"
-        lost = next(filter(None, (_sized(folder, *of) for of in wanted.items())), None)
+        lost = next(filter(None, (_sized(folder, *of) for of in sizes.items())), None)
     except FileNotFoundError:
         return f"{NAME} is missing"
     except NONSENSE as error:
         return f"{NAME}: {error!r:.60}"
-    if lost:
-        return lost
-    found = _wholes(wanted) if before else digests(list(wanted))
-    for path, (_, digested) in wanted.items():
+    lost = lost or _unnamed(folder, sizes)
+    return lost or _other(folder, new, digests(list(new))) or _other(folder, old, _wholes(old))
+
+
+def _unnamed(folder: Path, named: Iterable[Path]) -> str | None:
+    """A file that a run would read, and that nothing vouches for."""
+    read = {p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")}
+    more = sorted(read - {folder / NAME} - set(named))
+    return f"{more[0].relative_to(folder)} is not in {NAME}" if more else None
+
+
+def _other(folder: Path, wanted: Mapping[Path, str], found: Iterator[str]) -> str | None:
+    """The first file whose checksum is another one."""
+    for path, digested in wanted.items():
         try:
             now = next(found)
         except OSError as error:  # a bad sector
@@ -85,13 +98,13 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def _sized(folder: Path, path: Path, entry: tuple[int, str]) -> str | None:
+def _sized(folder: Path, path: Path, wanted: int) -> str | None:
     """What is wrong with a file of a folder by name and size; OSError for what is no name."""
     if folder not in path.parents or ".." in path.relative_to(folder).parts:
         return f"{NAME} names {path}, which is no part of it"
     if not path.is_file():
         return f"{path.relative_to(folder)} is missing"
     size = path.stat().st_size
-    if size != entry[0]:
-        return f"{path.relative_to(folder)} has {size} bytes instead of {entry[0]}"
+    if size != wanted:
+        return f"{path.relative_to(folder)} has {size} bytes instead of {wanted}"
     return None
