@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,9 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import flops, memory, models, report, runs
+from benchmarks import flops, memory, models, report, runs, step_speed
 from benchmarks import train_speed as speed
 from benchmarks.runs import Job
 from wassily import cli, run
@@ -111,20 +109,13 @@ def memory_taken() -> Iterator[list[int]]:
         yield [0]
         return
     torch.cuda.empty_cache()
-    found, over = [0], threading.Event()
-    before = torch.cuda.mem_get_info()[0]
+    found, before = [0], torch.cuda.mem_get_info()[0]
 
-    def work() -> None:
-        while not over.wait(0.1):
-            found[0] = max(found[0], before - torch.cuda.mem_get_info()[0])
+    def look() -> None:
+        found[0] = max(found[0], before - torch.cuda.mem_get_info()[0])
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with runs.meanwhile(0.1, look):
         yield found
-    finally:
-        over.set()
-        thread.join()
 
 
 def utilisation(job: Job, size: str, rate: float) -> float:
@@ -209,21 +200,8 @@ def looked_at(batches: Iterator[Any], each: int, file: Path) -> Iterator[Any]:
 
 def profiled(seen: Any, seconds: float, steps: int) -> str:
     """Milliseconds of a step, and the kernels that take most of them."""
-    kernels: dict[str, list[float]] = {}
-    for event in seen.events():
-        if event.device_type == DeviceType.CUDA and "#" not in event.name:  # no annotation
-            kernels.setdefault(event.name, []).append(event.time_range.elapsed_us())
-    busy = sum(map(sum, kernels.values())) / 1000 / steps
-    launches = sum(map(len, kernels.values())) / steps
-    lines = [
-        f"{1000 * seconds / steps:.1f} ms a step under the profiler, the GPU busy for {busy:.1f} "
-        f"ms of it with {launches:.0f} kernels and copies"
-    ]
-    most = sorted(kernels.items(), key=lambda item: -sum(item[1]))[:25]
-    for name, times in most:
-        each = sum(times) / 1000 / steps
-        lines.append(f"{each:8.2f} ms {len(times) / steps:7.1f} x  {name[:150]}")
-    return "\n".join(lines) + "\n"
+    head = f"{1000 * seconds / steps:.1f} ms a step under the profiler; "
+    return head + step_speed.kernels(seen, steps) + "\n"
 
 
 def child(words: list[str]) -> None:

@@ -162,42 +162,30 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching(pid: int) -> Iterator[Watch]:
-    """A process is watched as long as the context lasts."""
-    found, stop = Watch(), threading.Event()
-
-    def work() -> None:
-        with contextlib.suppress(OSError):
-            while not stop.wait(0.05):
-                found.note(pid)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def killed_when(process: subprocess.Popen[bytes], enough: Callable[[], bool]) -> Iterator[None]:
-    """Within, a process is killed as soon as it has done enough: looked at twice a second."""
+def meanwhile(seconds: float, work: Callable[[], object]) -> Iterator[None]:
+    """Within, `work` is done every so many seconds in a thread; no more after an OSError."""
     over = threading.Event()
 
-    def work() -> None:
-        while not over.wait(0.5):
-            if enough():
-                process.kill()
-                return
+    def again() -> None:
+        with contextlib.suppress(OSError):
+            while not over.wait(seconds):
+                work()
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=again)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def watching(pid: int) -> Iterator[Watch]:
+    """A process is watched as long as the context lasts."""
+    found = Watch()
+    with meanwhile(0.05, lambda: found.note(pid)):
+        yield found
 
 
 def launch(words: Sequence[Any], work: Path, enough: Callable[[], bool] | None = None) -> Usage:
@@ -210,7 +198,9 @@ def launch(words: Sequence[Any], work: Path, enough: Callable[[], bool] | None =
             stderr=subprocess.STDOUT,
             env=environment(work),
         )
-        with watching(process.pid) as found, killed_when(process, enough or (lambda: False)):
+        done = enough or (lambda: False)
+        stopping = meanwhile(0.5, lambda: done() and process.kill())
+        with watching(process.pid) as found, stopping:
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode and not (enough and enough()):

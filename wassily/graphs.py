@@ -113,7 +113,7 @@ class Recorded:
         """`even` maps a batch to one of fewer shapes, without a change of the loss."""
         self.ordinary, self.trained, self.even = ordinary, trained, even
         self.runtime, self.memory = ordinary.runtime, Memory(ordinary.runtime.device)
-        self.most, self.said = MOST, False
+        self.most = MOST
         self.seen: Counter[Hashable] = Counter()
         self.graphs: dict[Hashable, Graph] = {}
         self.gradients: list[Tensor | None] = []
@@ -165,9 +165,7 @@ class Recorded:
     def _stop(self, why: str) -> None:
         """Record no more; a first micro-batch begins anew."""
         self.most = 0
-        if not self.said:
-            self.runtime.say(f"going on without CUDA graphs: {why}")
-        self.said = True
+        self.runtime.say(f"going on without CUDA graphs: {why}")
         self._give([None] * len(self.trained))
 
     def _record(self, key: Hashable, given: Batch, first: bool) -> None:

@@ -72,7 +72,7 @@ class Shelf:
     def open(self, flag: str, name: str, how: Callable[[bytes], Any] = pictures.open_rgb) -> Any:
         """A picture as RGB. Raises UserError that names the flag."""
         try:
-            content = pictures.file_bytes(str(_path(name)))
+            content = pictures.file_bytes(os.path.expanduser(name))
             picture = how(content)
         except pictures.BadPicture as error:
             raise UserError(f"{flag} {name}: {error}") from None
@@ -81,19 +81,12 @@ class Shelf:
 
     def text_or_picture(self, part: str) -> Any:
         """A part of a mix: a picture if its name is a picture's or there is such a file."""
-        path = _path(part)
+        path = Path(os.path.expanduser(part))
         try:
             picture = path.is_file() or path.suffix.lower() in pictures.SUFFIXES
         except (OSError, ValueError):  # no name that a file can have
             picture = False
         return self.open("mix:", part) if picture else part
-
-
-def _path(name: str) -> Path:
-    try:
-        return Path(os.path.expanduser(name))
-    except RuntimeError:  # a text that begins with ~ and is nobody's home
-        return Path(name)
 
 
 def _canvas(config: DrawConfig, shelf: Shelf) -> Canvas:

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from wassily import draws
 from wassily.ema import Ema, NoEma
-from wassily.graphs import Ordinary, Recorded
+from wassily.graphs import Batch, Ordinary, Recorded
 from wassily.progress import Progress
 from wassily.runtime import Runtime
 from wassily.update import update
-
-Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
