@@ -119,16 +119,11 @@ def memory_taken() -> Iterator[list[int]]:
 
 
 def utilisation(job: Job, size: str, rate: float) -> float:
-    """Model FLOP utilisation of so many pictures a second."""
-    shape, device, batch = models.SIZES[size], report.device(), job.batch * job.accumulation
-    if job.role == "decoder":
-        work = flops.decoder(shape, job.resolution, batch)
-    else:
-        tokenizer = models.untrained.tokenizer(job.models.prior.parent / "words")
-        lengths = [min(len(ids), 77) for ids in tokenizer(speed.captions(job.pictures)).input_ids]
-        work = flops.prior(shape, flops.longest(lengths, batch), batch)
+    """Model FLOP utilisation of so many pictures a second, the micro-batches as one."""
+    device = report.device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return work / batch * rate / flops.product_rate(device, dtype)
+    work = speed.of_a_picture(job, size, job.batch * job.accumulation)
+    return work * rate / flops.product_rate(device, dtype)
 
 
 def timed(row: Row, args: argparse.Namespace, theirs: dict[str, float]) -> list[str]:

@@ -79,15 +79,19 @@ def captions(folder: Path) -> list[str]:
     return [json.loads(line)["text"] for line in lines if line.strip()]
 
 
+def of_a_picture(job: Job, size: str, batch: int) -> float:
+    """FLOPs of the trained network for each picture of a batch."""
+    shape = models.SIZES[size]
+    if job.role == "decoder":
+        return flops.decoder(shape, job.resolution, batch) / batch
+    tokenizer = models.untrained.tokenizer(job.models.prior.parent / "words")
+    lengths = [min(len(ids), 77) for ids in tokenizer(captions(job.pictures)).input_ids]
+    return flops.prior(shape, flops.longest(lengths, batch), batch) / batch
+
+
 def utilisation(job: Job, size: str, pictures_per_second: float) -> str:
     """A line on model FLOP utilisation."""
-    shape, device = models.SIZES[size], report.device()
-    if job.role == "decoder":
-        per_picture = flops.decoder(shape, job.resolution, job.batch) / job.batch
-    else:
-        tokenizer = models.untrained.tokenizer(job.models.prior.parent / "words")
-        lengths = [min(len(ids), 77) for ids in tokenizer(captions(job.pictures)).input_ids]
-        per_picture = flops.prior(shape, flops.longest(lengths, job.batch), job.batch) / job.batch
+    device, per_picture = report.device(), of_a_picture(job, size, job.batch)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rate = flops.product_rate(device, dtype)
     return (
