@@ -271,3 +271,31 @@ def test_as_a_command(name: str, here: Path, tiny: Tiny) -> None:
     assert done.stderr.startswith("wassily: error: ") and done.stderr.count("\n") == 1
     with pytest.raises(UserError):
         wassily(*words, "--debug")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "a", "--prior", "~nosuch/x", "--decoder", "mini"),
+        ("generate", "a", "--prior", "mini", "--decoder", "mini", "--image", "~nosuch/x.png"),
+        ("train", "prior", "--train_data_dir", "pics", "--preserve", "~nosuch/x"),
+        (
+            "train",
+            "prior",
+            "--train_data_dir",
+            "pics",
+            "--pretrained_prior_model_name_or_path",
+            "~nosuch/x",
+        ),
+        ("merge", "--lora", "~nosuch/x", "--out", "out"),
+    ],
+    ids=lambda words: words[-2] if words[0] != "generate" else " ".join(words[2:4:2] + words[-2:]),
+)
+def test_the_home_of_nobody_is_one_line(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that begins with ~ and a name that no user has is a path like any other."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    done = wassily(*words)
+    assert done.code == 2 and "nosuch" in done.err and done.err.count("\n") == 1, done.err
