@@ -75,7 +75,7 @@ def _killed_at(number: int, work: Callable[[], None], monkeypatch: pytest.Monkey
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_sync", count(checkpoint._sync))
+        patch.setattr(checkpoint.platforms, "flush", count(checkpoint.platforms.flush))
         for home, name in ((Path, "rename"), (os, "unlink"), (os, "rmdir")):
             patch.setattr(home, name, count(getattr(home, name)))
         try:
@@ -137,7 +137,7 @@ def test_everything_is_flushed_before_the_rename(
 ) -> None:
     """A power cut after the rename must find the data: each file and folder is synced before."""
     order: list[str] = []
-    sync, rename = checkpoint._sync, Path.rename
+    sync, rename = checkpoint.platforms.flush, Path.rename
 
     def noted(path: Path) -> None:
         order.append(path.name)
@@ -147,7 +147,7 @@ def test_everything_is_flushed_before_the_rename(
         order.append("rename")
         return rename(self, target)
 
-    monkeypatch.setattr(checkpoint, "_sync", noted)
+    monkeypatch.setattr(checkpoint.platforms, "flush", noted)
     monkeypatch.setattr(Path, "rename", renamed)
     checkpoint.write_whole(tmp_path / "checkpoint-1", filler("x"))
     at = order.index("rename")
@@ -165,7 +165,7 @@ def test_write_text_is_whole_or_old(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail(folder: Path) -> None:
         raise OSError(28, "full")
 
-    monkeypatch.setattr(checkpoint, "_sync", fail)
+    monkeypatch.setattr(checkpoint.platforms, "flush", fail)
     with pytest.raises(OSError, match="full"):
         checkpoint.write_text(path, "new")
     assert path.read_text("utf-8") == "قطة"

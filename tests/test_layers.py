@@ -67,7 +67,7 @@ ROWS = [
     {"lookalikes", "pictures", "progress", "trackers"},
     {"checks", "curves", "measures", "style", "words"},
     {"presets", "sourcing", "outputs", "extras"},
-    {"schema"},
+    {"schema", "platforms"},
     {"errors", "__init__"},
 ]
 # Those of wassily/studio, likewise; all of them are above every row but the first. `cli` calls them
@@ -95,7 +95,9 @@ OWNERS = {
     "dhash": {"lookalikes"},
     "huggingface_hub": {"hub"},
     "peft": {"adapt"},
+    "filelock": {"lock"},
     "PIL": {"pictures"},
+    "psutil": {"platforms"},
     "safetensors": {"checkpoint"},
     "tyro": {"cli", "commands", "config"},
     "wandb": {"trackers"},
@@ -209,7 +211,15 @@ def test_one_owner_for_each_dependency(package: str) -> None:
 
 def test_owners_own() -> None:
     """The table is not of yesterday: what must be there is there."""
-    for package in ("accelerate", "datasets", "huggingface_hub", "PIL", "safetensors", "tyro"):
+    for package in (
+        "accelerate",
+        "datasets",
+        "filelock",
+        "huggingface_hub",
+        "PIL",
+        "safetensors",
+        "tyro",
+    ):
         assert any(package in _packages(path) for path in FILES), package
 
 

@@ -73,12 +73,20 @@ def test_a_killed_holder(tmp_path: Path) -> None:
         process.stdout.close()
 
 
+def no_locks(handle: int, blocking: bool) -> bool:
+    """In the place of the system's, on a file system without them."""
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
 @pytest.mark.parametrize(
     ("record", "free"),
     [
         ({"process": 0, "host": "here"}, True),  # 0: put in below, a dead one
         ({"process": os.getppid(), "host": "here"}, False),
         ({"process": 1, "host": "another"}, False),
+        ({"process": -1, "host": "here"}, True),  # addresses every process
+        ({"process": True, "host": "here"}, True),
+        ({"process": 10**30, "host": "here"}, True),
         ({}, True),
         ("nonsense", True),
     ],
@@ -89,11 +97,7 @@ def test_a_file_system_without_locks(
     """The record decides: a dead process of this machine hinders nobody; of another machine that
     is not known, and the line names the file to remove.
     """
-
-    def none(handle: int, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(lock, "lock_descriptor", no_locks)
     monkeypatch.setattr(lock.socket, "gethostname", lambda: "here")
     if isinstance(record, dict) and record.get("process") == 0:
         record = record | {"process": _dead()}
@@ -105,3 +109,59 @@ def test_a_file_system_without_locks(
     else:
         with pytest.raises(UserError, match=f"remove {tmp_path / lock.NAME}"), lock.held(tmp_path):
             pass
+
+
+# ---------------------------------------------------------------- who looks
+
+
+@pytest.mark.parametrize("record", [{"process": 1, "host": "another"}, {"process": 1}, "nonsense"])
+def test_a_record_alone_is_no_run(record: Any, tmp_path: Path) -> None:
+    """What a killed run of a container left, whose host has another name since."""
+    (tmp_path / lock.NAME).write_text(json.dumps(record))
+    assert not lock.is_held(tmp_path)
+    with lock.held(tmp_path):
+        assert lock.is_held(tmp_path)
+    assert not lock.is_held(tmp_path)
+
+
+def test_a_look_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the record decides."""
+    monkeypatch.setattr(lock, "lock_descriptor", no_locks)
+    host = lock.socket.gethostname()
+    for process, lives in ((os.getppid(), True), (_dead(), False)):
+        (tmp_path / lock.NAME).write_text(json.dumps({"process": process, "host": host}))
+        assert lock.is_held(tmp_path) is lives
+    (tmp_path / lock.NAME).write_text("")
+    assert not lock.is_held(tmp_path)
+
+
+def test_a_look_does_not_refuse_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the lock for an instant, in which a run that starts tries again."""
+    looks = iter([False, False, True])
+    monkeypatch.setattr(lock, "lock_descriptor", lambda handle, blocking: next(looks))
+    with lock.held(tmp_path):
+        pass
+    assert next(looks, None) is None
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "link to nothing", "pipe", "folder"])
+def test_a_lock_that_is_not_a_file_of_its_own(kind: str, tmp_path: Path) -> None:
+    """Refused in one line, and what it leads to stays as it was."""
+    other, folder = tmp_path / "precious", tmp_path / "out"
+    other.write_text("precious")
+    folder.mkdir()
+    place = folder / lock.NAME
+    if kind == "link":
+        place.symlink_to(other)
+    elif kind == "hard link":
+        place.hardlink_to(other)
+    elif kind == "link to nothing":
+        place.symlink_to(tmp_path / "new")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    with pytest.raises((UserError, IsADirectoryError), match=str(place)), lock.held(folder):
+        pass
+    assert not lock.is_held(folder)
+    assert other.read_text() == "precious" and not (tmp_path / "new").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from wassily import __version__, cache, extras, hub, memory, models
+from wassily import __version__, cache, extras, hub, memory, models, platforms
 from wassily.commands import DoctorConfig
 from wassily.config import DECODER, PRIOR
 from wassily.runtime import quiet_libraries
@@ -52,7 +52,7 @@ def told_of(config: DoctorConfig) -> Iterator[tuple[str, str]]:
         yield "" if number else "device", device
     free = memory.available()
     known = "" if free is None else f"{_size(free)} free of "
-    yield "memory", f"{known}{_size(_memory())}, {os.cpu_count()} cores"
+    yield "memory", f"{known}{_size(platforms.total_memory())}, {os.cpu_count()} cores"
     here = shutil.disk_usage(Path.cwd())
     yield "disk", f"{_size(here.free)} free of {_size(here.total)} in this folder"
     for name, folder in (
@@ -95,10 +95,6 @@ def _devices() -> list[str]:
     if torch.accelerator.is_available():
         return [str(torch.accelerator.current_accelerator())]
     return ["CPU: no accelerator that this torch can use"]
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _below(folder: Path) -> int:

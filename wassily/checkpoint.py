@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wassily import manifest, shards
+from wassily import manifest, platforms, shards
 from wassily.errors import UserError
 from wassily.outputs import NAME, STATE, found
 
@@ -78,7 +78,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(old)
     else:
         aside.rename(folder)
-    _sync(folder.parent)
+    platforms.flush(folder.parent)
 
 
 @contextlib.contextmanager
@@ -93,7 +93,8 @@ def system_errors(path: Path) -> Iterator[None]:
         if number is None:
             raise OSError(str(error)) from error
         code = int(number[1])
-        raise OSError(code, os.strerror(code), str(path)) from error
+        # On Windows the number is one of its own, which the fourth place translates.
+        raise OSError(code, os.strerror(code), str(path), code) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,7 +102,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f"{ASIDE}{path.name}"
     aside.write_text(text, encoding="utf-8")
-    _sync(aside)
+    platforms.flush(aside)
     aside.replace(path)
 
 
@@ -113,7 +114,7 @@ def write_tensors(
     try:
         with system_errors(path):
             save_file(tensors, aside, metadata=notes)
-        _sync(aside)
+        platforms.flush(aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -149,16 +150,8 @@ def read_notes(path: Path) -> dict[str, str]:
 def flush(folder: Path) -> None:
     """Every file and folder below, to the disk."""
     for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        platforms.flush(path)
+    platforms.flush(folder)
 
 
 def sweep(output_dir: Path) -> None:
@@ -363,7 +356,7 @@ def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -
     write_text(output_dir / "README.md", card)
     (aside / index.name).rename(index)
     aside.rmdir()
-    _sync(output_dir)
+    platforms.flush(output_dir)
 
 
 def _portable_image_processor(folder: Path) -> None:

@@ -61,7 +61,7 @@ def load(folder, seed, n, split="train"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.with_suffix(".part"), "wb") as file:
             np.savez(file, texts=np.frombuffer(texts.encode(), np.uint8), **stacked)
-        path.with_suffix(".part").rename(path)
+        path.with_suffix(".part").replace(path)
     with np.load(path) as kept:
         texts = json.loads(kept["texts"].tobytes())
         return Bank(*(kept[k] for k in ARRAYS), texts)

@@ -1,35 +1,32 @@
 """A training as a process of its own: started, told to stop, and found again by a later studio.
 
-The process holds the lock of its ticket for as long as it lives, so whether it runs is asked of the
-kernel: a number that was given to another process deceives nobody.
+Whether it runs is asked of the system: a process of its number with its words must be there, so a
+number that was given to another process deceives nobody. The lock of a ticket is for its start.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from wassily import lock, platforms
 from wassily.errors import UserError
 from wassily.studio.fence import Fence
 
-TRIES = 3  # to take a lock
 TAIL = 4096  # bytes of the output that are looked at
 _children: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """The files of one training: who it is, what holds its lock, what it said."""
+    """The files of one training: its process, the lock of its start, its output."""
 
     stem: Path
 
@@ -40,7 +37,7 @@ class Ticket:
 
     @property
     def lock(self) -> Path:
-        """What is locked while it lives."""
+        """What is locked while it is started."""
         return self.stem.with_name(self.stem.name + ".lock")
 
     @property
@@ -52,7 +49,7 @@ class Ticket:
 def ticket(fence: Fence, folder: Path) -> Ticket:
     """That of an output folder below the runs."""
     place = folder.relative_to(fence.runs)
-    return Ticket(fence.own / "trainings" / quote(str(place), safe=""))
+    return Ticket(fence.own / "trainings" / quote(place.as_posix(), safe=""))
 
 
 def start(own: Ticket, words: list[str]) -> int:
@@ -60,46 +57,47 @@ def start(own: Ticket, words: list[str]) -> int:
 
     Raises UserError if one of this ticket runs, or the disk refuses.
     """
-    line = [sys.executable, "-m", "wassily", *words]
     with _files():
         own.stem.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(own.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = lock.opened(own.lock)
         try:
-            _lock(handle)
+            if not _alone(handle) or runs(own):
+                raise UserError("this training runs already")
             with own.output.open("wb") as output:
                 child = subprocess.Popen(
-                    line,
+                    [sys.executable, *_line(words)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=os.environ | {"PYTHONUNBUFFERED": "1"},
-                    start_new_session=True,
-                    pass_fds=(handle,),
+                    **platforms.detached(),
                 )
             _write(own, {"process": child.pid, "words": words, "stopping": False})
-        except BlockingIOError:
-            raise UserError("this training runs already") from None
         finally:
-            os.close(handle)  # the child keeps it
+            os.close(handle)
     _children.append(child)
     return child.pid
 
 
-def _lock(handle: int) -> None:
-    """Raises BlockingIOError if a process holds it for longer than `runs`, which only looks."""
-    for _ in range(TRIES):
-        with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.05)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _line(words: list[str]) -> list[str]:
+    """What stands behind the interpreter."""
+    return ["-m", "wassily", *words]
+
+
+def _alone(handle: int) -> bool:
+    """Whether no other studio is starting this training; where there are no locks, the run's own
+    record in its output folder refuses the second.
+    """
+    try:
+        return lock.taken(handle)
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager
 def _files() -> Iterator[None]:
     try:
         yield
-    except BlockingIOError:
-        raise
     except OSError as error:
         raise UserError(f"{error.filename or 'the training'}: {error.strerror or error}") from None
 
@@ -122,23 +120,13 @@ def read(own: Ticket) -> dict[str, object]:
 def runs(own: Ticket) -> bool:
     """Whether the process of a ticket lives."""
     _children[:] = [child for child in _children if child.poll() is None]  # no zombies
-    try:
-        handle = os.open(own.lock, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return False
+    record = read(own)
+    words = record.get("words")
+    return isinstance(words, list) and platforms.words_of(record.get("process"))[1:] == _line(words)
 
 
 def stop(own: Ticket) -> None:
-    """Have it finish its step, save and end, by SIGTERM; a second time changes nothing.
+    """Have it finish its step, save and end; a second time changes nothing.
 
     Raises UserError if it does not run.
     """
@@ -148,7 +136,7 @@ def stop(own: Ticket) -> None:
         raise UserError("this training does not run, or was not started here")
     if not record.get("stopping"):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGTERM)
+            platforms.ask_to_stop(number)
         _write(own, record | {"stopping": True})
 
 

@@ -60,7 +60,7 @@ def _folders(runs: Path) -> Iterator[Path]:
 def _in(folder: Path, runs: Path) -> Iterator[Found]:
     file = next((folder / n for n in models.ADAPTERS if (folder / n).is_file()), None)
     homes = [h for h, part in models.TRAINED.items() if (folder / part / "config.json").is_file()]
-    place, saved = str(folder.relative_to(runs)), (folder / outputs.STATE).is_file()
+    place, saved = folder.relative_to(runs).as_posix(), (folder / outputs.STATE).is_file()
     if file is not None and (home := _of_adapter(file)):
         yield Found(str(folder), place, home, True, file.stat().st_mtime, saved)
     elif file is None and folder != runs:

@@ -41,7 +41,7 @@ def trainings(fence: Fence) -> list[str]:
         names[:] = [n for n in names if depth < DEPTH and n[0] != "." and (depth or n != OWN)]
         if depth and "run.toml" in files:
             rests = not (process.runs(process.ticket(fence, folder)) or lock.is_held(folder))
-            place = str(folder.relative_to(fence.runs))
+            place = folder.relative_to(fence.runs).as_posix()
             found[place] = (rests, -(folder / "run.toml").stat().st_mtime)
             names.clear()
     return sorted(found, key=lambda place: found[place])
