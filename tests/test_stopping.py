@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: the step is finished and saved, and the printed command goes on with it."""
+"""Ctrl-C, SIGTERM and SIGHUP: the step is finished and saved, and the printed command resumes."""
 
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import signal
 import time
@@ -15,6 +16,7 @@ from e2e import assert_same_bits, checkpoints, command, finish, losses, start, t
 
 from wassily import cli, encodings, models, preserve, stopping
 from wassily import train as loop
+from wassily.errors import Stopped
 from wassily.mini.untrained import Tiny
 from wassily.stopping import Pace, Signals
 
@@ -25,6 +27,7 @@ FLAGS: dict[str, Any] = {
     "logging_steps": 3,
 }
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+EACH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def when_done(
     monkeypatch.setattr(loop.Progress, "advance", advance)
 
 
-@BOTH
+@EACH
 def test_the_first_one_finishes_the_step(
     number: int,
     whole: Path,
@@ -103,6 +106,54 @@ def test_the_second_one_leaves_at_once(number: int, monkeypatch: pytest.MonkeyPa
         with pytest.raises(Left, match=str(128 + number)):
             os.kill(os.getpid(), number)
             time.sleep(0.01)
+
+
+def test_a_second_hangup_is_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed terminal sends one by the kernel and one by the shell, and a session's end may send
+    it behind SIGTERM: the step is finished all the same. SIGTERM behind it leaves.
+    """
+    left: list[int] = []
+    monkeypatch.setattr(stopping.os, "_exit", left.append)
+    for first in (signal.SIGHUP, signal.SIGTERM):
+        with Signals("all is kept") as signals, signals.patience():
+            for number in (first, signal.SIGHUP, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+            assert (signals.caught, left) == (first, [])
+            with pytest.raises(Stopped, match=rf"stopped by {first.name}: all is kept"):
+                signals.check()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            assert left.pop() == 143
+
+
+def test_a_closed_terminal(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output to a terminal that is gone does not cost the checkpoint."""
+    out = tmp_path / "run"
+    main, side = pty.openpty()
+    kept = [os.dup(1), os.dup(2)]
+
+    def close() -> None:
+        os.close(main)
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("written to nowhere", flush=True)
+
+    when_done(monkeypatch, 4, close)
+    try:
+        os.dup2(side, 1)
+        os.dup2(side, 2)
+        with open(1, "w", closefd=False) as one, open(2, "w", closefd=False) as two:
+            monkeypatch.setattr("sys.stdout", one)
+            monkeypatch.setattr("sys.stderr", two)
+            code = cli.main(command("prior", out, tiny, photos, **FLAGS))
+    finally:
+        for number, handle in enumerate(kept, 1):
+            os.dup2(handle, number)
+            os.close(handle)
+        os.close(side)
+    assert code == 129 and checkpoints(out) == ["checkpoint-4"]
 
 
 def test_before_the_first_step(

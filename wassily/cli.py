@@ -73,8 +73,8 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 1 failed, 2 the user can mend it, 130 interrupted,
-    143 terminated.
+    """Run one command; the exit code: 0 done, 1 failed, 2 the user can mend it, 129 hung up,
+    130 interrupted, 143 terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words

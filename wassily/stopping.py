@@ -1,25 +1,24 @@
-"""When a run saves and when it ends early: Ctrl-C, SIGTERM, and the clock."""
+"""When a run saves and when it ends early: Ctrl-C, SIGTERM, a closed terminal, and the clock."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from wassily import platforms
 from wassily.errors import Stopped
 from wassily.runtime import Runtime
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class Signals:
-    """Ctrl-C and SIGTERM while this is entered: the first ends the run by `Stopped`, at once or,
-    within `patience`, when the run asks for it; the second ends the process without more ado.
+    """The signals that stop a run, while this is entered: the first ends it by `Stopped`, at once
+    or, within `patience`, when the run asks for it; the second ends the process immediately.
 
     `kept` is what the line says that is left by then.
     """
@@ -33,7 +32,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+            numbers = platforms.stop_signals()
+            self._before = {number: signal.signal(number, self._take) for number in numbers}
         return self
 
     def __exit__(
@@ -46,6 +46,10 @@ class Signals:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if platforms.hung_up(number):
+            platforms.drop_lost_terminal()
+            if self.caught:  # the kernel and the shell each send one: the second is no request
+                return
         if self.caught:
             os._exit(128 + number)
         self.caught = number
@@ -57,9 +61,10 @@ class Signals:
             # Not by print: the signal may have come in the middle of one.
             name = signal.Signals(number).name
             line = f"\nwassily: {name}: finishing the step, then saving; again leaves at once\n"
-            os.write(2, line.encode())
+            with contextlib.suppress(OSError):  # a closed pipe does not cost the checkpoint
+                os.write(2, line.encode())
 
-    @contextmanager
+    @contextlib.contextmanager
     def patience(self) -> Iterator[None]:
         """Only note the first signal; `check` afterwards."""
         self._patient = True
