@@ -27,6 +27,7 @@ FOREIGN = {
     "diffusers' LoRA scripts": {"--num_validation_images"},
     "torchrun": {"--nproc_per_node", "--max-restarts"},
     "tensorboard": {"--logdir"},
+    "docker": {"--tag", "--build_arg", "--rm", "--gpus", "--init", "--stop_timeout", "--volume"},
     "tools/flags.py": {"--check"},
     "tools/chaos.py": {"--kills", "--minutes"},
 }
