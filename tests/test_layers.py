@@ -64,6 +64,7 @@ ROWS = [
         "captions",
         "scores",
     },
+    {"entries"},
     {"lookalikes", "pictures", "progress", "trackers"},
     {"checks", "curves", "measures", "style", "words"},
     {"presets", "sourcing", "outputs", "extras"},

@@ -18,6 +18,7 @@ import datasets
 
 from wassily import data
 from wassily.data import Record
+from wassily.entries import Remark
 from wassily.errors import UserError
 from wassily.folders import checked_captions
 
@@ -52,8 +53,9 @@ class Shards:
         names: list[str],
         image_column: str,
         caption_column: str | None,
+        remarks: tuple[Remark, ...] = (),
     ):
-        self.table, self.names = table, names
+        self.table, self.names, self.remarks = table, names, remarks
         self.image_column, self.caption_column = image_column, caption_column
 
     def __len__(self) -> int:
@@ -113,11 +115,12 @@ def read_shards(
                 f"--dataset_name {name}: .{column} files in it may be pickles; leave them out of "
                 "the tars"
             )
-    data.check_columns(name, columns, image_column, caption_column)
+    data.check_columns(name, columns, image_column, caption_column, kind)
     _check_pictures(name, table, image_column)
     table = data.undecoded(table, image_column)
     wanted = [image_column] + ([caption_column] if caption_column else [])
-    return Shards(table.select_columns(wanted), files, image_column, caption_column)
+    remarks = data.also_there(name, kind)
+    return Shards(table.select_columns(wanted), files, image_column, caption_column, remarks)
 
 
 def _check_pictures(name: str, table: datasets.IterableDataset, column: str) -> None:

@@ -287,7 +287,7 @@ def _from_file(cls: type, file: str) -> dict[str, Any]:
 
     path = Path(file)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"--config {file}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:  # of the size of a number, too

@@ -20,7 +20,8 @@ from typing import Any
 import datasets
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
-from wassily import pictures
+from wassily import entries, pictures
+from wassily.entries import Remark
 from wassily.errors import UserError, did_you_mean
 from wassily.folders import (
     Fault,
@@ -45,6 +46,8 @@ WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
 # Of a table whose paths are not followed; what to do is for whoever wrote it.
 ABSENT = "not in the table, and a path in one is not followed: write it with save_to_disk"
 
+READ_BY = {"parquet": ".parquet", "webdataset": ".tar"}  # which files a builder reads
+
 Place = str | tuple[str, int]  # of a picture: its file, or its table's fingerprint and its row
 
 
@@ -61,7 +64,8 @@ class Pictures:
     """A sized source of records over a `datasets` table.
 
     Where `paths` are not to be followed, a picture whose bytes are not in the table is an empty
-    one: a stranger's table could name any file of this machine.
+    one: a stranger's table could name any file of this machine. `remarks`: what else the folder
+    holds.
     """
 
     def __init__(
@@ -71,8 +75,9 @@ class Pictures:
         caption_column: str | None,
         root: str,
         paths: bool = True,
+        remarks: tuple[Remark, ...] = (),
     ):
-        self.table, self.root, self.paths = table, root, paths
+        self.table, self.root, self.paths, self.remarks = table, root, paths, remarks
         self.image_column, self.caption_column = image_column, caption_column
 
     def __len__(self) -> int:
@@ -91,7 +96,8 @@ class Pictures:
     def select(self, indices: list[int]) -> Pictures:
         """The same source, only these examples."""
         chosen = self.table.select(indices)
-        return Pictures(chosen, self.image_column, self.caption_column, self.root, self.paths)
+        columns = (self.image_column, self.caption_column)
+        return Pictures(chosen, *columns, self.root, self.paths, self.remarks)
 
     def fingerprint(self) -> str:
         """A digest of names, sizes and captions in order: what a resume compares."""
@@ -153,13 +159,18 @@ def read_folder(
         raise UserError(
             f"--image_column {image_column}: a folder's picture column is called 'image'"
         )
-    rows, parts = rows_of(folder, caption_column, fault), []
+    listing, parts = entries.scan(Path(folder)), []
+    rows = rows_of(folder, caption_column, fault, listing)
     while some := list(itertools.islice(rows, CHUNK)):
         columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path, _ in some]}
         if caption_column:
             columns[caption_column] = [list(captions) for _, captions in some]
         parts.append(datasets.Dataset.from_dict(columns))
-    return Pictures(datasets.concatenate_datasets(parts), "image", caption_column, folder)
+    found = Pictures(datasets.concatenate_datasets(parts), "image", caption_column, folder)
+    if listing.metadata:
+        listing.unnamed = entries.left_out(listing.images, found.values("image.path"))
+    found.remarks = entries.remarks(listing)
+    return found
 
 
 def read_prompted(folder: str, prompt: str | None) -> Pictures:
@@ -167,25 +178,63 @@ def read_prompted(folder: str, prompt: str | None) -> Pictures:
 
     Raises UserError if there are none, and for a link that leads out of the folder.
     """
-    found = pictures_in(Path(folder))
+    listing = entries.scan(Path(folder))
+    for error in listing.check():
+        raise error
+    found = pictures_in(listing)
     for path in found:
         check_file(path, Path(folder))
     paths = [str(path) for path in found]
     if not paths:
-        raise no_pictures(folder)
+        raise no_pictures(listing)
     columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path in paths]}
     if prompt is not None:
         columns["text"] = [[prompt]] * len(paths)
     table = datasets.Dataset.from_dict(columns)
-    return Pictures(table, "image", None if prompt is None else "text", folder)
+    column = None if prompt is None else "text"
+    return Pictures(table, "image", column, folder, remarks=entries.remarks(listing))
 
 
 # ---------------------------------------------------------------- data sets
 
 
 def is_data_set(folder: Path) -> bool:
-    """Whether a folder is for `read_dataset`: saved by `datasets`, or of parquet or tar files."""
-    return _is_saved(folder) or any(any(folder.rglob(f"*{end}")) for end in (".parquet", ".tar"))
+    """Whether a folder is for `read_dataset`: saved by `datasets`, or of parquet or tar files.
+
+    A folder of images with captions is not, whatever lies beside them.
+    """
+    if _is_saved(folder):
+        return True
+    listing = entries.scan(folder)
+    captioned = listing.metadata or 0 < len(listing.images) <= len(listing.texts)
+    return bool(listing.tables) and not captioned
+
+
+def also_there(name: str, kind: str | None) -> tuple[Remark, ...]:
+    """What a local folder of shards holds besides the `kind` that is read of it."""
+    read = READ_BY.get(kind or "")
+    if read is None or not Path(name).is_dir() or _is_saved(Path(name)):
+        return ()
+    there = entries.scan(Path(name)).tables
+    others = " and ".join(f"{end} {there[end]}" for end in entries.TABLES if end != read)
+    if not any(there[end] for end in entries.TABLES if end != read):
+        return ()
+    message = f"the {read} files are read, and other files are not: {others}. Keep one kind there."
+    return (Remark("kinds", message),)
+
+
+def _instead(name: str, kind: str | None) -> str:
+    """How to read a local folder that `datasets` reads in another way, as the end of a message."""
+    if not Path(name).is_dir() or _is_saved(Path(name)):
+        return ""
+    if others := also_there(name, kind):
+        return f"; {others[0].message}"
+    listing = entries.scan(Path(name))
+    if listing.images:
+        return f"; use --train_data_dir {name} for its images"
+    if kind is None and listing.tables:
+        return "; write the endings .parquet and .tar in lower case"
+    return ""
 
 
 def _is_saved(folder: Path) -> bool:
@@ -218,11 +267,13 @@ def read_splits(
 def _as_pictures(
     table: datasets.Dataset, name: str, image_column: str, caption_column: str | None, fault: Fault
 ) -> Pictures:
-    check_columns(name, table.column_names, image_column, caption_column)
+    kind = table.builder_name
+    check_columns(name, table.column_names, image_column, caption_column, kind)
     # The one kind whose paths are of files that the library found itself; a saved table may say of
     # itself that it was such a one.
-    paths = table.builder_name == "imagefolder" and not _is_saved(Path(name))
-    found = Pictures(undecoded(table, image_column), image_column, caption_column, name, paths)
+    paths = kind == "imagefolder" and not _is_saved(Path(name))
+    columns = (image_column, caption_column, name, paths)
+    found = Pictures(undecoded(table, image_column), *columns, also_there(name, kind))
     for index, value in enumerate(found.values(caption_column) if caption_column else ()):
         where = f"{name}, row {index}, column {caption_column!r}"
         attempt(fault, None, checked_captions, value, where)
@@ -232,14 +283,19 @@ def _as_pictures(
 
 
 def check_columns(
-    name: str, columns: list[str], image_column: str, caption_column: str | None
+    name: str,
+    columns: list[str],
+    image_column: str,
+    caption_column: str | None,
+    kind: str | None = None,
 ) -> None:
-    """Raise UserError for a column that a data set does not have."""
+    """Raise UserError for a column that a data set, read as `kind`, does not have."""
     for flag, column in (("image_column", image_column), ("caption_column", caption_column)):
         if column is not None and column not in columns:
             hint = did_you_mean(column, columns)
             raise UserError(
-                f"--{flag} {column}: {name} has no such column{hint} (it has: {', '.join(columns)})"
+                f"--{flag} {column}: {name} has no such column{hint} "
+                f"(it has: {', '.join(columns)}){_instead(name, kind)}"
             )
 
 
@@ -267,7 +323,8 @@ def _load_tables(
             loaded = datasets.load_dataset(name, config_name, cache_dir=cache_dir)
     except Exception as error:  # the library raises many kinds, each a matter of the name given
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--dataset_name {name}: cannot be loaded: {reason[0]}") from error
+        head = f"--dataset_name {name}: cannot be loaded: {reason[0]}"
+        raise UserError(head + _instead(name, None)) from error
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 

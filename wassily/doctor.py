@@ -113,10 +113,16 @@ def read(config: DataCheckConfig) -> tuple[list[Finding], list[Part]]:
     if parts and not any(part.trained for part in parts):
         names = ", ".join(part.split for part in parts if part.split != HOLDOUT)
         faults.append(f"{config.folder}: no 'train' split, which a training reads (only: {names})")
-    if not faults:
-        return [], parts
-    message = f"metadata or captions are wrong in {counted(len(faults), 'place')}"
-    return [Finding("error", "metadata", message, faults)], parts
+    roots = {part.source.root: part.source.remarks for part in parts}
+    found = [
+        Finding("warning", remark.kind, f"{root}: {remark.message}", remark.items)
+        for root, remarks in roots.items()
+        for remark in remarks
+    ]
+    if faults:
+        message = f"metadata or captions are wrong in {counted(len(faults), 'place')}"
+        found.insert(0, Finding("error", "metadata", message, faults))
+    return found, parts
 
 
 def _sources(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from wassily import data, folders, pictures, sample
+from wassily import data, entries, folders, pictures, sample
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.errors import UserError
@@ -27,6 +27,7 @@ def class_pictures(config: TrainConfig, repositories: dict[str, str], runtime: R
     draw_missing(config, repositories, runtime)
     prompt = config.class_prompt if config.role == "prior" else None
     found = data.read_prompted(str(config.class_data_dir), prompt)
+    entries.tell(found.remarks, found.root, runtime.say)
     return found.select(list(range(min(len(found), config.num_class_images))))
 
 
@@ -42,7 +43,7 @@ def missing(folder: Path, wanted: int, batch: int, prompt: str) -> list[list[int
     A batch of which one is missing is drawn as a whole: the last bits of a picture depend on how
     many are drawn at once. Raises UserError if the first one was drawn from another prompt.
     """
-    there = folders.pictures_in(folder)
+    there = folders.pictures_in(entries.scan(folder))
     drawn = [path for path in there if path.parent == folder and DRAWN.fullmatch(path.name)]
     for path in drawn[:1]:
         before = pictures.png_notes(path).get("prompt", prompt)

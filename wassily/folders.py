@@ -5,6 +5,7 @@ Messages name the file, the line or the column.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import io
@@ -15,8 +16,10 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from wassily import pictures
+from wassily import entries, pictures
+from wassily.entries import Listing, Names
 from wassily.errors import UserError, did_you_mean, listed
 
 Row = tuple[str, tuple[str, ...]]  # path, captions
@@ -37,19 +40,20 @@ def attempt(fault: Fault, otherwise: Any, make: Callable[..., Any], *words: Any)
         return otherwise
 
 
-def rows_of(folder: str, caption_column: str | None, fault: Fault) -> Iterator[Row]:
+def rows_of(
+    folder: str, caption_column: str | None, fault: Fault, listing: Listing | None = None
+) -> Iterator[Row]:
     """Each picture of a folder with its captions; none are read without a column.
 
     A bad line goes to `fault`; after it, a bad caption counts as none and a line without its
-    picture is passed over. Raises UserError for a folder without pictures.
+    picture is passed over. `listing`: that of the folder, if it was made already; it learns which
+    captions are used. Raises UserError for a folder without pictures.
     """
     root = Path(folder)
-    metadata = sorted(
-        Path(inside, name)
-        for inside, _, names in os.walk(root)
-        for name in names
-        if name in ("metadata.jsonl", "metadata.csv")
-    )
+    listing = entries.scan(root) if listing is None else listing
+    for error in listing.check():
+        fault(error)
+    metadata = [Path(path) for path in listing.metadata]
     for file in metadata:
         _check_inside(file, root)
     folders = [file.parent for file in metadata]
@@ -57,32 +61,35 @@ def rows_of(folder: str, caption_column: str | None, fault: Fault) -> Iterator[R
         both = next(f for f in folders if folders.count(f) > 1)
         fault(UserError(f"{both}: metadata.jsonl and metadata.csv are both there: keep one"))
     if metadata:
-        found = (_metadata_rows(file, root, caption_column, fault) for file in metadata)
+        names = Names()
+        found = (_metadata_rows(file, root, caption_column, fault, names) for file in metadata)
         rows: Iterator[Row] = itertools.chain.from_iterable(found)
     else:
-        rows = _bare_rows(root, caption_column, fault)
+        rows = _bare_rows(listing, caption_column, fault)
     first = next(rows, None)
     if metadata and first is None:
         raise UserError(f"{metadata[0]}: no line in it names a picture")
     if first is None:
-        raise no_pictures(folder)
+        raise no_pictures(listing)
     yield first
     yield from rows
 
 
-def no_pictures(folder: str) -> UserError:
-    """What is said of a folder without any."""
-    return UserError(f"{folder}: no pictures in it ({', '.join(sorted(pictures.SUFFIXES))})")
+def no_pictures(listing: Listing) -> UserError:
+    """What is said of a folder without any, and what it holds instead."""
+    kinds = ", ".join(sorted(pictures.SUFFIXES))
+    instead = "".join(f"; {remark.message}" for remark in entries.remarks(listing))
+    return UserError(f"{listing.root}: no pictures in it ({kinds}){instead}")
 
 
 def _metadata_rows(
-    file: Path, root: Path, caption_column: str | None, fault: Fault
+    file: Path, root: Path, caption_column: str | None, fault: Fault, names: Names
 ) -> Iterator[Row]:
-    parse = _parse_jsonl if file.suffix == ".jsonl" else _parse_csv
+    parse = _parse_jsonl if entries.ending(file.name) == ".jsonl" else _parse_csv
     inside, parent = root.resolve(), str(file.parent)
     for number, row in parse(file, fault):
         where = f"{file} line {number}"
-        path = attempt(fault, None, _named_picture, row, parent, inside, root, where)
+        path = attempt(fault, None, _named_picture, row, parent, inside, root, where, names)
         if path is None:
             continue
         captions: tuple[str, ...] = ()
@@ -91,7 +98,9 @@ def _metadata_rows(
         yield path, captions
 
 
-def _named_picture(row: dict[str, Any], folder: str, inside: Path, root: Path, where: str) -> str:
+def _named_picture(
+    row: dict[str, Any], folder: str, inside: Path, root: Path, where: str, names: Names
+) -> str:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         raise UserError(
@@ -99,16 +108,36 @@ def _named_picture(row: dict[str, Any], folder: str, inside: Path, root: Path, w
         )
     path = os.path.join(folder, name)
     escapes, there = _escapes_and_there(path, inside)
+    if not there and not escapes:
+        other = names.find(str(root), folder, name)
+        if other is not None:
+            path, (escapes, there) = other, _escapes_and_there(other, inside)
+    hint = "" if there and not escapes else _meant(name, folder, root, names)
     if escapes:
         raise UserError(
-            f"{where}: file_name {name!r:.200} leads out of {root}; copy the file into it"
+            f"{where}: file_name {name!r:.200} leads out of {root}; copy the file into it{hint}"
         )
     if not there:
-        raise UserError(
-            f"{where}: file_name {name!r:.200}: no such file; add it, or remove the line"
-        )
+        remedy = hint or "; add it, or remove the line"
+        raise UserError(f"{where}: file_name {name!r:.200}: no such file{remedy}")
     _check_name(path)
     return path
+
+
+def _meant(name: str, folder: str, root: Path, names: Names) -> str:
+    """A file that a wrong name may mean, as a hint; empty if there is none."""
+    plain = unquote(name).replace("\\", "/")
+    last = plain.rpartition("/")[2]
+    parts = plain.lstrip("/").split("/")
+    tails = ["/".join(parts[n:]) for n in range(min(len(parts), 8))]
+    stem = os.path.splitext(last)[0]
+    wanted = [*tails, last, *(stem + end for end in sorted(pictures.SUFFIXES))]
+    for start, part in [*((folder, part) for part in wanted), (str(root), plain)]:
+        found = names.find(str(root), start, part) if part else None
+        if found is not None:
+            seen = os.path.relpath(found, folder)
+            return f"; did you mean {seen!r}? Names are relative to the metadata file"
+    return ""
 
 
 def _check_name(path: str | Path) -> None:
@@ -147,7 +176,7 @@ def _check_inside(file: Path, root: Path) -> None:
     if file.exists() and not file.is_file():
         raise UserError(f"{file}: not a plain file; remove it")
     if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{file}: a link that leads out of {root}; copy the file there")
+        raise entries.leads_out(file, root)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -192,11 +221,15 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+        raise _not_utf8(file, error, error.start) from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
+
+
+def _not_utf8(file: Path, error: UnicodeDecodeError, at: int) -> UserError:
+    wide = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    reason = "it is UTF-16" if wide else f"{error.reason} at byte {at}"
+    return UserError(f"{file}: not UTF-8 text ({reason}); save it as UTF-8")
 
 
 def _lines_of(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
@@ -210,8 +243,7 @@ def _lines_of(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
                 yield number, text.decode("utf-8-sig" if number == 1 else "utf-8")
                 begin += len(line)
     except UnicodeDecodeError as error:
-        at = begin + error.start
-        fault(UserError(f"{file}: not UTF-8 text ({error.reason} at byte {at}); save it as UTF-8"))
+        fault(_not_utf8(file, error, begin + error.start))
     except OSError as error:
         fault(UserError(f"{file}: {error.strerror}"))
 
@@ -228,7 +260,10 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); mend or remove the line") from None
+        remedy = "mend or remove the line"
+        if line.strip().endswith((",", "[")):
+            remedy = "write one object a line, without commas between the lines"
+        raise UserError(f"{where}: not JSON ({error}); {remedy}") from None
     if not isinstance(row, dict):
         raise UserError(f'{where}: not a JSON object; write {{"file_name": ..., "text": ...}}')
     return row
@@ -239,32 +274,53 @@ def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]
     text = attempt(fault, "", _text_of, file)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
+        header = [str(name).strip().strip('"') for name in reader.fieldnames or ()]
+        if wrong := _wrong_header(header, text):
+            fault(UserError(f"{file} line {reader.line_num}: {wrong}"))
+            return
+        reader.fieldnames = header
         for row in reader:
             extra = row.pop(None, None)
             if extra is None:
                 yield reader.line_num, row
                 continue
+            remedy = "put a text with commas in quotes"
+            if any(str(cell).startswith((' "', '\t"')) for cell in (*row.values(), *extra)):
+                remedy = "remove the space before the quotes"
             where = f"{file} line {reader.line_num}"
-            fault(
-                UserError(
-                    f"{where}: more cells than the header names; put a text with commas in quotes"
-                )
-            )
+            fault(UserError(f"{where}: more cells than the header names; {remedy}"))
     except csv.Error as error:
         fault(UserError(f"{file} line {reader.reader.line_num}: {error}; mend or remove the line"))
 
 
-def pictures_in(root: Path) -> list[Path]:
-    """Every picture below a folder by its ending, in the order of their names."""
-    return sorted(
-        p for p in root.rglob("*") if p.suffix.lower() in pictures.SUFFIXES and p.is_file()
-    )
+def _wrong_header(header: list[str], text: str) -> str | None:
+    """What is wrong with a header, if it tells what the file is instead; None if nothing is."""
+    if "file_name" in header:
+        return None
+    first = text.lstrip().partition("\n")[0].strip()
+    for mark, name in ((";", "';'"), ("\t", "a tab"), ("|", "'|'")):
+        if "file_name" in (cell.strip().strip('"') for cell in first.split(mark)):
+            return (
+                f"no 'file_name' in the header, because the separator is {name}. Separate the "
+                "cells by commas, and put texts with commas in quotes."
+            )
+    if first.lower().startswith("sep="):
+        return f"no 'file_name' in the header. Remove this line ({first[:10]!r})."
+    if header and entries.ending(header[0]) in pictures.SUFFIXES:
+        return "no 'file_name': the header is missing. Write file_name,text as the first line."
+    return None
 
 
-def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator[Row]:
-    found = pictures_in(root)
-    texts = [path.with_suffix(".txt") for path in found] if caption_column else []
-    for path in [*found, *texts]:
+def pictures_in(listing: Listing) -> list[Path]:
+    """Every picture of a folder by its ending, in the order of their names; no pipes."""
+    return [Path(path) for path in listing.images if os.path.isfile(path)]
+
+
+def _bare_rows(listing: Listing, caption_column: str | None, fault: Fault) -> Iterator[Row]:
+    root, found = listing.root, pictures_in(listing)
+    names, stems = Names(), {os.path.splitext(path)[0] for path in listing.images}
+    texts = [names.caption(str(path), stems) for path in found] if caption_column else []
+    for path in [*found, *(Path(text) for text in texts if text)]:
         if path.is_symlink():
             attempt(fault, None, _check_inside, path, root)
     for path in found:
@@ -272,15 +328,24 @@ def _bare_rows(root: Path, caption_column: str | None, fault: Fault) -> Iterator
     if not caption_column:
         yield from ((str(path), ()) for path in found)
         return
-    missing = [path for path in found if not path.with_suffix(".txt").is_file()]
+    missing = [str(path) for path, text in zip(found, texts, strict=True) if text is None]
     if missing:
         why = "captions are missing: no metadata.jsonl or metadata.csv, and no .txt beside"
-        fault(UserError(f"{root}: {why} {listed([str(path) for path in missing])}"))
-    bare = set(missing)
-    for path in found:
-        yield str(path), () if path in bare else attempt(fault, (), _text_caption, path)
+        fault(UserError(f"{root}: {why} {listed(missing)}{_instead(missing, listing, names)}"))
+    listing.unused = entries.unused(listing.texts, {text for text in texts if text})
+    for path, text in zip(found, texts, strict=True):
+        yield str(path), () if text is None else attempt(fault, (), _text_caption, text)
 
 
-def _text_caption(picture: Path) -> tuple[str, ...]:
-    file = picture.with_suffix(".txt")
-    return checked_captions(_text_of(file).strip(), str(file))
+def _instead(images: list[str], listing: Listing, names: Names) -> str:
+    """What may hold the missing captions, as the end of a message."""
+    for image in images:
+        if other := names.beside(image):
+            text = os.path.splitext(os.path.basename(image))[0] + entries.CAPTION
+            return f"; {other} is there and is not read: write its caption to {text}"
+    meant = (r.message for r in entries.remarks(listing) if r.kind == "not_metadata")
+    return "".join(f"; {message}" for message in meant)
+
+
+def _text_caption(file: str) -> tuple[str, ...]:
+    return checked_captions(_text_of(Path(file)).strip(), file)

@@ -21,6 +21,7 @@ from wassily import (
     draws,
     encoders,
     encodings,
+    entries,
     graphs,
     models,
     objectives,
@@ -150,6 +151,7 @@ def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pi
         # One process reads first, so that a download or a conversion happens once.
         runtime.shared(lambda: bool(open_pictures(config)))
     source = open_pictures(config)
+    entries.tell(source.remarks, source.root, runtime.say)
     if config.max_train_samples is not None and config.max_train_samples < len(source):
         return source.select(draws.subset(seed, len(source), config.max_train_samples))
     return source

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from wassily import archives, buckets, encoders, pictures, turns
+from wassily import archives, buckets, encoders, entries, pictures, turns
 from wassily import config as configs
 from wassily.archives import Cell, Shards
 from wassily.config import TrainConfig
@@ -35,7 +35,9 @@ def open_shards(config: TrainConfig, runtime: Runtime) -> Shards:
     where = (config.dataset_name, config.dataset_config_name, *columns, config.cache_dir)
     if runtime.world > 1:  # one process first: what is not there is told once
         runtime.shared(lambda: bool(archives.read_shards(*where)))
-    return archives.read_shards(*where)
+    shards = archives.read_shards(*where)
+    entries.tell(shards.remarks, config.dataset_name, runtime.say)
+    return shards
 
 
 class Streamed:
