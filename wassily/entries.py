@@ -49,7 +49,8 @@ def folded(name: str) -> str:
 
     macOS writes an accent as a character of its own (NFD), other systems do not (NFC).
     """
-    return unicodedata.normalize("NFC", name.strip()).casefold()
+    stem, end = os.path.splitext(name)
+    return unicodedata.normalize("NFC", stem.strip() + end.strip()).casefold()
 
 
 def ending(name: str) -> str:
@@ -80,6 +81,7 @@ class Listing:
     unread: Counter[str] = field(default_factory=Counter)  # other files by ending
     links: list[str] = field(default_factory=list)  # to folders
     closed: list[str] = field(default_factory=list)  # folders that cannot be read, with the reason
+    dead: list[str] = field(default_factory=list)  # images that are no files, once looked at
     unused: list[str] = field(default_factory=list)  # captions without an image, once they are read
     unnamed: list[str] = field(default_factory=list)  # images that no metadata names, likewise
 
@@ -96,7 +98,7 @@ class Listing:
             self.tables[kind] += 1
         if kind in ARCHIVES:
             self.archives.append(path)
-        elif kind not in KNOWN and not _is_paper(name):
+        elif kind not in KNOWN and not _is_paper(name) and os.path.isfile(path):
             self.unread[kind or "no ending"] += 1
         if kind in TABULAR and low not in METADATA and ("metadata" in low or "caption" in low):
             self.tabular.append(path)
@@ -260,7 +262,12 @@ def _of_kinds(found: Listing) -> Iterator[tuple[str, str]]:
 
 
 def _of_images(found: Listing) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Kind, sentence and names on images without a line, and on captions without an image."""
+    """Kind, sentence and names: images that are no files, or without a line; captions alone."""
+    if found.dead:
+        several = _counted(len(found.dead), "image")
+        words = "no file (a broken link, or a pipe) and left out"
+        verb = "is" if len(found.dead) == 1 else "are"
+        yield "dead", f"{several} {verb} {words}", tuple(found.dead)
     if found.unnamed:
         verb = "is" if len(found.unnamed) == 1 else "are"
         several = _counted(len(found.unnamed), "image")

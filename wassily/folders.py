@@ -312,8 +312,14 @@ def _wrong_header(header: list[str], text: str) -> str | None:
 
 
 def pictures_in(listing: Listing) -> list[Path]:
-    """Every picture of a folder by its ending, in the order of their names; no pipes."""
-    return [Path(path) for path in listing.images if os.path.isfile(path)]
+    """Every picture of a folder by its ending, in the order of their names.
+
+    `listing` learns which of them are no files: links to nothing, pipes.
+    """
+    there = [path for path in listing.images if os.path.isfile(path)]
+    kept = set(there)
+    listing.dead = [path for path in listing.images if path not in kept]
+    return [Path(path) for path in there]
 
 
 def _bare_rows(listing: Listing, caption_column: str | None, fault: Fault) -> Iterator[Row]:
