@@ -187,6 +187,8 @@ def _bad_inputs(root: Path) -> dict[str, Path]:
     (root / "fox_3.jpg").write_bytes(whole)
     outside = make({**ONE, "file_name": "../fox_3.jpg"})
     (outside.parent / "fox_3.jpg").write_bytes(whole)
+    linked = make(ONE)
+    (linked / "more").symlink_to(outside)
     return {
         "a folder without pictures": empty,
         "a broken picture": make(ONE, TWO, fox_2__jpg=whole[: len(whole) // 2]),
@@ -197,9 +199,13 @@ def _bad_inputs(root: Path) -> dict[str, Path]:
         "no caption column": make({"file_name": "fox_1.jpg", "texts": "a"}),
         "no `file_name`": make({"file": "fox_1.jpg", "text": "a"}),
         "a line without its file": make({**ONE, "file_name": "fox_3.jpg"}),
+        "a name seen from elsewhere": make({**ONE, "file_name": "pics/fox_1.jpg"}),
         "a path out of the folder": outside,
         "a line that is not JSON": make('{"file_name": "backpack_00.jpg", "text": "a"'),
         "a comma outside quotes": make(metadata__csv="file_name,text\nfox_1.jpg,a, b\n"),
+        "a CSV with `;`": make(metadata__csv="file_name;text\nfox_1.jpg;a, b\n"),
+        "captions in `.caption` files": make(fox_1__caption="a", fox_2__caption="b"),
+        "a linked folder": linked,
         "two metadata files in a folder": make(ONE, metadata__csv="file_name,text\nfox_1.jpg,a\n"),
         "a picture without its `.txt`": make(fox_1__txt="a"),
         "text that is not UTF-8": make(fox_1__txt="a", fox_2__txt="حقيبة".encode("cp1256")),

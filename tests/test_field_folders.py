@@ -157,8 +157,9 @@ def test_f03_metadata_in_any_case(name: str, tmp_path: Path) -> None:
     assert read(root) == {"a.png": ("one",)}
     if os.path.lexists(root / "metadata.jsonl"):
         return
-    lines(root / "metadata.jsonl", "b.png")
-    assert read(root) == {"b.png": ("b.png",)}
+    lines(root / "metadata.jsonl", "a.png", "b.png")
+    assert read(root) == {"a.png": ("a.png",), "b.png": ("b.png",)}
+    assert told(root) == [f"{name} is not read beside a file of the usual spelling"]
 
 
 # ---------------------------------------------------------------- F13: kinds that are not read

@@ -50,12 +50,12 @@ def folded(name: str) -> str:
     macOS writes an accent as a character of its own (NFD), other systems do not (NFC).
     """
     stem, end = os.path.splitext(name)
-    return unicodedata.normalize("NFC", stem.strip() + end.strip()).casefold()
+    return unicodedata.normalize("NFC", stem.strip(" ") + end.strip(" ")).casefold()
 
 
 def ending(name: str) -> str:
     """The ending of a name as it is compared, with its dot; empty if it has none."""
-    return os.path.splitext(name)[1].strip().lower()
+    return os.path.splitext(name)[1].strip(" ").lower()
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Listing:
     texts: list[str] = field(default_factory=list)  # those that would be captions
     archives: list[str] = field(default_factory=list)
     tabular: list[str] = field(default_factory=list)  # perhaps meant as metadata
+    spare: list[str] = field(default_factory=list)  # metadata beside that of the usual spelling
     tables: Counter[str] = field(default_factory=Counter)  # parquet files and tars by ending
     unread: Counter[str] = field(default_factory=Counter)  # other files by ending
     links: list[str] = field(default_factory=list)  # to folders
@@ -136,7 +137,8 @@ def scan(root: Path) -> Listing:
         for name in names:
             if counts(name, is_folder=False):
                 found.add(home, name)
-    found.metadata = _one_spelling(found.metadata)
+    every, found.metadata = found.metadata, _one_spelling(found.metadata)
+    found.spare = sorted(set(every) - set(found.metadata))
     for paths in (found.images, found.metadata, found.texts, found.archives, found.links):
         paths.sort(key=lambda path: path.split(os.sep))  # as Path sorts: by folder, then by name
     return found
@@ -256,6 +258,10 @@ def _of_kinds(found: Listing) -> Iterator[tuple[str, str]]:
         verb = "is" if len(found.tabular) == 1 else "are"
         names = _inside(found.tabular, found.root)
         yield "not_metadata", f"{names} {verb} not read: only metadata.jsonl and metadata.csv are"
+    if found.spare:
+        verb = "is" if len(found.spare) == 1 else "are"
+        names = _inside(found.spare, found.root)
+        yield "not_metadata", f"{names} {verb} not read beside a file of the usual spelling"
     for path in found.links:
         if not _is_walked(path, found.root):
             yield "links", f"{_inside([path], found.root)}: a link to a folder that is not read"
