@@ -102,6 +102,13 @@ def test_f19_of_one_kind_nothing_is_said(kinds: tuple[str, ...], tmp_path: Path)
     assert data.is_data_set(root)
 
 
+@pytest.mark.parametrize("name", [".d", "__d", "x/.d/e"])
+def test_f01_the_root_of_shards_may_be_hidden(name: str, tmp_path: Path) -> None:
+    """As that of images."""
+    root = shards(tmp_path / name, "parquet")
+    assert data.is_data_set(root) and len(dataset(root)) == 2
+
+
 def test_f19_endings_of_shards_in_upper_case(tmp_path: Path) -> None:
     """`datasets` does not find them; the line says so."""
     root = shards(tmp_path / "d", "parquet")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from pathlib import Path
 
@@ -42,6 +43,7 @@ HINTS = {
     "address": ("https://x.org/img/a.png", "did you mean 'a.png'?"),
     "no ending": ("a", "did you mean 'a.png'?"),
     "another ending": ("a.jpg", "did you mean 'a.png'?"),
+    "quotes": ("'a.png'", "did you mean 'a.png'?"),
     "out of the folder": ("../../elsewhere/a.png", "did you mean 'a.png'?"),
     "seen from the root": ("other/c.png", "did you mean '../other/c.png'?"),
 }
@@ -139,6 +141,7 @@ OTHER_TEXTS: dict[str, tuple[str, bytes, str]] = {
     "utf-16": ("metadata.csv", "file_name,text\na.png,x\n".encode("utf-16"), "it is UTF-16"),
     "utf-16 lines": ("metadata.jsonl", '{"file_name":"a.png"}\n'.encode("utf-16"), "it is UTF-16"),
     "utf-16 text": ("a.txt", "red".encode("utf-16"), "it is UTF-16"),
+    "lines of an old Mac": ("metadata.jsonl", b'{"file_name":"a.png"}\r{"x":1}\r', "(LF)"),
     "an array": ("metadata.jsonl", b'[\n{"file_name": "a.png", "text": "x"},\n]', "one object a"),
     "commas": ("metadata.jsonl", b'{"file_name": "a.png", "text": "x"},\n', "one object a line"),
 }
@@ -152,6 +155,24 @@ def test_f15_texts_of_another_form_are_named(name: str, tmp_path: Path) -> None:
     assert says in fault(tmp_path) and file in fault(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["filename", "File_Name", "file name", "FILE-NAME"])
+def test_f15_a_column_of_another_spelling_is_named(name: str, tmp_path: Path) -> None:
+    """Of both kinds of metadata; blank lines above a header are none."""
+    root = fill(tmp_path, "a.png")
+    (root / "metadata.csv").write_text(f"\n\r\n{name},text\na.png,x\n")
+    assert fault(root).endswith(f"line 4: no 'file_name' (it has: {name}, text){rename(name)}")
+    (root / "metadata.csv").write_text("\n\r\nfile_name,text\na.png,x\n")
+    assert read(root) == {"a.png": ("x",)}
+    (root / "metadata.csv").unlink()
+    (root / "metadata.jsonl").write_text(json.dumps({name: "a.png", "text": "x"}))
+    assert fault(root).endswith(f"line 1: no 'file_name' (it has: {name}, text){rename(name)}")
+
+
+def rename(name: str) -> str:
+    """The end of the line."""
+    return f"; rename {name!r} to 'file_name'"
+
+
 def test_f15_what_the_csv_module_writes_is_read(tmp_path: Path) -> None:
     """Whatever the captions hold, a separator of others among it."""
     captions = ["a;b", "a\tb", "a|b", 'a "b", c', "sep=;", "file_name;text", " a "]
@@ -163,6 +184,13 @@ def test_f15_what_the_csv_module_writes_is_read(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- F16: what metadata leaves out
+
+
+def test_f16_an_archive_is_no_folder(tmp_path: Path) -> None:
+    """As the name of the dataset itself."""
+    fill(tmp_path, "images.ZIP")
+    line = refused("train", "prior", "--train_data_dir", tmp_path / "images.ZIP")
+    assert line.endswith("images.ZIP: not a folder; unpack it, and name the folder that it makes")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +228,9 @@ def test_f16_images_without_a_line_are_counted(tmp_path: Path) -> None:
     assert told(root) == []
 
 
-@pytest.mark.parametrize("other", ["metadata.json", "metadata.tsv", "captions.csv", "metadata.txt"])
+@pytest.mark.parametrize(
+    "other", ["metadata.json", "metadata.tsv", "captions.csv", "metadata.txt", "metadata.jsonl.txt"]
+)
 def test_f16_what_may_be_meant_as_metadata_is_named(other: str, tmp_path: Path) -> None:
     """In the refusal for the missing captions, and as a warning where captions are not read."""
     root = fill(tmp_path, "a.png", other)
@@ -225,7 +255,8 @@ def test_f20_a_config_file_with_a_mark(end: str, tmp_path: Path) -> None:
 def test_f20_a_config_file_in_utf_16_is_named(tmp_path: Path) -> None:
     """In one line, as any file that is not UTF-8."""
     (tmp_path / "run.toml").write_bytes("seed = 7\n".encode("utf-16"))
-    assert "run.toml" in refused("train", "prior", "--config", tmp_path / "run.toml")
+    line = refused("train", "prior", "--config", tmp_path / "run.toml")
+    assert line.endswith("run.toml: not UTF-8 text; save it as UTF-8")
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,8 @@ def _from_file(cls: type, file: str) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"--config {file}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--config {file}: not UTF-8 text; save it as UTF-8") from None
     except (OSError, ValueError, RecursionError) as error:  # of the size of a number, too
         raise UserError(f"--config {file}: {error}") from None
     checked = schema.from_mapping(cls, values, f"--config {file}")

@@ -101,7 +101,7 @@ class Listing:
             self.archives.append(path)
         elif kind not in KNOWN and not _is_paper(name) and os.path.isfile(path):
             self.unread[kind or "no ending"] += 1
-        if kind in TABULAR and low not in METADATA and ("metadata" in low or "caption" in low):
+        if low not in METADATA and _is_tabular(name):
             self.tabular.append(path)
 
     def check(self) -> Iterator[UserError]:
@@ -150,6 +150,12 @@ def _joined(home: str, name: str) -> str:
 
 def _is_paper(name: str) -> bool:
     return os.path.splitext(name)[0].casefold() in PAPERS or name == "Icon\r"
+
+
+def _is_tabular(name: str) -> bool:
+    """Whether a name is that of a table of captions, in a form that may not be read."""
+    low = folded(name)
+    return ending(name) in TABULAR and ("metadata" in low or "caption" in low)
 
 
 def _one_spelling(metadata: list[str]) -> list[str]:
@@ -232,7 +238,7 @@ class Names:
 
 def remarks(found: Listing) -> tuple[Remark, ...]:
     """What a folder holds and a training does not read, as a warning each."""
-    return tuple(Remark(*words) for words in (*_of_kinds(found), *_of_images(found)))
+    return (*_of_kinds(found), *_of_images(found))
 
 
 def tell(found: Iterable[Remark], root: str, say: Callable[[str], None]) -> None:
@@ -241,48 +247,54 @@ def tell(found: Iterable[Remark], root: str, say: Callable[[str], None]) -> None
         say(f"warning: {root}: {remark.message}")
 
 
-def _of_kinds(found: Listing) -> Iterator[tuple[str, str]]:
-    """Kind and sentence on files that are none of a folder of images."""
+def _of_kinds(found: Listing) -> Iterator[Remark]:
+    """On files that are none of a folder of images."""
     if found.unread:
         kinds = [f"{kind} {n}" for kind, n in sorted(found.unread.items())]
         several = _counted(sum(found.unread.values()), "file")
-        yield "unread", f"{several} of kinds that are not read: {printable(listed(kinds))}"
+        yield Remark("unread", f"{several} of kinds that are not read: {printable(listed(kinds))}")
     if found.archives:
         them = "it" if len(found.archives) == 1 else "them"
         tars = any(ending(path) in TABLES for path in found.archives)
         other = ", or name this folder with --dataset_name" if tars else ""
-        yield "archives", f"{_inside(found.archives, found.root)}: unpack {them}{other}"
+        yield Remark("archives", f"{_inside(found.archives, found.root)}: unpack {them}{other}")
     if tables := found.tables[".parquet"]:
-        yield "archives", f"{_counted(tables, 'parquet file')}: only --dataset_name reads them"
+        yield Remark(
+            "archives", f"{_counted(tables, 'parquet file')}: only --dataset_name reads them"
+        )
     if found.tabular and not found.metadata:
         verb = "is" if len(found.tabular) == 1 else "are"
         names = _inside(found.tabular, found.root)
-        yield "not_metadata", f"{names} {verb} not read: only metadata.jsonl and metadata.csv are"
+        yield Remark(
+            "not_metadata", f"{names} {verb} not read: only metadata.jsonl and metadata.csv are"
+        )
     if found.spare:
         verb = "is" if len(found.spare) == 1 else "are"
         names = _inside(found.spare, found.root)
-        yield "not_metadata", f"{names} {verb} not read beside a file of the usual spelling"
+        yield Remark("not_metadata", f"{names} {verb} not read beside a file of the usual spelling")
     for path in found.links:
         if not _is_walked(path, found.root):
-            yield "links", f"{_inside([path], found.root)}: a link to a folder that is not read"
+            yield Remark(
+                "links", f"{_inside([path], found.root)}: a link to a folder that is not read"
+            )
 
 
-def _of_images(found: Listing) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Kind, sentence and names: images that are no files, or without a line; captions alone."""
+def _of_images(found: Listing) -> Iterator[Remark]:
+    """On images that are no files, images without a line, captions without an image."""
     if found.dead:
         several = _counted(len(found.dead), "image")
         words = "no file (a broken link, or a pipe) and left out"
         verb = "is" if len(found.dead) == 1 else "are"
-        yield "dead", f"{several} {verb} {words}", tuple(found.dead)
+        yield Remark("dead", f"{several} {verb} {words}", tuple(found.dead))
     if found.unnamed:
         verb = "is" if len(found.unnamed) == 1 else "are"
         several = _counted(len(found.unnamed), "image")
         words = f"{several} {verb} in no metadata file and {verb} left out"
-        yield "left_out", words, tuple(found.unnamed)
+        yield Remark("left_out", words, tuple(found.unnamed))
     if found.unused:
         verb = "has" if len(found.unused) == 1 else "have"
         several = _counted(len(found.unused), "caption")
-        yield "unused", f"{several} {verb} no image", tuple(found.unused)
+        yield Remark("unused", f"{several} {verb} no image", tuple(found.unused))
 
 
 def _inside(paths: list[str], root: Path) -> str:
@@ -302,7 +314,7 @@ def _is_walked(link: str, root: Path) -> bool:
 def unused(texts: Iterable[str], used: set[str]) -> list[str]:
     """The texts that are no image's caption, without those about the whole dataset."""
     names = ((path, os.path.basename(path)) for path in texts if path not in used)
-    return [path for path, name in names if not (_is_paper(name) or "caption" in folded(name))]
+    return [path for path, name in names if not (_is_paper(name) or _is_tabular(name))]
 
 
 def left_out(images: Sequence[str], named: Iterable[str]) -> list[str]:

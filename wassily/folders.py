@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,9 +104,10 @@ def _named_picture(
 ) -> str:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
-        raise UserError(
-            f"{where}: no 'file_name' (it has: {', '.join(map(str, row)) or 'nothing'})"
-        )
+        near = [key for key in map(str, row) if re.sub("[ _-]", "", key).lower() == "filename"]
+        hint = f"; rename {near[0]!r} to 'file_name'" if near and "file_name" not in row else ""
+        has = ", ".join(map(str, row)) or "nothing"
+        raise UserError(f"{where}: no 'file_name' (it has: {has}){hint}")
     path = os.path.join(folder, name)
     escapes, there = _escapes_and_there(path, inside)
     if not there and not escapes:
@@ -126,7 +128,7 @@ def _named_picture(
 
 def _meant(name: str, folder: str, root: Path, names: Names) -> str:
     """A file that a wrong name may mean, as a hint; empty if there is none."""
-    plain = unquote(name).replace("\\", "/")
+    plain = unquote(name).replace("\\", "/").strip("'\"<>")
     last = plain.rpartition("/")[2]
     parts = plain.lstrip("/").split("/")
     tails = ["/".join(parts[n:]) for n in range(min(len(parts), 8))]
@@ -261,7 +263,9 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         remedy = "mend or remove the line"
-        if line.strip().endswith((",", "[")):
+        if "\r" in line.strip():
+            remedy = "save it with the line ends of Unix (LF)"
+        elif line.strip().endswith((",", "[")):
             remedy = "write one object a line, without commas between the lines"
         raise UserError(f"{where}: not JSON ({error}); {remedy}") from None
     if not isinstance(row, dict):
@@ -272,9 +276,10 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
 def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
     # A file, not splitlines(): a cell may hold U+2028, which is no end of a CSV row.
     text = attempt(fault, "", _text_of, file)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=[])
     try:
-        header = [str(name).strip().strip('"') for name in reader.fieldnames or ()]
+        # Blank lines may stand above the header.
+        header = [cell.strip().strip('"') for cell in next(filter(None, reader.reader), [])]
         if wrong := _wrong_header(header, text):
             fault(UserError(f"{file} line {reader.line_num}: {wrong}"))
             return

@@ -41,7 +41,9 @@ def _source(config: Any) -> None:
         folder = getattr(config, name)
         if name != "dataset_name":
             require(Path(folder).exists(), f"--{name} {folder}: no such folder")
-            require(Path(folder).is_dir(), f"--{name} {folder}: not a folder")
+            packed = Path(folder).suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+            remedy = "; unpack it, and name the folder that it makes" if packed else ""
+            require(Path(folder).is_dir(), f"--{name} {folder}: not a folder{remedy}")
     _apart(config.output_dir, getattr(config, named[0]) if named else None)
     resume = config.resume_from_checkpoint
     if resume and resume != "latest":
