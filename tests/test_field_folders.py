@@ -179,10 +179,10 @@ UNREAD: dict[str, tuple[tuple[str, ...], list[str]]] = {
     ),
     "films": (("1.mp4",), ["1 file of kinds that are not read: .mp4 1"]),
     "papers": (("README.md", "README", "LICENSE", "readme.txt", "a.json", "Thumbs.db"), []),
-    "alone": (("b.txt", "c.TXT"), ["2 captions have no image"]),
+    "alone": (("b.txt", "c.TXT"), ["2 caption files belong to no image"]),
     "both": (
         ("b.heic", "b.txt"),
-        ["1 file of kinds that are not read: .heic 1", "1 caption has no image"],
+        ["1 file of kinds that are not read: .heic 1", "1 caption file belongs to no image"],
     ),
 }
 
@@ -304,7 +304,7 @@ def test_f18_broken_links_are_counted(column: str | None, tmp_path: Path) -> Non
     (root / "b.png").symlink_to(root / ".git" / "object")
     os.mkfifo(root / "c.png")
     message = "2 images are no file (a broken link, or a pipe) and left out"
-    assert told(root, column) == [message] + ["1 caption has no image"] * bool(column)
+    assert told(root, column) == [message] + ["1 caption file belongs to no image"] * bool(column)
 
 
 # ---------------------------------------------------------------- the rule itself

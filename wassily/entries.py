@@ -292,9 +292,9 @@ def _of_images(found: Listing) -> Iterator[Remark]:
         words = f"{several} {verb} in no metadata file and {verb} left out"
         yield Remark("left_out", words, tuple(found.unnamed))
     if found.unused:
-        verb = "has" if len(found.unused) == 1 else "have"
-        several = _counted(len(found.unused), "caption")
-        yield Remark("unused", f"{several} {verb} no image", tuple(found.unused))
+        verb = "belongs" if len(found.unused) == 1 else "belong"
+        several = _counted(len(found.unused), "caption file")
+        yield Remark("unused", f"{several} {verb} to no image", tuple(found.unused))
 
 
 def _inside(paths: list[str], root: Path) -> str:

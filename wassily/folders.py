@@ -281,7 +281,7 @@ def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]
         # Blank lines may stand above the header.
         header = [cell.strip().strip('"') for cell in next(filter(None, reader.reader), [])]
         if wrong := _wrong_header(header, text):
-            fault(UserError(f"{file} line {reader.line_num}: {wrong}"))
+            fault(UserError(f"{file} line {reader.reader.line_num}: {wrong}"))
             return
         reader.fieldnames = header
         for row in reader:
