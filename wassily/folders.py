@@ -276,7 +276,7 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
 def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
     # A file, not splitlines(): a cell may hold U+2028, which is no end of a CSV row.
     text = attempt(fault, "", _text_of, file)
-    reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=[])
+    reader: csv.DictReader[str] = csv.DictReader(io.StringIO(text, newline=""), fieldnames=[])
     try:
         # Blank lines may stand above the header.
         header = [cell.strip().strip('"') for cell in next(filter(None, reader.reader), [])]
