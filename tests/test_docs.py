@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from bad_pictures import png
 from helpers import draw_picture, run_cli
 from pages import FENCE, arabic_pages, english_pages, links, slugs
 
@@ -192,6 +193,7 @@ def _bad_inputs(root: Path) -> dict[str, Path]:
     return {
         "a folder without pictures": empty,
         "a broken picture": make(ONE, TWO, fox_2__jpg=whole[: len(whole) // 2]),
+        "an image of more than 179 megapixels": make(ONE, TWO, fox_2__jpg=png(20_000, 10_000)),
         "a file that is no picture": make(ONE, TWO, fox_2__jpg="hello"),
         "an empty caption": make(ONE, {**TWO, "text": " "}),
         "an empty `.txt`": make(fox_1__txt="a", fox_2__txt=""),

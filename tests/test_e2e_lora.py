@@ -101,7 +101,7 @@ def test_the_header_of_the_file(whole: Path, role: str, tiny: Tiny) -> None:
     with safe_open(whole / FILE, "pt") as file:
         notes = file.metadata()
     base = tiny.prior if role == "prior" else tiny.decoder
-    assert (notes["network"], notes["base"]) == (role, str(base))
+    assert (notes["network"], notes["base"]) == (role, base.name)  # no folder of this machine
     assert (notes["rank"], notes["alpha"]) == ("2", "4")
     net = models.load(NETWORK[role], str(base))
     assert notes["base_fingerprint"] == models.fingerprint(net)

@@ -22,7 +22,7 @@ import torch
 from e2e import assert_same_bits, checkpoints, command, losses, refused, train, wassily
 from helpers import read_jsonl
 
-from wassily import faults, lock, manifest, recipes
+from wassily import errors, faults, lock, manifest, recipes
 from wassily import run as runs
 from wassily.mini.untrained import Tiny
 
@@ -261,7 +261,7 @@ def test_memory_of_the_machine_runs_out(
     line = refused(*command("prior", out, tiny, photos, **FLAGS))
     assert "out of memory: the estimate was" in line and "--preset" not in line
     # Another error of that kind is none of this.
-    assert not faults.out_of_memory(RuntimeError("shapes do not match"))
+    assert not errors.out_of_memory(RuntimeError("shapes do not match"))
 
 
 def _poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:

@@ -36,11 +36,20 @@ def _config(home: str, pics: Path, **values: Any) -> TrainConfig:
     return kind(**{"train_data_dir": str(pics), "output_dir": out} | values)
 
 
-def _run(folder: Path, home: str, base: str = "mini", age: int = 0, whole: bool = True) -> Path:
-    """The folder of a training, which ended unless told otherwise."""
+def _run(
+    folder: Path,
+    home: str,
+    base: str = "mini",
+    age: int = 0,
+    whole: bool = True,
+    source: str | None = None,
+) -> Path:
+    """The folder of a training, which ended unless told otherwise, on the pictures beside."""
     folder.mkdir(parents=True)
     file = folder / "run.json"
-    file.write_text(json.dumps({"command": ["wassily", "train", home, "--x"], "base": base}))
+    facts = {"command": ["wassily", "train", home, "--x"], "base": base}
+    facts["source"] = source or str(folder.parents[1] / "pics")
+    file.write_text(json.dumps(facts))
     os.utime(file, (1e9 - age, 1e9 - age))
     if whole:
         part = folder / models.TRAINED[home] / "config.json"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import draw_picture, guide_pixels
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
-from wassily import pictures
+from wassily import pictures, sheets
 from wassily.pictures import BadPicture
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
@@ -196,10 +196,10 @@ def _png_header(width: int, height: int) -> bytes:
     [
         (b"", "known kind"),
         (b"<html>404</html>", "known kind"),
-        (_bytes(draw_picture(0, 200, 200), "JPEG")[:-2000], "truncated"),
+        (_bytes(draw_picture(0, 200, 200), "JPEG")[:-2000], "cut short"),
         (_bytes(draw_picture(0), "PNG")[:500], "."),
         (_png_header(10, 10), "."),
-        (_png_header(60_000, 60_000), "bomb"),
+        (_png_header(60_000, 60_000), "3600.0 megapixels, the limit is 179"),
     ],
     ids=["empty", "html", "half a jpeg", "half a png", "no data", "bomb"],
 )
@@ -216,14 +216,14 @@ def test_not_a_whole_picture(raw: bytes, reason: str, tmp_path: Path) -> None:
 def test_whatever_a_decoder_raises_is_a_bad_picture(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AVIF raises RuntimeError, a torn EXIF block struct.error: the file is listed all the same."""
+    """AVIF raises RuntimeError, a torn tag struct.error: the file is listed all the same."""
 
     def fail(self: Image.Image) -> None:
         raise error
 
     raw = _bytes(draw_picture(0), "PNG")
-    monkeypatch.setattr(Image.Image, "getexif", fail)
-    with pytest.raises(BadPicture, match=str(error) or "IndexError"):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(BadPicture, match="damaged: its pixels cannot be decoded"):
         pictures.open_rgb(raw)
 
 
@@ -291,7 +291,7 @@ def test_sheet_layout(side: int, scale: int) -> None:
     rows = [
         [Image.new("RGB", (side, side), c) for c in pair] for pair in ((RED, GREEN), (BLUE, RED))
     ]
-    page = pictures.sheet(rows, ["one", "two"], ["a", "b"], "title")
+    page = sheets.sheet(rows, ["one", "two"], ["a", "b"], "title")
     edge = side * scale
     left, top = page.width - 2 * (edge + 10) - 10, page.height - 2 * (edge + 10)
     assert 20 < left < 40
@@ -307,7 +307,7 @@ def test_sheet_layout(side: int, scale: int) -> None:
 def test_sheet_takes_rows_of_different_lengths_and_sizes() -> None:
     """No title, no headings; empty and very long labels."""
     rows = [[draw_picture(0, 32, 32)], [draw_picture(1, 64, 48), draw_picture(2, 16, 16)]]
-    page = pictures.sheet(rows, [], ["", "word " * 100 + "x" * 100])
+    page = sheets.sheet(rows, [], ["", "word " * 100 + "x" * 100])
     assert 200 + 2 * (64 * 2 + 10) + 10 < page.width <= 240 + 2 * (64 * 2 + 10) + 10
 
 
@@ -318,16 +318,16 @@ def test_no_column_of_a_sheet_is_empty(size: tuple[int, int], label: str) -> Non
     labels are and however tall the pictures; and what a heading needs beyond its picture.
     """
     picture = Image.new("RGB", size, BLUE)
-    page = pictures.sheet([[picture, picture]], ["step 1500", "2"], [label])
+    page = sheets.sheet([[picture, picture]], ["step 1500", "2"], [label])
     empty = (np.asarray(page) == 255).all(axis=(0, 2))
     runs = [len(run) for run in "".join(" x"[not one] for one in empty).split("x")]
-    beyond = math.ceil(pictures._font(15).getlength("step 1500")) - size[0] * 2
+    beyond = math.ceil(sheets._font(15).getlength("step 1500")) - size[0] * 2
     assert max(runs) <= 30 + (max(0, beyond) if size == (32, 96) else 0)
 
 
 def _ink(text: str) -> np.ndarray:
     """Which pixels a label darkens: the left part of a sheet of one wide white picture."""
-    page = pictures.sheet([[Image.new("RGB", (300, 160), "white")]], [], [text])
+    page = sheets.sheet([[Image.new("RGB", (300, 160), "white")]], [], [text])
     return np.asarray(page.convert("L"))[:, :230] < 128
 
 
@@ -344,7 +344,7 @@ def test_arabic_labels_have_glyphs() -> None:
 def test_labels_stay_in_their_column() -> None:
     """However long the word: no ink in the margin before the pictures."""
     for text in ("word " * 80, "ك" * 400, "x" * 400):
-        page = pictures.sheet([[Image.new("RGB", (160, 160), BLUE)]], [], [text])
+        page = sheets.sheet([[Image.new("RGB", (160, 160), BLUE)]], [], [text])
         left = page.width - 180
         assert left <= 240 and page.getpixel((left, 20)) == BLUE
         assert (np.asarray(page)[:, left - 8 : left] == 255).all(), text[:10]
@@ -352,20 +352,20 @@ def test_labels_stay_in_their_column() -> None:
 
 def test_a_label_is_cut_with_an_ellipsis() -> None:
     """The cut text is a head of the whole."""
-    font = pictures._font(15)
-    lines = pictures._wrap("alpha beta gamma delta epsilon", font, 90, 2)
+    font = sheets._font(15)
+    lines = sheets._wrap("alpha beta gamma delta epsilon", font, 90, 2)
     assert len(lines) == 2
     assert lines[-1].endswith("…")
     assert "alpha beta gamma delta epsilon".startswith(" ".join(lines)[:-1])
     assert all(font.getlength(line) <= 90 for line in lines)
-    assert pictures._wrap("short", font, 90, 2) == ["short"]
+    assert sheets._wrap("short", font, 90, 2) == ["short"]
 
 
 def test_a_label_that_just_fits_is_not_cut() -> None:
     """The room for an ellipsis is only needed where one is set."""
-    font = pictures._font(15)
+    font = sheets._font(15)
     width = math.ceil(font.getlength("دائرة حمراء"))
-    assert pictures._wrap("دائرة حمراء", font, width, 3) == ["دائرة حمراء"]
+    assert sheets._wrap("دائرة حمراء", font, width, 3) == ["دائرة حمراء"]
 
 
 def test_the_font_covers_what_labels_hold() -> None:

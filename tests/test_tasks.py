@@ -155,7 +155,10 @@ def test_damaged_notes(here: Path, chunk: object, message: str) -> None:
             "--image words.png: not a picture of a known kind",
         ),
         (("a", "--image", ".", "--strength", 1), "--image .: "),
-        (("a", "--image", "~nobody/x", "--strength", 1), "--image ~nobody/x: no such file"),
+        (
+            ("a", "--image", "~/none/x", "--strength", 1),
+            f"--image {Path.home()}/none/x: no such file",
+        ),
         (("a", "--mask", "mask.png"), "--mask needs --image"),
         (("a", "--strength", 0.5), "--strength needs --image"),
         (("a", "--image", "in.png", "--strength", 0), "--strength: 0 is not in (0, 1]"),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wassily import checkpoint, draws, models
 from wassily.config import TrainConfig
-from wassily.errors import UserError
+from wassily.errors import UserError, out_of_memory
 
 STATISTICS = ("clip_mean", "clip_std")  # stored as parameters; no forward pass reads them
 RANK = 4
@@ -204,16 +204,14 @@ def chosen(config: TrainConfig, notes: dict[str, str] | None = None) -> Whole | 
 
 
 def notes(config: TrainConfig, repositories: dict[str, str], fingerprint: str) -> dict[str, str]:
-    """What the file of an adapter tells about itself; of an upload's, no folder of this machine."""
-    base = models.public_name(repositories[config.role], config.role)
-    prior = config.hub_prior_id or repositories["prior"]
-    if config.push_to_hub:
-        base, prior = (Path(n).name if Path(n).is_absolute() else n for n in (base, prior))
+    """What the file of an adapter tells about itself; of a folder of this machine its last name,
+    because the file travels. Where they are is in the run's own folder (`origins.behind`).
+    """
     return {
         "network": config.role,
-        "base": base,
+        "base": models.portable_name(repositories[config.role], config.role),
         "base_fingerprint": fingerprint,
-        "prior": prior,
+        "prior": config.hub_prior_id or models.portable_name(repositories["prior"], "prior"),
     }
 
 
@@ -291,6 +289,8 @@ def fold(net: Any, file: Path, scale: float = 1.0) -> None:
                 adapter_name=NAME,
             )
     except Exception as error:  # of many kinds: peft's, diffusers' and torch's
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{file}: no adapter for this network: {reason[:300]}") from error
     # What finds no place is passed over without an error.

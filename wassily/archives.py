@@ -6,6 +6,7 @@ no shard is read further than it is needed.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import datasets
 from wassily import data
 from wassily.data import Record
 from wassily.entries import Remark
-from wassily.errors import UserError
+from wassily.errors import UserError, out_of_memory
 from wassily.folders import checked_captions
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -73,6 +74,8 @@ class Shards:
                 # A path would be one that a stranger chose: only bytes are taken.
                 yield Cell(where, cell.get("bytes"), captions)
         except Exception as error:  # of the library, the format, the network: many kinds
+            if out_of_memory(error):
+                raise
             raise UserError(
                 f"{_shown(self.names[shard])}: cannot be read at example {index} or after it: "
                 f"{_reason(error)}; get this shard anew, or see that it can be reached, then "
@@ -101,12 +104,16 @@ def read_shards(
     try:
         kind, files = _files(name, config_name, cache_dir)
         remedy = f"see that {_shown(files[0])} is there and whole"
+        # A file that is here goes by its name, which is no pattern.
+        names = [glob.escape(file) if os.path.exists(file) else file for file in files]
         table = datasets.load_dataset(
-            kind, data_files={"train": files}, split="train", streaming=True, cache_dir=cache_dir
+            kind, data_files={"train": names}, split="train", streaming=True, cache_dir=cache_dir
         )
     except UserError:
         raise
     except Exception as error:  # as in data
+        if out_of_memory(error):
+            raise
         raise UserError(f"{head}: {_reason(error)}; {remedy}") from error
     columns = list(table.column_names or [])
     for column in columns:
@@ -138,11 +145,11 @@ def _check_pictures(name: str, table: datasets.IterableDataset, column: str) -> 
 
 def _files(name: str, config_name: str | None, cache_dir: str | None) -> tuple[str, list[str]]:
     """The kind of a data set's shards, and their paths or addresses."""
-    if "://" in name or "{" in name:
-        files = numbered(name)
+    if ("://" in name or "{" in name) and not os.path.isdir(name):
+        files = [name] if os.path.exists(name) else numbered(name)
         kind = KINDS.get(os.path.splitext(files[0].partition("?")[0])[1], "")
     else:
-        found = datasets.load_dataset_builder(name, config_name, cache_dir=cache_dir)
+        found = datasets.load_dataset_builder(**data.named(name, config_name), cache_dir=cache_dir)
         kind, splits = found.name, dict(found.config.data_files or {})
         if kind in KINDS.values() and "train" not in splits:
             raise UserError(

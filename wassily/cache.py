@@ -18,7 +18,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +271,11 @@ def sweep(folder: Path, older_than: float = 3600.0) -> None:
                 path.unlink()
 
 
+def bytes_digest(image: str | bytes) -> bytes:
+    """The digest of bytes, or of a file's. Raises OSError."""
+    return digest(image) if isinstance(image, bytes) else file_digest(image)
+
+
 def file_digest(path: str) -> bytes:
     """The digest of a file's bytes. Raises OSError."""
     state = hashlib.blake2b(digest_size=16)
@@ -281,34 +286,39 @@ def file_digest(path: str) -> bytes:
 
 
 class Contents:
-    """Digests of pictures' bytes, remembered by where they are."""
+    """Digests of files' bytes, remembered by where they are and by how they are read (`how`)."""
 
-    def __init__(self, root: Path):
-        self.store, self.writer = Store(root / FILES), Writer(root / FILES)
+    def __init__(self, root: Path, how: tuple[str, ...] = ()):
+        self.store, self.writer, self.how = Store(root / FILES), Writer(root / FILES), how
 
     def known(self, places: Iterable[Place]) -> np.ndarray:
         """(N, 16) uint8: the remembered digest of each, zeros where it has to be read."""
-        return self.store.column(stacked(map(_place_key, places)), "content")
+        return self.store.column(stacked(map(self._key, places)), "content")
 
-    def read(self, place: Place, image: str | bytes) -> bytes:
+    def read(
+        self,
+        place: Place,
+        image: str | bytes,
+        digested: Callable[[str | bytes], bytes] = bytes_digest,
+    ) -> bytes:
         """Digest an image, a file or bytes, and remember it for its place. Raises OSError."""
-        key = _place_key(place)
-        content = digest(image) if isinstance(image, bytes) else file_digest(image)
+        key, content = self._key(place), digested(image)
         self.writer.add(key, {"content": torch.frombuffer(bytearray(content), dtype=torch.uint8)})
         return content
+
+    def _key(self, place: Place) -> bytes:
+        """A file by its path, size and time of change; a row by its table's fingerprint and
+        number.
+        """
+        if isinstance(place, tuple):
+            return digest(*place, *self.how)
+        stat = os.stat(place)
+        return digest(os.path.abspath(place), stat.st_size, stat.st_mtime_ns, *self.how)
 
 
 def forget_contents(root: Path) -> None:
     """Have every file read anew (`--verify_cache`), in this run and so for those after it."""
     shutil.rmtree(root / FILES, ignore_errors=True)
-
-
-def _place_key(place: Place) -> bytes:
-    """A file by its path, size and time of change; a row by its table's fingerprint and number."""
-    if isinstance(place, tuple):
-        return digest(*place)
-    stat = os.stat(place)
-    return digest(os.path.abspath(place), stat.st_size, stat.st_mtime_ns)
 
 
 # ---------------------------------------------------------------- looking after it

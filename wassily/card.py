@@ -108,7 +108,7 @@ def front_matter(facts: Facts) -> str:
         lines += ["base_model_relation: adapter"] if facts.trained else []
     if facts.data_is_public:
         lines += ["datasets:", f"- {quoted(facts.data)}"]
-    if facts.role == "decoder":
+    if facts.role == "decoder" and facts.prior:
         lines += ["prior:", f"- {quoted(facts.prior)}"]
     tags = ("kandinsky", "text-to-image", "diffusers", "diffusers-training", "wassily")
     return "\n".join([*lines, "library_name: diffusers", "tags:", *(f"- {t}" for t in tags), "---"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -110,7 +109,7 @@ def _check_preserve(config: Any) -> None:
             given = getattr(config, flag) != usual
             require(not given, f"--{flag} does nothing without --preserve: add --preserve builtin")
         return
-    file = Path(os.path.expanduser(config.preserve))
+    file = Path(config.preserve)
     require(
         config.preserve == "builtin" or file.is_file(),
         f"--preserve {config.preserve}: no such file (and not `builtin`)",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wassily import __version__
-from wassily.errors import Stopped, UserError, did_you_mean, masked, printable
+from wassily.errors import Stopped, UserError, did_you_mean, masked, out_of_memory, printable
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
 
@@ -92,9 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         verb, rest = _verb(words)
         class_name, target = VERBS[verb]
         config = parse(class_name, rest, " ".join(("wassily", *verb)))
-        module, function = target.split(":")
-        # A verb that judges gives its own exit code; the others end well or raise.
-        return getattr(importlib.import_module(module), function)(config) or 0
+        return _carried_out(target, config)
     except UserError as error:
         if debug:
             raise
@@ -110,6 +108,20 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("wassily: interrupted", file=sys.stderr)
         return 130
+
+
+def _carried_out(target: str, config: Any) -> int:
+    """Run the function of a command; its exit code. Raises UserError where memory runs out."""
+    module, function = target.split(":")
+    try:
+        # A verb that judges gives its own exit code; the others end well or raise.
+        return getattr(importlib.import_module(module), function)(config) or 0
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not out_of_memory(error):
+            raise
+        # By its name, as the verbs: it imports what is heavy.
+        line = importlib.import_module("wassily.faults").full(config, error)
+        raise UserError(line) from error
 
 
 def _tell(line: str) -> None:
@@ -285,7 +297,7 @@ def _from_file(cls: type, file: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
 
-    path = Path(file)
+    path = Path(file).expanduser()
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -94,7 +94,8 @@ class TrainConfig:
     output_dir: str = "kandi_2_2-model-finetuned"
     """Where checkpoints, samples, logs and the final pipeline go."""
     resume_from_checkpoint: str | None = None
-    """Go on from a checkpoint folder, or from the newest with `latest` (none yet: start anew)."""
+    """Resume from a checkpoint: its folder, its name in --output_dir such as checkpoint-500, or
+    `latest` (none yet: start anew)."""
     checkpointing_steps: int = 500
     """Save a checkpoint every so many optimizer steps."""
     checkpointing_minutes: float | None = None

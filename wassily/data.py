@@ -6,6 +6,7 @@ or the column.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
@@ -22,7 +23,7 @@ from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
 from wassily import entries, pictures
 from wassily.entries import Remark
-from wassily.errors import UserError, did_you_mean
+from wassily.errors import UserError, did_you_mean, out_of_memory
 from wassily.folders import (
     Fault,
     as_captions,
@@ -313,6 +314,24 @@ def undecoded(table: Any, image_column: str) -> Any:
         ) from None
 
 
+def named(name: str, config_name: str | None) -> dict[str, Any]:
+    """What the library is given for the name of a data set: it takes the name of a folder for a
+    pattern.
+
+    Raises UserError for a folder whose name the library cannot be given at all.
+    """
+    given = {"path": name, "name": config_name}
+    folder = Path(name).resolve().as_posix()
+    if not Path(name).is_dir() or not (set("*?[") & set(folder) or "::" in folder):
+        return given
+    if "::" in folder:
+        raise UserError(f"--dataset_name {name}: '::' in the path of a data set: rename the folder")
+    base = glob.escape(folder)
+    patterns = datasets.data_files.get_data_patterns(base)
+    found = {split: [f"{base}/{one}" for one in some] for split, some in patterns.items()}
+    return given | {"data_files": found}
+
+
 def _load_tables(
     name: str, config_name: str | None, cache_dir: str | None
 ) -> dict[str, datasets.Dataset]:
@@ -320,8 +339,12 @@ def _load_tables(
         if _is_saved(Path(name)):
             loaded = datasets.load_from_disk(name)
         else:
-            loaded = datasets.load_dataset(name, config_name, cache_dir=cache_dir)
+            loaded = datasets.load_dataset(**named(name, config_name), cache_dir=cache_dir)
+    except UserError:
+        raise
     except Exception as error:  # the library raises many kinds, each a matter of the name given
+        if out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         head = f"--dataset_name {name}: cannot be loaded: {reason[0]}"
         raise UserError(head + _instead(name, None)) from error

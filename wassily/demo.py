@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from wassily import models, pictures, run, sample
+from wassily import models, pictures, run, sample, sheets
 from wassily.commands import DemoConfig
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
@@ -143,7 +143,7 @@ def report(
             labels.append(jobs[kind][i][0])
     title = f"mini, fine-tuned on {config.pictures} pictures: {config.thing}"
     sheet = root / "sheet.png"
-    pictures.save_png(pictures.sheet(rows, ["before", "after"], labels, title), sheet, {})
+    pictures.save_png(sheets.sheet(rows, ["before", "after"], labels, title), sheet, {})
     new = ("style",) if config.thing == "inked" else ("shape",)
     old = ("shape", "colour", "background", "count", "style")
     print(f"\nof {config.judged} pictures each      before   after")

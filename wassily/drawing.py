@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from wassily import outputs
@@ -35,7 +34,7 @@ def begin(config: DrawConfig) -> None:
         if name is None or name == "mini":
             continue
         what = "folder" if name in whole else "adapter"
-        if told := outputs.absent(name, what) or outputs.unfinished(Path(os.path.expanduser(name))):
+        if told := outputs.absent(name, what) or outputs.unfinished(Path(name)):
             raise UserError(told)
     print(first_line(config), flush=True)
 

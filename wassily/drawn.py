@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wassily import cache, draws, models, sample, turns
+from wassily import cache, draws, kinds, models, sample, turns
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import Frozen
@@ -35,7 +35,7 @@ def repository(config: TrainConfig, decoder: str) -> str | None:
         return None
     found = models.resolve(name, "prior")
     both = {"prior": found, "decoder": decoder}
-    models.check_widths(both, config.cache_dir, flag="drawn_embeds")
+    kinds.check_widths(both, config.cache_dir, flag="drawn_embeds")
     return found
 
 

@@ -153,11 +153,19 @@ def fill(
     return Filled(contents, bad)
 
 
+def content_key(image: str | bytes) -> bytes:
+    """16 bytes that stand for an image, a file or bytes: for its own, and for the way in which its
+    colours are converted, if they are. Raises OSError.
+    """
+    own = cache.bytes_digest(image)
+    return cache.digest(own, pictures.READ_AS) if pictures.recoloured(image) else own
+
+
 def picture_contents(
     source: Pictures, root: Path, runtime: Runtime
 ) -> tuple[np.ndarray, dict[int, str]]:
     """The content key of every picture, (N, 16) uint8; zeros, and a reason, if it is unreadable."""
-    contents = cache.Contents(root)
+    contents = cache.Contents(root, (pictures.READ_AS,))
     bad: dict[int, str] = {}
     found = contents.known(source.places())
     for share in runtime.shares():
@@ -168,7 +176,7 @@ def picture_contents(
             places = itertools.compress(source.places(), _among(mine, len(source)))
             for index, place in zip(mine, places, strict=True):
                 try:
-                    contents.read(place, source[index].image)
+                    contents.read(place, source[index].image, content_key)
                 except OSError as error:
                     bad[index] = f"{source[index].name}: {error.strerror}"
                 bar.advance()

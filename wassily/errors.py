@@ -1,5 +1,6 @@
 """The one exception that becomes one line and exit code 2 instead of a stack trace."""
 
+import errno
 import os
 import re
 
@@ -8,6 +9,8 @@ SHOWN = 10  # how many offenders a message lists before it counts the rest
 # the stores that shards come from.
 TOKEN = re.compile(r"(hf_|api_org_)[A-Za-z0-9]{16,}")
 VARIABLES = re.compile(r"(TOKEN|API_KEY|SECRET|SECRET_ACCESS_KEY|PASSWORD)$")
+# Of the CPU's allocator and of memory maps, of CUDA and Metal, of the libraries above them.
+FULL_MEMORY = ("DefaultCPUAllocator", "annot allocate memory", "out of memory", "_ALLOC_FAILED")
 LEAST = 8  # letters of a variable's value; a shorter one would be found in other words
 
 
@@ -31,6 +34,19 @@ class Stopped(BaseException):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a GPU's, or this machine's own.
+
+    Told without torch, whose error is a RuntimeError of a name of its own.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    known = isinstance(error, (RuntimeError, OSError))
+    return known and any(words in str(error) for words in FULL_MEMORY)
 
 
 def masked(text: str, *secrets: str | None) -> str:

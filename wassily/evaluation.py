@@ -76,6 +76,11 @@ def located(config: EvaluateConfig) -> dict[str, models.Trained]:
         "prior": models.locate(config.prior, "prior"),
         "decoder": models.locate(config.decoder, "decoder"),
     }
+    for flag in ("decoder", "base_decoder"):
+        named = getattr(config, flag)
+        if named is not None:
+            network = _config_of(models.locate(named, "decoder"), "decoder", config.cache_dir)
+            sample.check_kind(f"--{flag} {named}", network, "plain")
     for home, width in WIDTHS.items():
         name = getattr(config, f"base_{home}")
         if name is not None:

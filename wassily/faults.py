@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from wassily import outputs
-from wassily.errors import UserError
+from wassily.errors import UserError, out_of_memory
 
 GB = 1e9
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -33,6 +36,8 @@ def disk(output_dir: Path) -> Iterator[None]:
 
 def refusal(error: OSError, output_dir: Path) -> str | None:
     """The line for an error of the disk under a run; None for another kind of error."""
+    if out_of_memory(error):  # which names no file, and is none of the disk
+        return None
     if isinstance(error, BrokenPipeError):
         return (
             f"nobody reads any more what is printed, for the pipe is closed; {kept(output_dir)}: "
@@ -95,9 +100,35 @@ def another_is_gone(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: a GPU's, or this machine's own."""
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+def full(config: Any, error: BaseException) -> str:
+    """The line for a command whose memory ran out: how much more was asked for, and what to change.
+
+    A training tells more itself, by its estimate.
+    """
+    asked = re.search(r"ried to allocate ([\d.]+ ?\w+)", str(error))
+    more = f" ({asked[1]} more were needed)" if asked else ""
+    device = not isinstance(error, (MemoryError, OSError)) and not any(
+        words in str(error) for words in ("CPUAllocator", "annot allocate")
     )
+    where = "of the GPU" if device else "of this machine"
+    return f"out of memory: that {where} is full{more}: {_less(config, device)}"
+
+
+def _less(config: Any, device: bool) -> str:
+    """The first change of a config that makes a command take less."""
+    value = functools.partial(getattr, config)
+    if device and value("offload", None) is False:
+        return "add --offload"
+    batch = value("batch_size", None)
+    if batch is not None and batch > 1:
+        return f"add --batch_size {batch // 2}"
+    if device and value("mixed_precision", "fp16") in (None, "no"):
+        return "add --mixed_precision bf16"
+    if device and value("dtype", None) == "fp32":
+        return "add --dtype fp16"
+    if hasattr(config, "height"):
+        return "take a smaller --height and --width"
+    if hasattr(config, "resolution"):
+        return "take a smaller --resolution"
+    what = "GPU" if device else "memory"
+    return f"end other programs that use the {what}, or take a machine with more"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wassily import adapt, checks, compiled, draws, models, notes, pictures, sample, tasks
+from wassily import adapt, checks, compiled, draws, models, notes, pictures, sample, sheets, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.progress import Progress
@@ -46,7 +46,7 @@ def draw(config: DrawConfig) -> None:
         path = grid_file(config, len(drawn))
         rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
         headings = [f"seed {seed}" for _, _, seed in jobs[: config.num_images]]
-        pictures.save_png(pictures.sheet(rows, headings, task.words), path, {})
+        pictures.save_png(sheets.sheet(rows, headings, task.words), path, {})
         print(path)
 
 

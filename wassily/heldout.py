@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wassily import cache, draws, encodings, turns
+from wassily import draws, encodings, turns
 from wassily.data import Pictures
 from wassily.errors import UserError
 from wassily.runtime import Runtime
@@ -52,8 +52,7 @@ def contents_of(source: Pictures) -> np.ndarray:
     for index in range(len(source)):
         image = source[index].image
         with contextlib.suppress(OSError):  # it is named when the pictures are checked
-            key = cache.file_digest(image) if isinstance(image, str) else cache.digest(image)
-            found[index] = np.frombuffer(key, np.uint8)
+            found[index] = np.frombuffer(encodings.content_key(image), np.uint8)
     return found
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from wassily import adapt, checkpoint, models, sample
+from wassily import adapt, checkpoint, models, origins, outputs, sample
 from wassily.card import merged_card, prior_of
 from wassily.commands import MergeConfig
 from wassily.config import PRIOR
@@ -19,19 +18,24 @@ from wassily.runtime import quiet_libraries
 
 def merge(config: MergeConfig) -> None:
     """Write the stock pipeline folder that the config describes into `out`."""
-    out = Path(os.path.expanduser(config.out))
+    out = Path(config.out)
     check_new(out)
     quiet_libraries()
     home, base, net, origin = folded(config) if config.lora else mixed(config)
     role = models.TRAINED[home]
     make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
     pipeline = make(base.repository, torch.float32, config.cache_dir, **{role: net})
-    prior = prior_named(config, home, base.repository)
+    prior, absent = prior_here(prior_named(config, home, base.repository))
     shown = models.public_name(base.repository, home)
     card = merged_card(str(out.resolve()), home, shown, prior, origin)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.export(out, pipeline.save_pretrained, card)
     print(f"the merged {home} is in {out}: wassily generate PROMPT --{home} {out}")
+    if home == "decoder" and absent:
+        print(
+            f"its prior, {absent}, is not here, so README.md names none for diffusers: copy its "
+            "folder here and write the path there, below `prior:`"
+        )
 
 
 def check_new(out: Path) -> None:
@@ -49,9 +53,11 @@ def folded(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
     assert config.lora  # the config was checked
     file, notes = network_of(config.lora, config.cache_dir)
     home = notes["network"]
-    named = config.base or notes.get("base")
+    named = config.base or origins.behind(file, home)
     if not named:
         raise UserError(f"{config.lora}: the adapter names no base: give --base")
+    if config.base is None:
+        origins.check_here(named, file, "--base")
     base = models.locate(named, home)
     net = adapt.drawable(base, home, [], 1.0, config.cache_dir)
     scale = 1.0 if config.lora_scale is None else config.lora_scale
@@ -83,7 +89,7 @@ def mixed(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
 
 def home_of(name: str) -> str:
     """Which network an output folder or a checkpoint folder trained. Raises UserError."""
-    path = Path(os.path.expanduser(name))
+    path = Path(name)
     homes = [h for h, role in models.TRAINED.items() if (path / role / "config.json").is_file()]
     if len(homes) == 1:
         return homes[0]
@@ -112,5 +118,17 @@ def prior_named(config: MergeConfig, home: str, repository: str) -> str:
     found: Any = None
     if config.lora and home == "decoder":
         file = models.adapter_file(config.lora, home, config.cache_dir)
-        found = checkpoint.read_notes(file).get("prior")
-    return found or prior_of(Path(config.tuned or ".")) or prior_of(Path(repository)) or PRIOR
+        found = origins.behind(file, "prior")
+    of_tuned = prior_of(Path(config.tuned)) if config.tuned else None
+    return found or of_tuned or prior_of(Path(repository)) or PRIOR
+
+
+def prior_here(named: str) -> tuple[str, str | None]:
+    """The name of a prior by which diffusers finds it here; if it does not, an empty one, and what
+    is not here: a folder of another machine.
+    """
+    if named == "mini":
+        return str(models.MINI / "prior"), None
+    if Path(named).is_dir():
+        return str(Path(named).resolve()), None
+    return (named, None) if outputs.HUB.fullmatch(named) else ("", named)

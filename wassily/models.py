@@ -17,9 +17,9 @@ import torch
 import transformers
 from torch import nn
 
-from wassily import checkpoint, hub, outputs
+from wassily import checkpoint, hub, origins, outputs
 from wassily import config as configs
-from wassily.errors import UserError
+from wassily.errors import UserError, out_of_memory
 
 MINI = Path(__file__).parent / "mini"
 GUIDANCE = {"decoder": 2.5, "prior": 2.0}  # what the bundled model draws best with, see its card
@@ -158,7 +158,17 @@ def load(
             what = "of another shape" if other else "missing"
             reason = f"{lost[0]} is {what} in its file"
             raise _not_loaded(repository, part.folder, ValueError(reason))
+        _forget_place(loaded, repository, part.home)
     return loaded.eval().requires_grad_(False) if network else loaded
+
+
+def _forget_place(network: Any, repository: str, home: str) -> None:
+    """Name in a network's configuration, which is saved with it, no folder of this machine."""
+    named = portable_name(repository, home)
+    if hasattr(network, "register_to_config"):
+        network.register_to_config(_name_or_path=named)
+    else:
+        network.config._name_or_path = named
 
 
 def load_config(role: str, repository: str, cache_dir: str | None = None) -> dict[str, Any]:
@@ -177,26 +187,6 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
         return kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
     except Exception as error:
         raise _not_loaded(repository, part.folder, error) from error
-
-
-def check_widths(
-    repositories: dict[str, str],
-    cache_dir: str | None = None,
-    flag: str = "pretrained_prior_model_name_or_path",
-) -> None:
-    """Raise UserError if the decoder does not read embeddings as wide as the prior's encoder makes.
-
-    Told from the configurations, before any weight is loaded; `flag` is what named the prior.
-    """
-    made = load_config("image_encoder", repositories["prior"], cache_dir).get("projection_dim")
-    read = load_config("unet", repositories["decoder"], cache_dir).get("encoder_hid_dim")
-    if None not in (made, read) and made != read:
-        prior, decoder = (public_name(repositories[home], home) for home in ("prior", "decoder"))
-        raise UserError(
-            f"--{flag} {prior} makes embeddings of {made} values, "
-            f"--pretrained_decoder_model_name_or_path {decoder} reads {read}: they are not of one "
-            "model; name a pair that is"
-        )
 
 
 def _check_files(folder: Path, repository: str, part: str) -> None:
@@ -234,6 +224,11 @@ def skeleton(
 
 
 def _not_loaded(repository: str, folder: str, error: Exception) -> UserError:
+    """The line for a part that cannot be loaded. Raises an error of memory, which is none of its
+    folder.
+    """
+    if out_of_memory(error):
+        raise error
     reason = " ".join(str(error).split()) or type(error).__name__
     if not Path(repository).is_absolute():
         reason = f"is the name right, and the hub within reach? {reason}"
@@ -268,12 +263,15 @@ def load_network(folder: Path, role: str) -> nn.Module:
     try:
         network = PARTS[role].kind.from_pretrained(folder, use_safetensors=True)  # type: ignore[attr-defined]
     except Exception as error:
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: cannot load the {role}: {reason[:300]}") from error
     # A file that lacks a tensor is loaded without a word, with nothing in its place.
     lost = [name for name, value in network.named_parameters() if value.is_meta]
     if lost:
         raise UserError(f"{folder}: {lost[0]} is missing in it")
+    _forget_place(network, str(folder), PARTS[role].home)
     return network
 
 
@@ -320,6 +318,12 @@ def public_name(repository: str, home: str) -> str:
     return "mini" if repository == str(MINI / home) else repository
 
 
+def portable_name(repository: str, home: str) -> str:
+    """The same; a folder of this machine by its last name, for a file that travels."""
+    known = public_name(repository, home)
+    return Path(known).name if Path(known).is_absolute() else known
+
+
 def example_prompt(repository: str, home: str) -> str:
     """A prompt that a model knows."""
     if public_name(repository, home) == "mini":
@@ -354,12 +358,11 @@ def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> P
 def _of_adapter(name: str, home: str) -> Trained:
     """An output folder that holds an adapter, on the base that it names. Raises UserError."""
     file = adapter_file(name, home)
-    base = checkpoint.read_notes(file).get("base")
+    base = origins.behind(file, home)
+    given = f"--{home} BASE --{home}_lora {name}"
     if not base:
-        raise UserError(
-            f"{name}: the adapter names no base: give --{home} BASE --{home}_lora {name}"
-        )
-    return Trained(resolve(base, home), adapter=file)
+        raise UserError(f"{name}: the adapter names no base: give {given}")
+    return Trained(resolve(origins.check_here(base, file, given), home), adapter=file)
 
 
 def locate(name: str, home: str) -> Trained:

@@ -13,7 +13,7 @@ HUB = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
 RELEASED = "kandinsky-community/"  # the owner of the released models, whose names are much alike
 NEAR = 0.75  # as difflib counts: prior and priro are at 0.8
 NAME = re.compile(r"checkpoint-(\d+)")
-STATE = "state.json"
+STATE, RUN = "state.json", "run.json"
 
 
 def found(output_dir: Path) -> list[tuple[int, Path]]:

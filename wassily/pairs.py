@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -16,7 +15,7 @@ OTHER = {"prior": "decoder", "decoder": "prior"}
 
 def is_run(name: str | Path) -> bool:
     """Whether a model name is the folder of a training of ours."""
-    return (Path(os.path.expanduser(name)) / summary.FILE).is_file()
+    return (Path(name) / summary.FILE).is_file()
 
 
 def samples_remark(config: TrainConfig) -> str:
@@ -26,9 +25,20 @@ def samples_remark(config: TrainConfig) -> str:
     return "" if is_run(base) else f" (drawn with the {other} as it is, untuned)"
 
 
+def source(config: TrainConfig) -> str:
+    """What a training learns from: a folder by its whole path, or a data set by its name."""
+    folder = config.train_data_dir or config.instance_data_dir
+    if folder is None and Path(config.dataset_name or "").exists():
+        folder = config.dataset_name
+    if folder is not None:
+        return str(Path(folder).resolve())
+    return " ".join(filter(None, (config.dataset_name, config.dataset_config_name)))
+
+
 def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
-    """The newest finished training of the other network beside this one's folder, from the base
-    that this one knows; before all, the one that --drawn_embeds names. None without one.
+    """The newest finished training of the other network on the same data beside this one's folder,
+    from the base that this one knows; before all, the one that --drawn_embeds names. None without
+    one.
     """
     named = getattr(config, "drawn_embeds", None)
     if named and is_run(named):
@@ -36,7 +46,8 @@ def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
     home = OTHER[config.role]
     base = models.public_name(repositories[home], home)
     try:
-        beside = [f for f in Path(config.output_dir).parent.iterdir() if _is_of(f, home, base)]
+        near = Path(config.output_dir).resolve().parent.iterdir()
+        beside = [f for f in near if _is_of(f, home, base, source(config))]
         return (
             str(max(beside, key=lambda f: (f / summary.FILE).stat().st_mtime)) if beside else None
         )
@@ -44,8 +55,8 @@ def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
         return None
 
 
-def _is_of(folder: Path, home: str, base: str) -> bool:
-    """Whether a folder has the result of a training of that network from that base."""
+def _is_of(folder: Path, home: str, base: str, learned: str) -> bool:
+    """Whether a folder has the result of a training of that network from that base on that data."""
     facts = summary.read(folder) if is_run(folder) else {}
     results = (folder / models.TRAINED[home] / "config.json", folder / models.ADAPTER)
     command = facts.get("command")
@@ -53,6 +64,7 @@ def _is_of(folder: Path, home: str, base: str) -> bool:
     return (
         trained == ["train", home]
         and facts.get("base") == base
+        and facts.get("source") == learned
         and any(file.is_file() for file in results)
     )
 

@@ -1,31 +1,25 @@
-"""Pictures: opened safely, turned into what the encoders read, and laid out as labelled sheets.
+"""Pictures: opened safely, and turned into what the encoders read.
 
-The only file that knows PIL.
+Beside `colours` and `sheets` the only file that knows PIL.
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import math
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import (
-    Image,
-    ImageDraw,
-    ImageFont,
-    ImageOps,
-    PngImagePlugin,
-    UnidentifiedImageError,
-    features,
-)
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
+
+from wassily import colours, containers
 
 SUFFIXES = frozenset(
     [
@@ -47,9 +41,22 @@ SUFFIXES = frozenset(
 )
 # What is read at all. PIL knows more kinds; of PostScript it would start another program.
 KINDS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+READ_AS = colours.VERSION  # how colours are converted
 TRANSPARENT = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
-FONT = Path(__file__).parent / "fonts" / "labels.ttf"
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+Result = TypeVar("Result")
 
 
 class BadPicture(Exception):
@@ -57,12 +64,13 @@ class BadPicture(Exception):
 
 
 def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
-    """A picture as RGB: EXIF rotation applied, transparency laid on white, the first frame if
-    animated.
+    """An image as RGB, (W, H): EXIF rotation applied, an embedded profile converted to sRGB,
+    transparency laid on white, the first frame if animated.
 
-    16-bit grey is scaled to 8 bits. Raises BadPicture for anything that is not a whole picture.
+    16-bit grey is scaled to 8 bits. Damage beside the pixels is passed over. Raises BadPicture for
+    anything that is not a whole image.
     """
-    return _opened(source, _to_rgb)
+    return _opened(source, lambda picture: _to_rgb(_upright(picture)))
 
 
 def open_mask(source: str | os.PathLike[str] | bytes) -> Image.Image:
@@ -70,7 +78,15 @@ def open_mask(source: str | os.PathLike[str] | bytes) -> Image.Image:
 
     Raises BadPicture for that, too, and for a mask without white.
     """
-    return _opened(source, _to_mask)
+    return _opened(source, lambda picture: _to_mask(_upright(picture)))
+
+
+def recoloured(source: str | os.PathLike[str] | bytes) -> bool:
+    """Whether `open_rgb` converts the colours of an image; False for what is none."""
+    try:
+        return _opened(source, lambda picture: colours.of(picture) is not None, load=False)
+    except BadPicture:
+        return False
 
 
 def _to_mask(picture: Image.Image) -> Image.Image:
@@ -87,22 +103,78 @@ def _has_alpha(picture: Image.Image) -> bool:
 
 
 def _opened(
-    source: str | os.PathLike[str] | bytes, convert: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
-    """A whole picture, turned as its camera was, and converted. Raises BadPicture."""
+    source: str | os.PathLike[str] | bytes,
+    convert: Callable[[Image.Image], Result],
+    load: bool = True,
+) -> Result:
+    """A whole image, converted; without `load` its pixels are not decoded. Raises BadPicture."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=_kinds()) as picture:
-            picture.load()
-            return convert(ImageOps.exif_transpose(picture))
-    except UnidentifiedImageError:
-        raise BadPicture("not a picture of a known kind") from None
-    except FileNotFoundError:
-        raise BadPicture("no such file") from None
+        return _read(file, {}, convert, load)
+    except (BadPicture, Image.DecompressionBombError, MemoryError) as error:
+        raise BadPicture(_reason(error)) from None
     except Exception as error:  # a decoder of damaged bytes raises whatever it likes
-        raise BadPicture(
-            str(error).splitlines()[0] if str(error) else type(error).__name__
-        ) from None
+        refusal = error
+    # It may be for what stands beside the pixels alone: without that once more.
+    try:
+        raw = _to_take_apart(source)
+        if raw is None:
+            raise refusal
+        pixels, beside = containers.pixels_alone(raw)
+        return _read(io.BytesIO(pixels), beside, convert, load)
+    except Exception as error:
+        raise BadPicture(_reason(error)) from None
+
+
+def _read(
+    file: Any, beside: dict[str, bytes], convert: Callable[[Image.Image], Result], load: bool
+) -> Result:
+    with Image.open(file, formats=_kinds()) as picture:
+        for name, value in beside.items():
+            picture.info[name] = value
+        if load:
+            picture.load()
+        return convert(picture)
+
+
+def _to_take_apart(source: str | os.PathLike[str] | bytes) -> bytes | None:
+    """The bytes of a file that `containers` knows; None of any other. Raises OSError."""
+    if isinstance(source, bytes):
+        return source if containers.is_known(source[: containers.LEAST]) else None
+    with open(source, "rb") as file:
+        head = file.read(containers.LEAST)
+        return head + file.read() if containers.is_known(head) else None
+
+
+def _reason(error: Exception) -> str:
+    """Why an image is not read, in words of ours: PIL's are for programmers."""
+    if isinstance(error, BadPicture):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture of a known kind"
+    if isinstance(error, Image.DecompressionBombError):
+        counts = [int(count) / 1e6 for count in re.findall(r"\d+", str(error))[:2]]
+        size = "too large ({:.1f} megapixels, the limit is {:.0f})".format(*counts)
+        return f"{size}: make it smaller"
+    if isinstance(error, MemoryError):
+        return "too large for the memory of this machine: make it smaller"
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "truncated" in str(error).lower():
+        return "cut short: the file ends before the image does"
+    return "damaged: its pixels cannot be decoded"
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """An image turned as its camera was; as it is where its EXIF block cannot be read."""
+    try:
+        way = TURNS.get(picture.getexif().get(ORIENTATION, 1))
+    except Exception:  # as of pixels
+        way = None
+    # Not by ImageOps.exif_transpose, which writes the whole block anew, damage and all.
+    return picture if way is None else picture.transpose(way)
 
 
 @functools.cache
@@ -126,6 +198,7 @@ def file_bytes(path: str) -> bytes:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    profile = colours.of(picture)
     if picture.mode in SIXTEEN_BIT:
         values = np.asarray(picture).astype(np.float32)
         picture = Image.fromarray((values.clip(0, 65535) / 257.0).round().astype(np.uint8))
@@ -133,6 +206,9 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         raise BadPicture("values with a fraction, of which nobody knows the white: save 8 bits")
     if _has_alpha(picture):
         picture = picture.convert("RGBA")
+    if profile:
+        picture = colours.converted(picture, profile)
+    if picture.mode == "RGBA":
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB")
@@ -257,10 +333,8 @@ def read_notes(path: Path) -> dict[str, str]:
             return {key: str(value) for key, value in picture.text.items()}  # type: ignore[attr-defined]
     except UnidentifiedImageError:
         raise BadPicture("not a PNG") from None
-    except FileNotFoundError:
-        raise BadPicture("no such file") from None
     except Exception as error:
-        raise BadPicture(str(error).partition("\n")[0] or type(error).__name__) from None
+        raise BadPicture(_reason(error)) from None
 
 
 def thumbnail(path: Path, side: int) -> tuple[str, bytes, dict[str, str], int]:
@@ -276,80 +350,3 @@ def thumbnail(path: Path, side: int) -> tuple[str, bytes, dict[str, str], int]:
     buffer = io.BytesIO()
     small.save(buffer, kind, **({"quality": 88} if kind == "jpeg" else {}))
     return kind, buffer.getvalue(), notes, longer
-
-
-def _font(size: int) -> Any:
-    if FONT.exists():
-        engine = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
-        return ImageFont.truetype(str(FONT), size, layout_engine=engine)
-    return ImageFont.load_default(size)
-
-
-def _wrap(text: str, font: Any, width: int, most: int) -> list[str]:
-    """Words in at most `most` lines no wider than `width` pixels; the last ends in "…" if cut."""
-    lines, line = [], ""
-    for word in text.split():
-        longer = f"{line} {word}".strip()
-        if line and font.getlength(longer) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = longer
-    lines.append(line)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
-    last = lines[-1]
-    if font.getlength(last) <= width:
-        return lines
-    while len(last) > 1 and font.getlength(last + "…") > width:
-        last = last[:-1]
-    return [*lines[:-1], last + "…"]
-
-
-def sheet(
-    rows: list[list[Image.Image]], columns: list[str], labels: list[str], title: str = ""
-) -> Image.Image:
-    """A labelled contact sheet: one row of pictures per label, one column per heading.
-
-    Small pictures are enlarged without smoothing, so that a 32-pixel model is not flattered. The
-    labels' column is as wide as they are, up to 240 pixels.
-    """
-    everything = [picture for row in rows for picture in row]
-    scale = max(1, round(160 / max(max(picture.size) for picture in everything)))
-    gap, size = 10, 15
-    font = _font(size)
-    line = size + 6
-    down = max(picture.height for picture in everything) * scale
-    across = _column(everything, columns, scale, font)
-    wrapped = [_wrap(label, font, 240 - 2 * gap, max(1, down // line)) for label in labels]
-    widest = max(font.getlength(words) for lines in wrapped for words in lines)
-    left = 2 * gap + math.ceil(widest) if widest else gap
-    top = gap + line * (bool(title) + any(columns)) + gap
-    width = left + (across + gap) * max(len(row) for row in rows) + gap
-    page = Image.new("RGB", (width, top + (down + gap) * len(rows)), "white")
-    pen = ImageDraw.Draw(page)
-    if title:
-        pen.text((gap, gap), _wrap(title, font, width - 2 * gap, 1)[0], fill="black", font=font)
-    for c, heading in enumerate(columns):
-        cut = _wrap(heading, font, across, 1)[0]
-        pen.text((left + c * (across + gap), top - line - 2), cut, fill="#555", font=font)
-    for r, row in enumerate(rows):
-        y = top + r * (down + gap)
-        for i, words in enumerate(wrapped[r]):
-            pen.text((gap, y + i * line), words, fill="black", font=font)
-        for c, picture in enumerate(row):
-            big = picture.resize(
-                (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
-            )
-            page.paste(big, (left + c * (across + gap), y))
-    return page
-
-
-def _column(everything: list[Image.Image], headings: list[str], scale: int, font: Any) -> int:
-    """How wide a column is: as its widest picture, or as its heading, up to a square of the longest
-    side.
-    """
-    widest = max(picture.width for picture in everything) * scale
-    longest = max(max(picture.size) for picture in everything) * scale
-    named = max((math.ceil(font.getlength(heading)) for heading in headings), default=0)
-    return max(widest, min(named, longest))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import adapt, heldout, memory, models, optim, presets, recipes, sides, sizes
+from wassily import adapt, heldout, kinds, memory, models, optim, presets, recipes, sides, sizes
 from wassily.config import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
@@ -239,6 +239,8 @@ def plan(config: PriorPlan | DecoderPlan) -> None:
     repositories = models.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
+    if kinds.reads_decoder(config):
+        kinds.check_plain(repositories["decoder"], config.cache_dir)
     most = _memory(config)
     precision = precision_of(config)
     optim.check_launch(config, precision, 1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,7 @@ GENERIC = Path(__file__).parent / "prompts"
 def prompts(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     """The prompts of a file, one a line, or those that come along. Raises UserError."""
     assert config.preserve  # the caller looked
-    path = Path(os.path.expanduser(config.preserve))
+    path = Path(config.preserve)
     if config.preserve == "builtin":
         mini = models.public_name(repositories["prior"], "prior") == "mini"
         path = (models.MINI / "prompts" if mini else GENERIC) / "preserve.txt"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import compiled, gauge, logbook, pictures, report, sample, summary
+from wassily import compiled, gauge, logbook, pictures, report, sample, sheets, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config import TrainConfig
@@ -190,7 +190,7 @@ class Results:
         for number, (prompt, picture) in enumerate(zip(prompts, drawn, strict=True)):
             notes = {"prompt": prompt, "seed": self.seed, "step": step, "run": self.output_dir.name}
             pictures.save_png(picture, folder / f"{number:02d}.png", notes)
-        sheet = pictures.sheet([[p] for p in drawn], [f"step {step}"], prompts)
+        sheet = sheets.sheet([[p] for p in drawn], [f"step {step}"], prompts)
         pictures.save_png(sheet, folder / "sheet.png", {})
         shutil.copyfile(folder / "sheet.png", self.output_dir / "samples.png")
         self.runtime.log_pictures("validation", drawn, prompts, step)

@@ -40,7 +40,7 @@ from wassily import runtime as runtimes
 from wassily.card import facts_of
 from wassily.config import TrainConfig
 from wassily.ema import average
-from wassily.errors import UserError
+from wassily.errors import UserError, out_of_memory
 from wassily.results import Results
 from wassily.runtime import Runtime
 from wassily.saving import Saving
@@ -77,7 +77,7 @@ def train(config: TrainConfig) -> None:
             if faults.another_is_gone(error):
                 gone = f"another process of this run is gone: {faults.kept(output_dir)}"
                 raise UserError(f"{gone}; repeat the command") from None
-            if not faults.out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             remedy = plan.remedy(config, repositories, runtime.precision, run.fused)
             raise UserError(remedy) from None
@@ -252,6 +252,8 @@ class Run:
             count = sum(p.numel() for p in self.trained.values())
             facts = {
                 "base": models.public_name(self.repositories[config.role], config.role),
+                "repositories": self.repositories,
+                "source": pairs.source(config),
                 "trained": f"{self.adaptation.describe()}: {count:,} parameters",
                 "steps": self.stop,
                 "global_batch": self.split.global_batch,

@@ -23,7 +23,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from wassily import checks, encode, models, pictures, schedulers
+from wassily import checks, encode, kinds, models, pictures, schedulers
 from wassily.errors import UserError
 
 INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
@@ -148,9 +148,7 @@ def check_kind(name: str, config: dict[str, Any], wanted: str) -> None:
 
     `name` is what the message calls the decoder.
     """
-    kind = "inpainting" if config.get("in_channels") == 9 else "plain"
-    if config.get("addition_embed_type") == "image_hint":
-        kind = "hint"
+    kind = kinds.decoder_kind(config)
     if kind == wanted:
         return
     if wanted == "hint":

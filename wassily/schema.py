@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import re
 import types
 import typing
 from typing import Annotated, Any, Literal
@@ -12,6 +14,15 @@ from typing import Annotated, Any, Literal
 from wassily.errors import UserError, did_you_mean
 
 SECRETS = frozenset({"hub_token"})
+# Fields that name a file or folder, or a model or data set that may be one; and lists of such.
+PATHS = frozenset(
+    """pretrained_decoder_model_name_or_path pretrained_prior_model_name_or_path train_data_dir
+    dataset_name instance_data_dir class_data_dir cache_dir output_dir resume_from_checkpoint
+    preserve logging_dir drawn_embeds image mask control prior decoder prior_lora decoder_lora out
+    prompts_file variations from_picture base lora tuned folder holdout_dir json runs write_data
+    prompts base_prior base_decoder save_pictures learned_prompts""".split()
+)
+PATH_LISTS = frozenset({"base", "tuned", "data"})
 MOST = 2**63  # what the libraries below take for a whole number is less
 
 
@@ -51,7 +62,10 @@ def describe_type(kind: Any) -> str:
 
 
 def check_types(config: Any) -> None:
-    """Raise UserError naming the first field whose value is not of its annotated type."""
+    """Raise UserError naming the first field whose value is not of its annotated type.
+
+    Then `~` at the beginning of a path becomes the home: a shell leaves it alone behind a `=`.
+    """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -63,6 +77,29 @@ def check_types(config: Any) -> None:
             raise UserError(f"--{field.name}: {value!r:.40} is too large; it goes up to 2**63")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"--{field.name}: {value!r} has a NUL in it, which no name may")
+        if field.name in PATHS and isinstance(value, str):
+            object.__setattr__(config, field.name, _at_home(field.name, value))
+        elif field.name in PATH_LISTS and isinstance(value, tuple):
+            whole = tuple(_at_home(field.name, one) for one in value)
+            object.__setattr__(config, field.name, whole)
+
+
+def _at_home(name: str, path: str) -> str:
+    """A path with the home in place of `~`. Raises UserError where there is no such home, and for a
+    variable, which nobody fills in behind a shell's back.
+    """
+    whole = os.path.expanduser(path)
+    if os.path.lexists(whole):
+        return whole
+    if whole.startswith("~"):
+        user = whole.partition("/")[0]
+        raise UserError(f"--{name} {path}: no user {user[1:]!r} here; write ./{path} for a folder")
+    if found := re.match(r"\$\{?\w+\}?(?=/|$)", whole):
+        raise UserError(
+            f"--{name} {path}: only a shell fills in {found[0]}; write ~ for the home, or the "
+            "whole path"
+        )
+    return whole
 
 
 def require(holds: bool, message: str) -> None:

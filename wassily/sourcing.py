@@ -46,8 +46,23 @@ def _source(config: Any) -> None:
             require(Path(folder).is_dir(), f"--{name} {folder}: not a folder{remedy}")
     _apart(config.output_dir, getattr(config, named[0]) if named else None)
     resume = config.resume_from_checkpoint
-    if resume and resume != "latest":
-        require(Path(resume).is_dir(), f"--resume_from_checkpoint {resume}: no such folder")
+    if resume and not is_latest(resume):
+        found = resumed(resume, config.output_dir).is_dir()
+        where = f", here or in --output_dir {config.output_dir}"
+        require(found, f"--resume_from_checkpoint {resume}: no such folder{where}")
+
+
+def is_latest(asked: str) -> bool:
+    """Whether --resume_from_checkpoint asks for the newest; a slash at the end changes nothing."""
+    return asked.rstrip("/") == "latest"
+
+
+def resumed(asked: str, output_dir: str) -> Path:
+    """The folder that --resume_from_checkpoint means: a name alone is of the run's own folder where
+    one is there, as in diffusers' scripts; else it is a path.
+    """
+    own = Path(output_dir) / asked
+    return own if Path(asked).name == asked.rstrip("/") and own.is_dir() else Path(asked)
 
 
 def check_drawn(config: Any) -> None:

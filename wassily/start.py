@@ -14,12 +14,14 @@ from wassily import (
     draws,
     drift,
     hub,
+    kinds,
     lock,
     manifest,
     models,
     optim,
     outputs,
     schema,
+    sourcing,
 )
 from wassily import config as configs
 from wassily import runtime as runtimes
@@ -40,8 +42,9 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     repositories = models.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
-    if config.role == "decoder" or config.validation_prompts:  # else the decoder is not looked at
-        models.check_widths(repositories, config.cache_dir)
+    if kinds.reads_decoder(config):
+        kinds.check_plain(repositories["decoder"], config.cache_dir)
+        kinds.check_widths(repositories, config.cache_dir)
     drawn.repository(config, repositories["decoder"])
     drift.check_variance(config, repositories["decoder"])
     local = Path(repositories["prior"]).is_absolute()
@@ -127,10 +130,10 @@ def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = pri
     yet. Without a wish, a folder that holds checkpoints is not trained over.
     """
     here = outputs.named(output_dir)
-    if asked == "latest":
+    if asked and sourcing.is_latest(asked):
         return _newest_whole([folder for _, folder in here], say)
     if asked:
-        path = Path(asked)
+        path = sourcing.resumed(asked, str(output_dir))
         if not (path / outputs.STATE).is_file():
             raise UserError(
                 f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {outputs.STATE})"

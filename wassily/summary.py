@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from wassily import __version__, checkpoint, data, encodings, models, schema
+from wassily import __version__, checkpoint, data, encodings, models, outputs, schema
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import Frozen
 from wassily.runtime import Runtime
 
-FILE = "run.json"
+FILE = outputs.RUN
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft")
 
 

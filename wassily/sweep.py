@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ def all_tuned(config: SweepConfig) -> list[Tuned]:
 
 
 def _tuned(name: str, base: str) -> Tuned:
-    path = Path(os.path.expanduser(name))
+    path = Path(name)
     adapter = path.is_file() or any((path / file).is_file() for file in models.ADAPTERS)
     home = merge.network_of(name, None)[1]["network"] if adapter else merge.home_of(name)
     return Tuned(home, base, name, adapter)

@@ -72,7 +72,7 @@ class Shelf:
     def open(self, flag: str, name: str, how: Callable[[bytes], Any] = pictures.open_rgb) -> Any:
         """A picture as RGB. Raises UserError that names the flag."""
         try:
-            content = pictures.file_bytes(os.path.expanduser(name))
+            content = pictures.file_bytes(name)
             picture = how(content)
         except pictures.BadPicture as error:
             raise UserError(f"{flag} {name}: {error}") from None

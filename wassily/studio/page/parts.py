@@ -15,7 +15,8 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from wassily.errors import UserError, printable
+from wassily import faults
+from wassily.errors import UserError, out_of_memory, printable
 from wassily.studio.easel import Cancelled, Job
 from wassily.studio.words import Say
 
@@ -218,6 +219,8 @@ def guarded(say: Say, outputs: int) -> Callable[[Callable[..., Any]], Callable[.
             except UserError as error:
                 return *same, wrong(str(error))
             except Exception as error:
+                if out_of_memory(error):
+                    return *same, wrong(faults.full(None, error))
                 logging.getLogger(__name__).debug("in %s", handler, exc_info=True)
                 line = str(error).partition("\n")[0]
                 return *same, wrong(f"{type(error).__name__}: {line}")

@@ -1,0 +1,36 @@
+"""Which model an adapter belongs to: on the machine of its training, and on another one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from wassily import checkpoint, outputs
+from wassily.errors import UserError
+
+
+def behind(file: Path, home: str) -> str | None:
+    """The model of a home that an adapter was trained on or with: as the run that lies around its
+    file knew it, if it is still there, else as its header names it. None where neither does.
+    """
+    for near in (outputs.RUN, outputs.STATE):
+        try:
+            found = json.loads((file.parent / near).read_text(encoding="utf-8"))
+            named = found["repositories"][home]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if not Path(named).is_absolute() or Path(named).is_dir():
+            return str(named)
+    notes = checkpoint.read_notes(file)
+    return notes.get("base" if notes.get("network") == home else home)
+
+
+def check_here(named: str, file: Path, flag: str) -> str:
+    """A model's name; raises UserError for the folder of another machine that a header names."""
+    elsewhere = Path(named).is_absolute() and not Path(named).is_dir()
+    if elsewhere or not (named == "mini" or "/" in named):
+        raise UserError(
+            f"{file}: its base is the folder {Path(named).name!r} of the machine that it was "
+            f"trained on, which is not here: name it with {flag}"
+        )
+    return named
