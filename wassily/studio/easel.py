@@ -25,7 +25,7 @@ class Cancelled(Exception):
 class Job:
     """One drawing as it goes on: `tell` hears the share that is done, from 0 to 1."""
 
-    tell: Callable[[float], None] = lambda share: None
+    tell: Callable[[float], object] = lambda share: None
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @contextlib.contextmanager

@@ -22,6 +22,11 @@ from wassily.studio.words import Say
 CAPTION = 60  # letters of a prompt under a picture
 DRAWING = "drawing"  # gradio's name of the one queue
 PROGRESS = gr.Progress()  # as a handler's default: it gets that of its own call
+SILENT = {"show_progress": "hidden", "api_visibility": "private"}  # an event without a spinner
+QUEUED = {"concurrency_limit": 1, "concurrency_id": DRAWING, "api_visibility": "private"}
+Handler = Callable[..., tuple[object, ...]]  # gives new values of an event's outputs
+Values = dict[str, Any]  # of the fields of a form, by name: texts, numbers, ticks
+Fields = dict[str, gr.components.Component]  # of a form, by name
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans Arabic", "sans-serif"]
 # Nothing is fetched from another address, whatever a page should ask for.
 POLICY = (
