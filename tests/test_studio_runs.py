@@ -1,4 +1,4 @@
-"""The studio's trainings and drawings without its pages: processes, what they tell, the easel."""
+"""The studio's trainings and images without its pages: processes, what they tell, the queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 from wassily.studio import easel as easels
 from wassily.studio import looks, process, watch
-from wassily.studio.easel import Cancelled, Easel, Job
+from wassily.studio.easel import Cancelled, GenerationQueue, Job
 from wassily.studio.fence import Fence
 
 
@@ -199,14 +199,14 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_the_easel_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_queue_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
     """To the bit, with the same notes; again from the notes of one; its progress rises to its
     end, by every pass of both networks.
     """
     told: list[float] = []
-    easel = Easel()
+    queue = GenerationQueue()
     config = config_for(tiny, tmp_path / "studio")
-    found = easel.draw(config, Job(told.append))
+    found = queue.draw(config, Job(told.append))
     assert [seed for _, seed in found] == [5, 6, 5, 6]
     words = ["a", "b", "--num_images", 2, "--seed", 5, "--batch_size", 3, "--steps", 4]
     words += ["--prior_steps", 3, "--prior", tiny.prior, "--decoder", tiny.decoder]
@@ -216,18 +216,18 @@ def test_the_easel_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
         assert Image.open(mine).text["wassily"] == Image.open(theirs).text["wassily"]
     assert told == [n / 14 for n in range(14)]
 
-    loaded = easel._loaded
+    loaded = queue._loaded
     old = easels.notes_of(found[3][0])
-    again = easel.again(old, tmp_path / "studio", None, Job())
+    again = queue.again(old, tmp_path / "studio", None, Job())
     assert (pixels(again) == pixels(found[3][0])).all()
-    assert easel._loaded is loaded  # nothing of it has changed
+    assert queue._loaded is loaded  # nothing of it has changed
     assert easels.history(tmp_path / "studio")[0] == again
     assert len(easels.history(tmp_path / "studio")) == 5
 
 
 def test_a_cancelled_drawing_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
     """Whether it is in its middle or waits for its turn; the next one is whole."""
-    easel, event = Easel(), threading.Event()
+    queue, event = GenerationQueue(), threading.Event()
 
     def tell(share: float) -> None:
         if share > 0.5:
@@ -235,24 +235,24 @@ def test_a_cancelled_drawing_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
 
     config = config_for(tiny, tmp_path / "out")
     with pytest.raises(Cancelled):
-        easel.draw(config, Job(tell, event))
+        queue.draw(config, Job(tell, event))
     with pytest.raises(Cancelled):
-        easel.draw(config, Job(lambda share: None, event))
+        queue.draw(config, Job(lambda share: None, event))
     assert not list((tmp_path / "out").glob("*"))
-    assert len(easel.draw(dataclasses.replace(config, num_images=1), Job())) == 2
+    assert len(queue.draw(dataclasses.replace(config, num_images=1), Job())) == 2
 
 
 def test_a_model_that_was_written_anew_is_loaded_anew(tiny: Tiny, tmp_path: Path) -> None:
     """A training may have exported meanwhile."""
-    easel = Easel()
-    easel.draw(config_for(tiny, tmp_path), Job())
-    loaded = easel._loaded
+    queue = GenerationQueue()
+    queue.draw(config_for(tiny, tmp_path), Job())
+    loaded = queue._loaded
     file = Path(tiny.decoder) / "unet" / "config.json"
     stat = file.stat()
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
-    easel.draw(config_for(tiny, tmp_path), Job())
+    queue.draw(config_for(tiny, tmp_path), Job())
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert easel._loaded is not loaded
+    assert queue._loaded is not loaded
 
 
 def test_pictures_of_others_are_not_followed(tiny: Tiny, tmp_path: Path) -> None:

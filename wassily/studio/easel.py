@@ -48,8 +48,8 @@ class Job:
                 hook.remove()
 
 
-class Easel:
-    """Draws for all pages, one at a time."""
+class GenerationQueue:
+    """Generates images for all pages, one request at a time."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()

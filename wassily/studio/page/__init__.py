@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wassily.errors import UserError
-from wassily.studio.easel import Easel
+from wassily.studio.easel import GenerationQueue
 from wassily.studio.fence import Fence
 from wassily.studio.words import Language, Say
 
@@ -60,14 +60,14 @@ def build(fence: Fence, cache_dir: str | None) -> Any:
 
     from wassily.studio.page import compare, data, draw, parts, train
 
-    easel = Easel()
+    queue = GenerationQueue()
 
     def fill(language: Language) -> None:
         say = Say(language)
         parts.header(say)
         with gr.Tabs(elem_id="tabs"):
-            draw.tab(say, fence, easel, cache_dir)
-            compare.tab(say, fence, easel, cache_dir)
+            draw.tab(say, fence, queue, cache_dir)
+            compare.tab(say, fence, queue, cache_dir)
             train.tab(say, fence)
             data.tab(say, fence)
 

@@ -101,7 +101,7 @@ class _Outputs:
     state: gr.State
 
 
-def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> None:
+def tab(say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | None) -> None:
     """The tab with its events."""
     jobs = parts.Jobs()
     with gr.Tab(say("compare"), id="compare") as place:
@@ -109,7 +109,7 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         asked = _inputs(say, fence)
         shown = _outputs(say)
     event = asked.go.click(
-        _comparison(say, fence, easel, cache_dir, jobs),
+        _comparison(say, fence, queue, cache_dir, jobs),
         [asked.prompts, *asked.networks, asked.seed],
         [shown.sheet, shown.slider, shown.state, shown.note],
         show_progress_on=shown.sheet,
@@ -186,7 +186,7 @@ def _outputs(say: Say) -> _Outputs:
 
 
 def _comparison(
-    say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None, jobs: parts.Jobs
+    say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | None, jobs: parts.Jobs
 ) -> parts.Handler:
     """The handler of the compare button."""
     folder = fence.own / "compared"
@@ -205,7 +205,7 @@ def _comparison(
         lines = form.prompts(text)
         first = draw.whole("seed", seed) or 0
         configs = configs_of(fence, columns, lines, first, folder, cache_dir)
-        drawn = _draw(easel, configs, jobs.begin(request, progress), progress)
+        drawn = _draw(queue, configs, jobs.begin(request, progress), progress)
         cells = table(columns, drawn, lines)
         files = [file for file, _ in cells]
         width = len(columns)
@@ -250,7 +250,7 @@ def configs_of(
 
 
 def _draw(
-    easel: easels.Easel,
+    queue: easels.GenerationQueue,
     configs: list[GenerateConfig],
     job: easels.Job,
     progress: Callable[[float], object],
@@ -262,6 +262,6 @@ def _draw(
         def share(of_one: float, before: int = number) -> object:
             return progress((before + of_one) / len(configs))
 
-        files = easel.draw(config, easels.Job(share, job.cancelled))
+        files = queue.draw(config, easels.Job(share, job.cancelled))
         drawn.append([file for file, _ in files])
     return drawn

@@ -73,7 +73,7 @@ class _Page:
 
     say: Say
     fence: Fence
-    easel: easels.Easel
+    queue: easels.GenerationQueue
     cache_dir: str | None
     jobs: parts.Jobs
 
@@ -93,9 +93,9 @@ class _Results:
     drawn: gr.Gallery
 
 
-def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> None:
+def tab(say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | None) -> None:
     """The tab with its events."""
-    page = _Page(say, fence, easel, cache_dir, parts.Jobs())
+    page = _Page(say, fence, queue, cache_dir, parts.Jobs())
     with gr.Tab(say("draw"), id="draw") as place:
         fields: parts.Fields = {}
         with gr.Row():
@@ -152,7 +152,7 @@ def _painter(page: _Page, fields: parts.Fields) -> parts.Handler:
         given = {name: values[field] for name, field in fields.items()}
         job = page.jobs.begin(request, progress)
         config = config_of(page.fence, page.cache_dir, page.folder, given)
-        found = page.easel.draw(config, job)
+        found = page.queue.draw(config, job)
         shown = [
             (str(file), parts.caption(config.prompts[n // config.num_images], say, seed))
             for n, (file, seed) in enumerate(found)
@@ -327,7 +327,7 @@ def _repeater(page: _Page) -> parts.Handler:
             shelf.checked(fence.runs, home, getattr(old.config, home))
             shelf.checked_adapter(fence.runs, home, getattr(old.config, f"{home}_lora"))
         job = page.jobs.begin(request, progress)
-        file = page.easel.again(old, page.folder, page.cache_dir, job)
+        file = page.queue.again(old, page.folder, page.cache_dir, job)
         prompt = " / ".join(old.config.prompts)
         shown = [(str(file), parts.caption(prompt, say, old.config.seed))]
         return shown, parts.good(say("drawn", count=1), page.folder)
