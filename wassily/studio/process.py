@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from wassily import lock, platforms
 from wassily.errors import UserError
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 
 TAIL = 4096  # bytes of the output that are looked at
 _children: list[subprocess.Popen[bytes]] = []
@@ -46,10 +46,10 @@ class Ticket:
         return self.stem.with_name(self.stem.name + ".txt")
 
 
-def ticket(fence: Fence, folder: Path) -> Ticket:
+def ticket(allowed: AllowedFolders, folder: Path) -> Ticket:
     """That of an output folder below the runs."""
-    place = folder.relative_to(fence.runs)
-    return Ticket(fence.own / "trainings" / quote(place.as_posix(), safe=""))
+    place = folder.relative_to(allowed.runs)
+    return Ticket(allowed.own / "trainings" / quote(place.as_posix(), safe=""))
 
 
 def start(own: Ticket, words: list[str]) -> int:

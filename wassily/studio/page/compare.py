@@ -12,7 +12,7 @@ from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.studio import easel as easels
 from wassily.studio import form, shelf
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
@@ -28,31 +28,33 @@ class Column:
     decoder: str
 
 
-def choices_of(say: Say, fence: Fence) -> list[tuple[str, str]]:
+def choices_of(say: Say, allowed: AllowedFolders) -> list[tuple[str, str]]:
     """(what is shown, network and name) of all that can be compared with the base."""
     return [
         (one.shown(say, say(f"of_{one.home}")), f"{one.home}:{one.name}")
-        for one in shelf.found(fence.runs)
+        for one in shelf.found(allowed.runs)
     ]
 
 
-def columns_of(say: Say, fence: Fence, prior: str, decoder: str, picked: list[str]) -> list[Column]:
+def columns_of(
+    say: Say, allowed: AllowedFolders, prior: str, decoder: str, picked: list[str]
+) -> list[Column]:
     """The base, then each choice in the base's place. Raises UserError."""
     if not picked:
         raise UserError(say("nothing_to_compare"))
     if len(picked) >= MOST:
         raise UserError(f"{len(picked)} choices; {MOST - 1} at most stand beside the base")
     base = {
-        "prior": shelf.checked(fence.runs, "prior", prior),
-        "decoder": shelf.checked(fence.runs, "decoder", decoder),
+        "prior": shelf.checked(allowed.runs, "prior", prior),
+        "decoder": shelf.checked(allowed.runs, "decoder", decoder),
     }
     columns = [Column(say("base"), base["prior"], base["decoder"])]
     for one in picked:
         home, _, name = one.partition(":")
         if home not in base:
             raise UserError(f"{one}: neither a prior nor a decoder")
-        pair = base | {home: shelf.checked(fence.runs, home, name)}
-        place = Path(name).relative_to(fence.runs) if Path(name).is_dir() else name
+        pair = base | {home: shelf.checked(allowed.runs, home, name)}
+        place = Path(name).relative_to(allowed.runs) if Path(name).is_dir() else name
         columns.append(Column(str(place), pair["prior"], pair["decoder"]))
     return columns
 
@@ -101,15 +103,17 @@ class _Outputs:
     state: gr.State
 
 
-def tab(say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | None) -> None:
+def tab(
+    say: Say, allowed: AllowedFolders, queue: easels.GenerationQueue, cache_dir: str | None
+) -> None:
     """The tab with its events."""
     jobs = parts.Jobs()
     with gr.Tab(say("compare"), id="compare") as place:
         gr.HTML(f'<p class="quiet">{say("compare_info")}</p>')
-        asked = _inputs(say, fence)
+        asked = _inputs(say, allowed)
         shown = _outputs(say)
     event = asked.go.click(
-        _comparison(say, fence, queue, cache_dir, jobs),
+        _comparison(say, allowed, queue, cache_dir, jobs),
         [asked.prompts, *asked.networks, asked.seed],
         [shown.sheet, shown.slider, shown.state, shown.note],
         show_progress_on=shown.sheet,
@@ -123,9 +127,9 @@ def tab(say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | 
     shown.sheet.select(show, shown.state, shown.slider, **parts.SILENT)
 
     def offered(prior: str = "", decoder: str = "", chosen: Sequence[str] = ()) -> list[object]:
-        now = choices_of(say, fence)
+        now = choices_of(say, allowed)
         kept = [value for value in chosen if value in [name for _, name in now]]
-        lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
+        lists = [shelf.networks(allowed.runs, home, say) for home in draw.HOMES]
         both = [parts.among(c, v, "mini") for c, v in zip(lists, (prior, decoder), strict=True)]
         return [*both, gr.update(choices=now, value=kept)]
 
@@ -133,21 +137,21 @@ def tab(say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | 
     parts.at_opening(offered, asked.networks)
 
 
-def _inputs(say: Say, fence: Fence) -> _Inputs:
+def _inputs(say: Say, allowed: AllowedFolders) -> _Inputs:
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             prompts = gr.Textbox(
                 say("prompts_example"), label=say("prompts"), lines=3, elem_id="compare-prompts"
             )
             picked = gr.Dropdown(
-                choices_of(say, fence),
+                choices_of(say, allowed),
                 value=[],
                 multiselect=True,
                 label=say("choices"),
                 elem_id="compare-choices",
             )
         with gr.Column(scale=2, min_width=280):
-            bases = [_base(say, fence, home) for home in draw.HOMES]
+            bases = [_base(say, allowed, home) for home in draw.HOMES]
             seed = draw.number(say("seed"), 0)
             with gr.Row():
                 go = gr.Button(
@@ -157,8 +161,8 @@ def _inputs(say: Say, fence: Fence) -> _Inputs:
     return _Inputs(prompts, picked, bases, seed, go, cancel)
 
 
-def _base(say: Say, fence: Fence, home: str) -> gr.Dropdown:
-    choices = shelf.networks(fence.runs, home, say)
+def _base(say: Say, allowed: AllowedFolders, home: str) -> gr.Dropdown:
+    choices = shelf.networks(allowed.runs, home, say)
     return gr.Dropdown(
         choices,
         value=parts.first(choices, "mini"),
@@ -186,10 +190,14 @@ def _outputs(say: Say) -> _Outputs:
 
 
 def _comparison(
-    say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | None, jobs: parts.Jobs
+    say: Say,
+    allowed: AllowedFolders,
+    queue: easels.GenerationQueue,
+    cache_dir: str | None,
+    jobs: parts.Jobs,
 ) -> parts.Handler:
     """The handler of the compare button."""
-    folder = fence.own / "compared"
+    folder = allowed.own / "compared"
 
     @parts.guarded(say, 3)
     def compare(
@@ -201,10 +209,10 @@ def _comparison(
         request: gr.Request,
         progress: gr.Progress = parts.PROGRESS,
     ) -> tuple[object, ...]:
-        columns = columns_of(say, fence, prior, decoder, chosen)
+        columns = columns_of(say, allowed, prior, decoder, chosen)
         lines = form.prompts(text)
         first = draw.whole("seed", seed) or 0
-        configs = configs_of(fence, columns, lines, first, folder, cache_dir)
+        configs = configs_of(allowed, columns, lines, first, folder, cache_dir)
         drawn = _draw(queue, configs, jobs.begin(request, progress), progress)
         cells = table(columns, drawn, lines)
         files = [file for file, _ in cells]
@@ -220,7 +228,7 @@ def _comparison(
 
 
 def configs_of(
-    fence: Fence,
+    allowed: AllowedFolders,
     columns: list[Column],
     prompts: tuple[str, ...],
     seed: int,
@@ -229,7 +237,7 @@ def configs_of(
 ) -> list[GenerateConfig]:
     """One command for each column, all with the guidance of the first. Raises UserError."""
     guidance = {
-        f"{name}_scale": shelf.guidance(fence.runs, home, getattr(columns[0], home))
+        f"{name}_scale": shelf.guidance(allowed.runs, home, getattr(columns[0], home))
         for home, name in draw.GUIDANCE.items()
     }
     configs = [

@@ -9,16 +9,16 @@ import gradio as gr
 
 from wassily.findings import Finding
 from wassily.studio import looks, shelf
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
 
-def tab(say: Say, fence: Fence) -> None:
+def tab(say: Say, allowed: AllowedFolders) -> None:
     """The tab with all that it does."""
     with gr.Tab(say("data"), id="data") as place:
         gr.HTML(f'<p class="quiet">{say("data_info")}</p>')
-        folders = fence.folders()
+        folders = allowed.folders()
         with gr.Row():
             folder = gr.Dropdown(
                 folders,
@@ -29,7 +29,7 @@ def tab(say: Say, fence: Fence) -> None:
                 min_width=220,
             )
             side = draw.number(say("resolution"), 32, name="data-resolution")
-            choices = shelf.networks(fence.runs, "prior", say)
+            choices = shelf.networks(allowed.runs, "prior", say)
             prior = gr.Dropdown(choices, value="mini", label=say("prior"), min_width=160)
         captions = gr.Checkbox(True, label=say("captions"))
         go = gr.Button(say("check"), variant="primary", elem_id="data-go")
@@ -45,13 +45,15 @@ def tab(say: Say, fence: Fence) -> None:
 
     @parts.guarded(say, 2)
     def check(name: str | None, side: Any, captions: bool, prior: str) -> tuple[Any, ...]:
-        base = shelf.checked(fence.runs, "prior", prior)
+        base = shelf.checked(allowed.runs, "prior", prior)
         resolution = draw.whole("resolution", side)
-        looked = looks.look(fence, name, 512 if resolution is None else resolution, captions, base)
+        looked = looks.look(
+            allowed, name, 512 if resolution is None else resolution, captions, base
+        )
         cells = [
             (picture, f"{file}: {say('find_' + finding.kind)}")
             for finding in looked.findings
-            for picture, file in looks.thumbnails(finding, fence)
+            for picture, file in looks.thumbnails(finding, allowed)
         ]
         return page_of(say, looked), gr.update(value=cells, visible=bool(cells)), ""
 
@@ -63,13 +65,13 @@ def tab(say: Say, fence: Fence) -> None:
         api_visibility="private",
     )
     place.select(
-        lambda name: parts.among([(f, f) for f in fence.folders()], name),
+        lambda name: parts.among([(f, f) for f in allowed.folders()], name),
         folder,
         folder,
         show_progress="hidden",
         api_visibility="private",
     )
-    parts.at_opening(lambda: parts.among([(f, f) for f in fence.folders()], None), [folder])
+    parts.at_opening(lambda: parts.among([(f, f) for f in allowed.folders()], None), [folder])
 
 
 def page_of(say: Say, looked: looks.Looked) -> str:

@@ -15,7 +15,7 @@ from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.studio import easel as easels
 from wassily.studio import form, shelf
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import parts
 from wassily.studio.words import Say
 
@@ -33,7 +33,7 @@ def whole(name: str, text: str | None) -> int | None:
 
 
 def config_of(
-    fence: Fence, cache_dir: str | None, out: Path, values: parts.Values
+    allowed: AllowedFolders, cache_dir: str | None, out: Path, values: parts.Values
 ) -> GenerateConfig:
     """The drawing that a page asks for, as of `wassily generate`. Raises UserError."""
     prompts = form.prompts(values["prompts"])
@@ -43,8 +43,8 @@ def config_of(
         raise UserError(f"{len(prompts) * count} pictures at once; the studio draws {MOST} at most")
     given: dict[str, Any] = {"prompts": prompts, "num_images": count}
     for home in HOMES:
-        given[home] = shelf.checked(fence.runs, home, values[home])
-        given[f"{home}_lora"] = shelf.checked_adapter(fence.runs, home, values[f"{home}_lora"])
+        given[home] = shelf.checked(allowed.runs, home, values[home])
+        given[f"{home}_lora"] = shelf.checked_adapter(allowed.runs, home, values[f"{home}_lora"])
     if any(given[f"{home}_lora"] for home in HOMES):
         given["lora_scale"] = float(values["lora_scale"])
     for name in ("seed", "steps", "prior_steps", "width", "height"):
@@ -52,7 +52,7 @@ def config_of(
             given[name] = number
     for home, name in GUIDANCE.items():
         own = values[name]
-        suits = shelf.guidance(fence.runs, home, given[home]) if own is None else float(own)
+        suits = shelf.guidance(allowed.runs, home, given[home]) if own is None else float(own)
         given[f"{name}_scale"] = suits
     return GenerateConfig(
         **given,
@@ -72,7 +72,7 @@ class _Page:
     """One language's tab, and the queue and folder that it shares with the others."""
 
     say: Say
-    fence: Fence
+    allowed: AllowedFolders
     queue: easels.GenerationQueue
     cache_dir: str | None
     jobs: parts.Jobs
@@ -80,7 +80,7 @@ class _Page:
     @property
     def folder(self) -> Path:
         """Where the images go."""
-        return self.fence.own / "pictures"
+        return self.allowed.own / "pictures"
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,18 @@ class _Results:
     drawn: gr.Gallery
 
 
-def tab(say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | None) -> None:
+def tab(
+    say: Say, allowed: AllowedFolders, queue: easels.GenerationQueue, cache_dir: str | None
+) -> None:
     """The tab with its events."""
-    page = _Page(say, fence, queue, cache_dir, parts.Jobs())
+    page = _Page(say, allowed, queue, cache_dir, parts.Jobs())
     with gr.Tab(say("draw"), id="draw") as place:
         fields: parts.Fields = {}
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                _main_fields(say, fence, fields)
-                _how_fields(say, fence, fields)
-                _adapter_fields(say, fence, fields)
+                _main_fields(say, allowed, fields)
+                _how_fields(say, allowed, fields)
+                _adapter_fields(say, allowed, fields)
             with gr.Column(scale=2, min_width=280):
                 new = _results(say)
         history = _history(page)
@@ -116,12 +118,12 @@ def tab(say: Say, fence: Fence, queue: easels.GenerationQueue, cache_dir: str | 
     )
     event.then(lambda: shown_history(page.folder), None, history.gallery, **parts.SILENT)
     page.jobs.wire(say, new.cancel, [event, again], new.note)
-    _show_usual_guidance(fence, fields)
+    _show_usual_guidance(allowed, fields)
     networks = [fields[name] for name in (*HOMES, "prior_lora", "decoder_lora")]
 
     def now(*kept: object) -> tuple[object, ...]:
         kept = kept or (None,) * len(networks)
-        return *offered(say, fence, kept), shown_history(page.folder)
+        return *offered(say, allowed, kept), shown_history(page.folder)
 
     outputs = [*networks, history.gallery]
     place.select(now, networks, outputs, **parts.SILENT)
@@ -151,7 +153,7 @@ def _painter(page: _Page, fields: parts.Fields) -> parts.Handler:
     ) -> tuple[object, str]:
         given = {name: values[field] for name, field in fields.items()}
         job = page.jobs.begin(request, progress)
-        config = config_of(page.fence, page.cache_dir, page.folder, given)
+        config = config_of(page.allowed, page.cache_dir, page.folder, given)
         found = page.queue.draw(config, job)
         shown = [
             (str(file), parts.caption(config.prompts[n // config.num_images], say, seed))
@@ -162,12 +164,12 @@ def _painter(page: _Page, fields: parts.Fields) -> parts.Handler:
     return paint
 
 
-def _show_usual_guidance(fence: Fence, fields: parts.Fields) -> None:
+def _show_usual_guidance(allowed: AllowedFolders, fields: parts.Fields) -> None:
     """An empty guidance field shows the value for the chosen network."""
     for home, name in GUIDANCE.items():
         fields[home].change(
             lambda chosen, home=home: gr.update(
-                placeholder=f"{shelf.guidance(fence.runs, home, chosen):g}"
+                placeholder=f"{shelf.guidance(allowed.runs, home, chosen):g}"
             ),
             fields[home],
             fields[name],
@@ -175,22 +177,22 @@ def _show_usual_guidance(fence: Fence, fields: parts.Fields) -> None:
         )
 
 
-def offered(say: Say, fence: Fence, kept: tuple[object, ...]) -> list[object]:
+def offered(say: Say, allowed: AllowedFolders, kept: tuple[object, ...]) -> list[object]:
     """The choices of both networks and both adapters, as they are now."""
     none = [(say("none"), shelf.NONE)]
-    lists = [shelf.networks(fence.runs, home, say) for home in HOMES]
-    lists += [none + shelf.adapters(fence.runs, home, say) for home in HOMES]
+    lists = [shelf.networks(allowed.runs, home, say) for home in HOMES]
+    lists += [none + shelf.adapters(allowed.runs, home, say) for home in HOMES]
     return [parts.among(choices, value) for choices, value in zip(lists, kept, strict=True)]
 
 
-def _main_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
+def _main_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
     """Prompts, networks, seed and count."""
     fields["prompts"] = gr.Textbox(
         say("prompts_example"), label=say("prompts"), lines=3, elem_id="prompts"
     )
     with gr.Row():
         for home in HOMES:
-            choices = shelf.networks(fence.runs, home, say)
+            choices = shelf.networks(allowed.runs, home, say)
             fields[home] = gr.Dropdown(
                 choices,
                 value=choices[0][1],
@@ -204,7 +206,7 @@ def _main_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
         fields["num_images"] = number(say("num_images"), 1, None, "draw-count")
 
 
-def _how_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
+def _how_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
     """Scheduler, steps, guidance and size."""
     with gr.Accordion(say("how"), open=False):
         with gr.Row():
@@ -214,7 +216,7 @@ def _how_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
             fields["steps"] = number(say("steps"), None, say("steps_info"), "draw-steps")
         with gr.Row():
             for home, name in GUIDANCE.items():
-                suits = shelf.guidance(fence.runs, home, fields[home].value)
+                suits = shelf.guidance(allowed.runs, home, fields[home].value)
                 fields[name] = gr.Number(
                     None,
                     label=say(name),
@@ -230,11 +232,11 @@ def _how_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
             fields["height"] = number(say("height"), None, say("size_info"))
 
 
-def _adapter_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
+def _adapter_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
     with gr.Accordion(say("adapters"), open=False):
         with gr.Row():
             for home in HOMES:
-                choices = [(say("none"), shelf.NONE), *shelf.adapters(fence.runs, home, say)]
+                choices = [(say("none"), shelf.NONE), *shelf.adapters(allowed.runs, home, say)]
                 fields[f"{home}_lora"] = gr.Dropdown(
                     choices, value=shelf.NONE, label=say(f"{home}_lora"), min_width=200
                 )
@@ -314,7 +316,7 @@ def _wire_history(page: _Page, history: _History, new: _Results) -> gr.events.De
 
 def _repeater(page: _Page) -> parts.Handler:
     """The handler of the button that draws a chosen image again."""
-    say, fence = page.say, page.fence
+    say, allowed = page.say, page.allowed
 
     @parts.guarded(say, 1)
     def repeat(
@@ -324,8 +326,8 @@ def _repeater(page: _Page) -> parts.Handler:
             raise UserError(say("choose_picture"))
         old = easels.notes_of(Path(name))
         for home in HOMES:
-            shelf.checked(fence.runs, home, getattr(old.config, home))
-            shelf.checked_adapter(fence.runs, home, getattr(old.config, f"{home}_lora"))
+            shelf.checked(allowed.runs, home, getattr(old.config, home))
+            shelf.checked_adapter(allowed.runs, home, getattr(old.config, f"{home}_lora"))
         job = page.jobs.begin(request, progress)
         file = page.queue.again(old, page.folder, page.cache_dir, job)
         prompt = " / ".join(old.config.prompts)

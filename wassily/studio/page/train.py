@@ -12,7 +12,7 @@ import gradio as gr
 from wassily import demo, logbook, pictures
 from wassily.errors import UserError
 from wassily.studio import form, process, shelf, watch
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
@@ -26,18 +26,18 @@ WHOLE = (
 ).split()
 
 
-def words_of(fence: Fence, values: parts.Values) -> list[str]:
+def words_of(allowed: AllowedFolders, values: parts.Values) -> list[str]:
     """The words of the training that a page asks for, checked. Raises UserError."""
     network = values["network"]
     if network not in form.CLASSES:
         raise UserError(f"{network}: neither prior nor decoder")
     flags: dict[str, object] = {
-        "train_data_dir": fence.data_folder(values["train_data_dir"]),
-        "output_dir": str(fence.new_run(values["name"])),
+        "train_data_dir": allowed.data_folder(values["train_data_dir"]),
+        "output_dir": str(allowed.new_run(values["name"])),
     }
     for home in draw.HOMES:
         flags[f"pretrained_{home}_model_name_or_path"] = shelf.checked(
-            fence.runs, home, values[home]
+            allowed.runs, home, values[home]
         )
     flags |= {name: draw.whole(name, values[name]) for name in WHOLE}
     flags["validation_prompts"] = form.prompts(values["validation_prompts"])
@@ -79,25 +79,25 @@ class _Watched:
         return [self.state, self.chart, self.samples, self.stop, self.resume]
 
 
-def tab(say: Say, fence: Fence) -> None:
+def tab(say: Say, allowed: AllowedFolders) -> None:
     """The tab with its events."""
     with gr.Tab(say("train"), id="train") as place:
         fields: parts.Fields = {}
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                _form(say, fence, fields)
+                _form(say, allowed, fields)
                 command = _command(say)
             with gr.Column(scale=1, min_width=280):
-                watched = _watching(say, fence)
-    show = _wire_command(say, fence, fields, command, watched.run)
-    _wire_proposals(fence, fields)
-    _wire_buttons(say, fence, watched)
-    _wire_refresh(say, fence, place, fields, watched.run, show, command.shown)
+                watched = _watching(say, allowed)
+    show = _wire_command(say, allowed, fields, command, watched.run)
+    _wire_proposals(allowed, fields)
+    _wire_buttons(say, allowed, watched)
+    _wire_refresh(say, allowed, place, fields, watched.run, show, command.shown)
     with place:
         tick = gr.Timer(EVERY)
     lines = [command.started, watched.told]
     live = parts.SILENT | {
-        "fn": lambda name, *lines: seen(say, fence, name, lines),
+        "fn": lambda name, *lines: seen(say, allowed, name, lines),
         "inputs": [watched.run, *lines],
         "outputs": [*watched.outputs, *lines],
     }
@@ -113,7 +113,7 @@ def _command(say: Say) -> _Command:
 
 
 def _wire_command(
-    say: Say, fence: Fence, fields: parts.Fields, command: _Command, run: gr.Dropdown
+    say: Say, allowed: AllowedFolders, fields: parts.Fields, command: _Command, run: gr.Dropdown
 ) -> Callable[[Held], str]:
     """Each change of a field shows the new command, and the button starts it. The handler that
     shows it.
@@ -125,17 +125,17 @@ def _wire_command(
 
     def show(held: Held) -> str:
         try:
-            return _shown(words_of(fence, given(held)))
+            return _shown(words_of(allowed, given(held)))
         except UserError as error:
             return parts.wrong(str(error))
 
     @parts.guarded(say, 2)
     def begin(held: Held) -> tuple[object, ...]:
-        words = words_of(fence, given(held))
-        folder = fence.new_run(given(held)["name"])
-        process.start(process.ticket(fence, folder), words)
+        words = words_of(allowed, given(held))
+        folder = allowed.new_run(given(held)["name"])
+        process.start(process.ticket(allowed, folder), words)
         told = parts.good(say("started", name=folder.name), states=ALIVE)
-        return _shown(words), _runs(fence, folder.name), told
+        return _shown(words), _runs(allowed, folder.name), told
 
     for field in fields.values():
         field.change(
@@ -151,13 +151,13 @@ def _wire_command(
     return show
 
 
-def _wire_proposals(fence: Fence, fields: parts.Fields) -> None:
+def _wire_proposals(allowed: AllowedFolders, fields: parts.Fields) -> None:
     """Another network has another name and number of steps, where nobody has changed them."""
 
     def follow(network: str, name: str, steps: str) -> list[object]:
         own_name, own_steps = form.untouched(name, steps)
         return [
-            fence.unused(form.NAMES[network]) if own_name else gr.skip(),
+            allowed.unused(form.NAMES[network]) if own_name else gr.skip(),
             str(demo.TRAINING[network]) if own_steps else gr.skip(),
         ]
 
@@ -165,18 +165,18 @@ def _wire_proposals(fence: Fence, fields: parts.Fields) -> None:
     fields["network"].input(follow, [fields["network"], *followers], followers, **parts.SILENT)
 
 
-def _wire_buttons(say: Say, fence: Fence, watched: _Watched) -> None:
+def _wire_buttons(say: Say, allowed: AllowedFolders, watched: _Watched) -> None:
     """Stop and resume the chosen training."""
 
     @parts.guarded(say, 0)
     def end(name: str | None) -> tuple[str]:
-        process.stop(process.ticket(fence, fence.run(name)))
+        process.stop(process.ticket(allowed, allowed.run(name)))
         return (parts.good(say("stopping", name=name), states="stopping"),)
 
     @parts.guarded(say, 0)
     def go_on(name: str | None) -> tuple[str]:
-        folder = fence.run(name)
-        process.start(process.ticket(fence, folder), form.resume(folder))
+        folder = allowed.run(name)
+        process.start(process.ticket(allowed, folder), form.resume(folder))
         return (parts.good(say("started", name=name), states=ALIVE),)
 
     run, told = watched.run, watched.told
@@ -186,7 +186,7 @@ def _wire_buttons(say: Say, fence: Fence, watched: _Watched) -> None:
 
 def _wire_refresh(
     say: Say,
-    fence: Fence,
+    allowed: AllowedFolders,
     place: gr.Tab,
     fields: parts.Fields,
     run: gr.Dropdown,
@@ -198,16 +198,16 @@ def _wire_refresh(
     def refresh(
         prior: str = "", decoder: str = "", folder: str = "", name: str = ""
     ) -> list[object]:
-        lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
-        lists.append([(f, f) for f in fence.folders()])
+        lists = [shelf.networks(allowed.runs, home, say) for home in draw.HOMES]
+        lists.append([(f, f) for f in allowed.folders()])
         kept = zip(lists, (prior, decoder, folder), strict=True)
-        return [*(parts.among(c, v, "mini") for c, v in kept), _runs(fence, name)]
+        return [*(parts.among(c, v, "mini") for c, v in kept), _runs(allowed, name)]
 
     lists = [fields["prior"], fields["decoder"], fields["train_data_dir"], run]
     event = place.select(refresh, lists, lists, **parts.SILENT)
     event.then(show, set(fields.values()), command, concurrency_limit=1, **parts.SILENT)
     parts.at_opening(
-        lambda: [*refresh(), fence.unused(form.NAMES["prior"])], [*lists, fields["name"]]
+        lambda: [*refresh(), allowed.unused(form.NAMES["prior"])], [*lists, fields["name"]]
     )
 
 
@@ -215,16 +215,16 @@ def _shown(words: list[str]) -> str:
     return f'<pre dir="ltr">{html.escape(form.shown(words))}</pre>'
 
 
-def _form(say: Say, fence: Fence, fields: parts.Fields) -> None:
+def _form(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
     """The settings, by name; those of `WHOLE` and others are flags."""
-    _source_fields(say, fence, fields)
+    _source_fields(say, allowed, fields)
     _length_fields(say, fields)
     _validation_fields(say, fields)
     with gr.Accordion(say("more"), open=False):
         _further_fields(say, fields)
 
 
-def _source_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
+def _source_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
     """The network, the training's name, its images, and the models that it starts from."""
     networks = [(say("prior"), "prior"), (say("decoder"), "decoder")]
     fields["network"] = gr.Radio(
@@ -232,14 +232,14 @@ def _source_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
     )
     with gr.Row():
         fields["name"] = gr.Textbox(
-            fence.unused(form.NAMES["prior"]),
+            allowed.unused(form.NAMES["prior"]),
             max_lines=1,
             label=say("name"),
-            info=say("name_info", folder=fence.runs),
+            info=say("name_info", folder=allowed.runs),
             elem_id="train-name",
             min_width=160,
         )
-        folders = fence.folders()
+        folders = allowed.folders()
         fields["train_data_dir"] = gr.Dropdown(
             folders,
             value=folders[0] if folders else None,
@@ -250,7 +250,7 @@ def _source_fields(say: Say, fence: Fence, fields: parts.Fields) -> None:
         )
     with gr.Row():
         for home in draw.HOMES:
-            choices = shelf.networks(fence.runs, home, say)
+            choices = shelf.networks(allowed.runs, home, say)
             fields[home] = gr.Dropdown(
                 choices,
                 value=parts.first(choices, "mini"),
@@ -304,8 +304,8 @@ def _further_fields(say: Say, fields: parts.Fields) -> None:
     fields["gradient_checkpointing"] = gr.Checkbox(False, label=say("gradient_checkpointing"))
 
 
-def _watching(say: Say, fence: Fence) -> _Watched:
-    names = watch.trainings(fence)
+def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
+    names = watch.trainings(allowed)
     run = gr.Dropdown(
         names,
         value=names[0] if names else None,
@@ -328,20 +328,22 @@ def _watching(say: Say, fence: Fence) -> _Watched:
     return _Watched(run, state, stop, resume, told, chart, samples)
 
 
-def _runs(fence: Fence, chosen: str | None) -> object:
-    names = watch.trainings(fence)
+def _runs(allowed: AllowedFolders, chosen: str | None) -> object:
+    names = watch.trainings(allowed)
     if chosen and chosen not in names:  # it has only just begun
         names.insert(0, chosen)
     value = chosen or (names[0] if names else None)
     return gr.update(choices=names, value=value, info=None)
 
 
-def seen(say: Say, fence: Fence, name: str | None, lines: Sequence[str | None]) -> list[object]:
+def seen(
+    say: Say, allowed: AllowedFolders, name: str | None, lines: Sequence[str | None]
+) -> list[object]:
     """State, losses and samples of a training, its buttons and the lines about it, as outputs;
     nothing of one that is not allowed.
     """
     try:
-        folder = fence.run(name)
+        folder = allowed.run(name)
     except UserError:
         nothing = f'<p class="quiet">{say("no_training")}</p>'
         shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
@@ -350,7 +352,7 @@ def seen(say: Say, fence: Fence, name: str | None, lines: Sequence[str | None]) 
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = watch.samples(folder)
-    now = watch.look(fence, folder)
+    now = watch.look(allowed, folder)
     told = [parts.outlived(line, now.state) for line in lines]
     return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state), *told]
 
