@@ -32,19 +32,19 @@ class Task:
 
 def task(config: DrawConfig) -> Task:
     """All that a config names, read and checked; no model is. Raises UserError."""
-    shelf = Shelf()
+    opened = OpenedImages()
     if isinstance(config, MixConfig):
         parts = [checks.weighted(part) for part in config.parts]
-        mixed = tuple(shelf.text_or_picture(text) for text, _ in parts)
+        mixed = tuple(opened.text_or_picture(text) for text, _ in parts)
         subjects: list[Subject] = [Mix(mixed, tuple(weight for _, weight in parts))]
         words = [" ".join(config.parts)]
     elif isinstance(config, GenerateConfig) and config.variations is not None:
-        subjects = [Mix((shelf.open("--variations", config.variations),), (1.0,))]
+        subjects = [Mix((opened.open("--variations", config.variations),), (1.0,))]
         words = [f"variations of {Path(config.variations).name}"]
     else:
         words = prompts(config)
         subjects = list(words)
-    return Task(subjects, words, _canvas(config, shelf), shelf.digests)
+    return Task(subjects, words, _canvas(config, opened), opened.digests)
 
 
 def prompts(config: Any) -> list[str]:
@@ -64,8 +64,8 @@ def prompts(config: Any) -> list[str]:
 
 
 @dataclass
-class Shelf:
-    """The pictures that were opened, by their names."""
+class OpenedImages:
+    """Images that were opened, and the digest of each by its name."""
 
     digests: dict[str, str] = field(default_factory=dict)
 
@@ -89,16 +89,16 @@ class Shelf:
         return self.open("mix:", part) if picture else part
 
 
-def _canvas(config: DrawConfig, shelf: Shelf) -> Canvas:
+def _canvas(config: DrawConfig, opened: OpenedImages) -> Canvas:
     """The pictures to paint on, opened. Raises UserError for a mask of another shape."""
     if config.control is not None:
-        return Canvas(hint=shelf.open("--control", config.control))
+        return Canvas(hint=opened.open("--control", config.control))
     if config.image is None:
         return Canvas()
-    image = shelf.open("--image", config.image)
+    image = opened.open("--image", config.image)
     if config.mask is None:
         return Canvas(image, strength=config.strength or checks.STRENGTH)
-    mask = shelf.open("--mask", config.mask, pictures.open_mask)
+    mask = opened.open("--mask", config.mask, pictures.open_mask)
     (width, height), (across, down) = image.size, mask.size
     if abs(across * height / (down * width) - 1) > ASPECT:
         raise UserError(
