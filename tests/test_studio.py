@@ -175,7 +175,7 @@ def runs(tmp_path: Path, tiny: Tiny) -> Path:
 
 def test_models_are_found(runs: Path) -> None:
     """Each with its network; the studio's own folder, links and broken files are passed over."""
-    found = {(one.place, one.home, one.adapter) for one in shelf.found(runs)}
+    found = {(one.place, one.home, one.adapter) for one in shelf.model_choices(runs)}
     assert found == {
         ("one/prior-run", "prior", False),
         ("decoder-run/checkpoint-5", "decoder", False),
@@ -219,7 +219,7 @@ def test_what_is_finished_is_offered_first(runs: Path, tiny: Tiny) -> None:
         assert [text for text, _ in shelf.networks(runs, "decoder", say)] == expected
         shown = [text for text, _ in shelf.adapters(runs, "decoder", say)]
         assert shown == [f"adapter ({done})", f"adapter/checkpoint-9 ({way})"]
-    last = shelf.found(runs)[-1]
+    last = shelf.model_choices(runs)[-1]
     assert last.shown(words.Say("en"), "decoder") == f"{made[2]} (decoder, checkpoint)"
     for place in (*finished, *saved):
         assert shelf.checked(runs, "decoder", str(runs / place)) == str(runs / place)

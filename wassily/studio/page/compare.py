@@ -32,7 +32,7 @@ def choices_of(say: Say, allowed: AllowedFolders) -> list[tuple[str, str]]:
     """(what is shown, network and name) of all that can be compared with the base."""
     return [
         (one.shown(say, say(f"of_{one.home}")), f"{one.home}:{one.name}")
-        for one in shelf.found(allowed.runs)
+        for one in shelf.model_choices(allowed.runs)
     ]
 
 
