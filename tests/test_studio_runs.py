@@ -64,13 +64,13 @@ def test_start_stop_and_start_again(
     """One at a time; SIGTERM once, however often it is asked for; its last line is kept."""
     endless(allowed.data[0])
     monkeypatch.chdir(allowed.data[0])
-    own = process.ticket(allowed, allowed.runs / "a" / "b")
+    own = process.process_of(allowed, allowed.runs / "a" / "b")
     assert not process.runs(own) and process.last_line(own) == ""
     with pytest.raises(UserError, match="does not run"):
         process.stop(own)
     number = process.start(own, ["train", "prior"])
     try:
-        assert process.runs(own) and process.read(own)["words"] == ["train", "prior"]
+        assert process.runs(own) and process.record_of(own)["words"] == ["train", "prior"]
         assert os.getsid(number) == number  # its terminal's end is not its own
         with pytest.raises(UserError, match="runs already"):
             process.start(own, ["train", "prior"])
@@ -81,7 +81,7 @@ def test_start_stop_and_start_again(
         wait_for(lambda: not process.runs(own))
         assert process.last_line(own) == "stopped by SIGTERM"
         number = process.start(own, ["train", "prior"])
-        assert process.runs(own) and process.read(own)["stopping"] is False
+        assert process.runs(own) and process.record_of(own)["stopping"] is False
     finally:
         os.kill(number, signal.SIGKILL)
     wait_for(lambda: not process.runs(own))
@@ -93,14 +93,14 @@ def test_it_outlives_who_started_it(allowed: AllowedFolders) -> None:
         "import os, sys\nfrom pathlib import Path\n"
         "from wassily.studio import process\nfrom wassily.studio.fence import AllowedFolders\n"
         "runs = Path(sys.argv[1])\nos.chdir(sys.argv[2])\n"
-        "own = process.ticket(AllowedFolders(runs), runs / 'x')\n"
+        "own = process.process_of(AllowedFolders(runs), runs / 'x')\n"
         "print(process.start(own, ['train', 'prior']))\n"
     )
     endless(allowed.data[0])
     words = [sys.executable, "-c", starter, str(allowed.runs), str(allowed.data[0])]
     done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True)
-    own = process.ticket(allowed, allowed.runs / "x")
-    assert process.runs(own) and process.read(own)["process"] == int(done.stdout)
+    own = process.process_of(allowed, allowed.runs / "x")
+    assert process.runs(own) and process.record_of(own)["process"] == int(done.stdout)
     wait_for(lambda: process.last_line(own) == "ready")
     process.stop(own)
     wait_for(lambda: not process.runs(own))
@@ -111,7 +111,7 @@ def test_a_disk_that_refuses_is_one_line(allowed: AllowedFolders) -> None:
     """Nothing is started then."""
     (allowed.own / "trainings").write_text("in the way", "utf-8")
     with pytest.raises(UserError, match="trainings: "):
-        process.start(process.ticket(allowed, allowed.runs / "x"), ["train", "prior"])
+        process.start(process.process_of(allowed, allowed.runs / "x"), ["train", "prior"])
 
 
 # ---------------------------------------------------------------- what a run tells

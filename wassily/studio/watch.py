@@ -40,7 +40,7 @@ def trainings(allowed: AllowedFolders) -> list[str]:
         depth = len(folder.relative_to(allowed.runs).parts)
         names[:] = [n for n in names if depth < DEPTH and n[0] != "." and (depth or n != OWN)]
         if depth and "run.toml" in files:
-            rests = not (process.runs(process.ticket(allowed, folder)) or lock.is_held(folder))
+            rests = not (process.runs(process.process_of(allowed, folder)) or lock.is_held(folder))
             place = folder.relative_to(allowed.runs).as_posix()
             found[place] = (rests, -(folder / "run.toml").stat().st_mtime)
             names.clear()
@@ -49,14 +49,14 @@ def trainings(allowed: AllowedFolders) -> list[str]:
 
 def look(allowed: AllowedFolders, folder: Path) -> Seen:
     """How a training stands. Raises nothing for a folder that is not there yet."""
-    own = process.ticket(allowed, folder)
+    own = process.process_of(allowed, folder)
     rows, facts = logbook.read(folder), summary.read(folder)
     step = max((row["step"] for row in rows), default=0)
     steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     alive = process.runs(own)
     line = process.last_line(own)
     if alive:
-        state: State = "stopping" if process.read(own).get("stopping") else "running"
+        state: State = "stopping" if process.record_of(own).get("stopping") else "running"
         if state == "running" and not rows:
             state = "starting"
         return Seen(state, step, steps, time_left(rows, facts.get("global_batch"), steps), line)

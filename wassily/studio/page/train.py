@@ -133,7 +133,7 @@ def _wire_command(
     def begin(held: Held) -> tuple[object, ...]:
         words = words_of(allowed, given(held))
         folder = allowed.new_run(given(held)["name"])
-        process.start(process.ticket(allowed, folder), words)
+        process.start(process.process_of(allowed, folder), words)
         told = parts.good(say("started", name=folder.name), states=ALIVE)
         return _shown(words), _runs(allowed, folder.name), told
 
@@ -170,13 +170,13 @@ def _wire_buttons(say: Say, allowed: AllowedFolders, watched: _Watched) -> None:
 
     @parts.guarded(say, 0)
     def end(name: str | None) -> tuple[str]:
-        process.stop(process.ticket(allowed, allowed.run(name)))
+        process.stop(process.process_of(allowed, allowed.run(name)))
         return (parts.good(say("stopping", name=name), states="stopping"),)
 
     @parts.guarded(say, 0)
     def go_on(name: str | None) -> tuple[str]:
         folder = allowed.run(name)
-        process.start(process.ticket(allowed, folder), form.resume(folder))
+        process.start(process.process_of(allowed, folder), form.resume(folder))
         return (parts.good(say("started", name=name), states=ALIVE),)
 
     run, told = watched.run, watched.told
