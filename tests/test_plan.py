@@ -252,7 +252,9 @@ def test_out_of_memory_is_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("wassily.objectives.Prior.forward", full)
-    monkeypatch.setattr(plan, "estimate", lambda *_: plan.Estimate({"step": plan.Kinds()}, 0, 0))
+    monkeypatch.setattr(
+        plan, "estimate", lambda *_: plan.MemoryEstimate({"step": plan.Kinds()}, 0, 0)
+    )
     flags = {"gradient_accumulation_steps": 2, "fuse_accumulation": fuse}
     line = refused(*command("prior", tmp_path / "run", tiny, photos, **flags))
     head = "out of memory: the estimate was 0.6 GB; "

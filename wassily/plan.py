@@ -28,7 +28,7 @@ MOMENTS = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes by kind at each moment of a run, of what is trained, and of one encoded example."""
 
     moments: dict[str, Kinds]
@@ -54,7 +54,7 @@ def precision_of(config: TrainConfig) -> str:
 
 def estimate(
     config: TrainConfig, repositories: dict[str, str], precision: str, fused: bool = False
-) -> Estimate:
+) -> MemoryEstimate:
     """The memory of a training; `fused` runs the micro-batches of a step as one.
 
     Raises UserError for a model that is not there.
@@ -90,7 +90,7 @@ def estimate(
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
     example = sizes.bytes_per_example(config, kit, CAPTION, size)
-    return Estimate(moments, kept, 0 if config.live else example)
+    return MemoryEstimate(moments, kept, 0 if config.live else example)
 
 
 def _network(config: TrainConfig, repositories: dict[str, str], precision: str) -> nn.Module:
@@ -187,14 +187,14 @@ def _free(runtime: Runtime) -> int | None:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FittingFlags:
     """Flags that differ from a config's, and what the training takes with them."""
 
     flags: dict[str, Any]
     peak: int
 
 
-def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> Choice | None:
+def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> FittingFlags | None:
     """The least of the presets' changes that keeps a training within `most` bytes."""
     accumulation = config.train_batch_size * config.gradient_accumulation_steps
     one = {"train_batch_size": 1, "gradient_accumulation_steps": accumulation}
@@ -209,7 +209,7 @@ def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> C
                 continue
             peak = estimate(other, repositories, precision_of(other)).peak
             if flags and peak <= most:
-                return Choice(flags, peak)
+                return FittingFlags(flags, peak)
     return None
 
 
@@ -257,7 +257,9 @@ def _memory(config: PriorPlan | DecoderPlan) -> int | None:
     return int(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
 
 
-def _memory_lines(config: TrainConfig, found: Estimate, precision: str, fused: bool) -> list[str]:
+def _memory_lines(
+    config: TrainConfig, found: MemoryEstimate, precision: str, fused: bool
+) -> list[str]:
     size, count = cut(config, fused)
     lines = [
         f"the {config.role}, {count} micro-batch(es) of {size}, precision {precision}",
@@ -280,7 +282,7 @@ def _gb(size: int) -> str:
 
 
 def _verdict(
-    config: TrainConfig, repositories: dict[str, str], found: Estimate, most: int | None
+    config: TrainConfig, repositories: dict[str, str], found: MemoryEstimate, most: int | None
 ) -> str:
     peak = f"{found.peak / GB:.1f} GB"
     if most is None:
@@ -296,7 +298,7 @@ def _verdict(
     )
 
 
-def _run_lines(config: PriorPlan | DecoderPlan, found: Estimate) -> list[str]:
+def _run_lines(config: PriorPlan | DecoderPlan, found: MemoryEstimate) -> list[str]:
     """Disk, steps and time: as far as the pictures are known."""
     count = _pictures(config)
     batch = config.train_batch_size * config.gradient_accumulation_steps
