@@ -220,7 +220,7 @@ def test_the_queue_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
     assert told == [n / 14 for n in range(14)]
 
     loaded = queue._loaded
-    old = easels.notes_of(found[3][0])
+    old = easels.provenance_of(found[3][0])
     again = queue.again(old, tmp_path / "studio", None, Job())
     assert (pixels(again) == pixels(found[3][0])).all()
     assert queue._loaded is loaded  # nothing of it has changed
@@ -265,7 +265,7 @@ def test_pictures_of_others_are_not_followed(tiny: Tiny, tmp_path: Path) -> None
     words += ["--prior", tiny.prior, "--decoder", tiny.decoder, "--strength", 0.5]
     assert run_cli("generate", "a", *words, "--out", tmp_path / "h.png").code == 0
     with pytest.raises(UserError, match="drawn from other pictures; wassily generate --from"):
-        easels.notes_of(tmp_path / "h.png")
+        easels.provenance_of(tmp_path / "h.png")
 
 
 # ---------------------------------------------------------------- data

@@ -66,12 +66,12 @@ class GenerationQueue:
         with self._turn:
             files = generate.destinations(config, task)
             drawn, dtype, device = self._drawn(config, task, [(s, n) for s, _, n in jobs], job)
-            noted = generate.notes_of(config, task, jobs, dtype, device)
+            noted = generate.provenance_of(config, task, jobs, dtype, device)
             for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-                pictures.save_png(picture, file, notes.of(one, words))
+                pictures.save_png(picture, file, notes.png_chunks(one, words))
         return [(file, seed) for file, (_, _, seed) in zip(files, jobs, strict=True)]
 
-    def again(self, old: notes.Drawn, out: Path, cache_dir: str | None, job: Job) -> Path:
+    def again(self, old: notes.Provenance, out: Path, cache_dir: str | None, job: Job) -> Path:
         """The picture that these notes are of, drawn anew. Raises like `draw`."""
         config = dataclasses.replace(old.config, out=str(out), cache_dir=cache_dir)
         task = tasks.task(config)
@@ -80,7 +80,7 @@ class GenerationQueue:
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
             drawn, _, device = self._drawn(config, task, jobs, job)
             again = dataclasses.replace(old, made_with=notes.made_with(device))
-            pictures.save_png(drawn[old.place], file, notes.of(again, task.words[0]))
+            pictures.save_png(drawn[old.place], file, notes.png_chunks(again, task.words[0]))
         return file
 
     def _drawn(
@@ -125,11 +125,11 @@ def history(folder: Path, most: int = 60) -> list[Path]:
     return sorted(files, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)[:most]
 
 
-def notes_of(file: Path) -> notes.Drawn:
+def provenance_of(file: Path) -> notes.Provenance:
     """What drew a picture of the history. Raises UserError for one that was drawn elsewhere on
     other pictures: their names are not followed.
     """
-    drawn = notes.read(str(file))
+    drawn = notes.read_provenance(str(file))
     config = drawn.config
     others = (config.image, config.mask, config.control, getattr(config, "variations", None))
     if not isinstance(config, GenerateConfig) or any(others) or drawn.digests:

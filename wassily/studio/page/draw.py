@@ -324,7 +324,7 @@ def _repeater(page: _Page) -> parts.Handler:
     ) -> tuple[object, str]:
         if name is None:
             raise UserError(say("choose_picture"))
-        old = easels.notes_of(Path(name))
+        old = easels.provenance_of(Path(name))
         for home in HOMES:
             shelf.checked(allowed.runs, home, getattr(old.config, home))
             shelf.checked_adapter(allowed.runs, home, getattr(old.config, f"{home}_lora"))
@@ -339,7 +339,7 @@ def _repeater(page: _Page) -> parts.Handler:
 
 def _told(file: Path) -> str:
     """What a picture's notes say, as a list."""
-    config = easels.notes_of(file).config
+    config = easels.provenance_of(file).config
     rows = {
         "prompt": " / ".join(config.prompts),
         "seed": config.seed,
