@@ -45,7 +45,7 @@ from wassily.results import Results
 from wassily.runtime import Runtime
 from wassily.saving import Saving
 from wassily.skipped import Skipped
-from wassily.stopping import Pace, Signals
+from wassily.stopping import SaveSchedule, StopSignals
 from wassily.train import Events, Pending, Span, fit
 from wassily.validations import Validations, announced
 
@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
     repositories = start.check_surroundings(config)
     output_dir = Path(config.output_dir)
-    with Signals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
+    with StopSignals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
         runtime = Runtime(
             config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
         )
@@ -96,7 +96,7 @@ class Run:
         start_from: Path | None,
         saved: dict[str, Any] | None,
         hub_repository: str | None,
-        signals: Signals,
+        signals: StopSignals,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
         self.runtime, self.seed, self.start_from, self.saved = runtime, seed, start_from, saved
@@ -293,7 +293,9 @@ class Run:
     def _fit(self, loader: Any) -> int:
         """The loop itself; the number of steps done."""
         config, runtime, split = self.config, self.runtime, self.split
-        pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime)
+        schedule = SaveSchedule(
+            config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime
+        )
         trained = list(self.trained.values())
         return fit(
             self.objective,
@@ -310,9 +312,9 @@ class Run:
             events=Events(
                 log_every=config.logging_steps,
                 on_log=self.results.log,
-                save_at=pace.save_at,
+                save_at=schedule.save_at,
                 on_save=self.save,
-                stop_at=pace.stop_at,
+                stop_at=schedule.stop_at,
                 on_skipped=self.skipped.note,
                 validate_at=self.validations.due,
                 on_validate=self.validations.run,
