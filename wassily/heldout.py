@@ -155,7 +155,7 @@ def probe(reading: Any, seed: int, chunk: int = BANDS) -> Probe:
     numbers = range(len(reading.source))
     rows = (reading.fetch(number, 0, number) for number in numbers)
     batches = [reading.finish(reading.collate([row])) for row in rows]
-    choice, source = turns.Choice(seed, False), reading.source
+    choice, source = turns.ExampleDraws(seed, False), reading.source
     told = [choice.caption(source[n], 0, n) for n in numbers if source[n].captions]
     return Probe(batches, seed, chunk, tuple(told))
 

@@ -219,7 +219,7 @@ def make_reading(
 ) -> Reading:
     """Encodings from the cache, filled first; or made as they are needed. Raises UserError."""
     config, runtime = frozen.config, frozen.runtime
-    choice = turns.Choice(seed, config.random_flip, config.condition_dropout)
+    choice = turns.ExampleDraws(seed, config.random_flip, config.condition_dropout)
     if config.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with progress("checking pictures", len(mine), runtime.main, "picture") as bar:

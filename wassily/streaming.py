@@ -49,7 +49,7 @@ class Streamed:
         config = frozen.config
         self.shards, self.seed, self.config = shards, seed, config
         self.captioned = shards.caption_column is not None
-        choice = turns.Choice(seed, config.random_flip, config.condition_dropout)
+        choice = turns.ExampleDraws(seed, config.random_flip, config.condition_dropout)
         self.live = turns.Live(wanted, choice)
         [self.square] = encoders.crop_shapes(config, frozen.repositories["decoder"])
         self.blank = Record("", BLANK, ("",))
