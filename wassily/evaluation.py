@@ -165,7 +165,7 @@ class Bench:
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
-        self.probes: dict[str, heldout.Probe] = {}
+        self.probes: dict[str, heldout.HeldOutLoss] = {}
         self.bar: Any = None
 
     def hold_out(self, names: dict[str, models.Trained], sides: int) -> None:
@@ -191,7 +191,9 @@ class Bench:
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
-            self.probes[training.role] = heldout.probe(reading, config.seed, config.batch_size)
+            self.probes[training.role] = heldout.held_out_loss(
+                reading, config.seed, config.batch_size
+            )
         self.captions = list(self.probes["prior"].captions)
         batches = self.probes["prior"].batches
         self.truth = Truth(

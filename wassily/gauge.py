@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wassily import encode, lists, measures, sample
 from wassily.config import TrainConfig
-from wassily.heldout import Probe
+from wassily.heldout import HeldOutLoss
 from wassily.measures import Estimate
 
 PRIOR_STEPS, STEPS, BATCH = 25, 20, 8
@@ -99,7 +99,7 @@ def _array(values: Tensor) -> np.ndarray:
     return values.float().cpu().numpy()
 
 
-def chosen(config: TrainConfig, probe: Probe | None, prior: str, seed: int) -> Gauge | None:
+def chosen(config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int) -> Gauge | None:
     """What --validation_scores asks for; `prior` is resolved, its name tells which prompts."""
     most = config.validation_scores
     if not most:

@@ -112,7 +112,7 @@ def plain(objective: Any) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Probe:
+class HeldOutLoss:
     """Held-out examples to measure losses on, each a batch of one, on the CPU.
 
     `chunk` bands of one example are computed at once. `captions`: one of each, where they are read.
@@ -150,21 +150,21 @@ class Probe:
         return losses
 
 
-def probe(reading: Any, seed: int, chunk: int = BANDS) -> Probe:
-    """The probe over all examples of a held-out reading; they are encoded here, once."""
+def held_out_loss(reading: Any, seed: int, chunk: int = BANDS) -> HeldOutLoss:
+    """The loss over all examples of a held-out reading, which are encoded here, once."""
     numbers = range(len(reading.source))
     rows = (reading.fetch(number, 0, number) for number in numbers)
     batches = [reading.finish(reading.collate([row])) for row in rows]
     choice, source = turns.ExampleDraws(seed, False), reading.source
     told = [choice.caption(source[n], 0, n) for n in numbers if source[n].captions]
-    return Probe(batches, seed, chunk, tuple(told))
+    return HeldOutLoss(batches, seed, chunk, tuple(told))
 
 
-def small_probe(
+def small_held_out_loss(
     held: Pictures | None, make_reading: Callable[[Pictures], Any], seed: int, chunk: int
-) -> Probe | None:
-    """The probe of a training: over at most MOST held-out pictures; none if none are held out."""
+) -> HeldOutLoss | None:
+    """The loss of a training: over at most MOST held-out pictures; none if none are held out."""
     if held is None:
         return None
     few = held.select(list(range(min(MOST, len(held)))))
-    return probe(make_reading(few), seed, min(BANDS, chunk))
+    return held_out_loss(make_reading(few), seed, min(BANDS, chunk))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from wassily import drawn, encoders, heldout, recipes, sides, streaming, summary
 from wassily.encoders import Frozen
-from wassily.heldout import Probe
+from wassily.heldout import HeldOutLoss
 from wassily.recipes import Reading
 from wassily.sides import Source
 from wassily.streaming import Streamed
@@ -19,7 +19,7 @@ class Material:
     """What is trained on, what is only measured on, what comes beside, and counts of it all."""
 
     reading: Reading | Streamed
-    probe: Probe | None
+    probe: HeldOutLoss | None
     beside: list[Source]
     facts: dict[str, int]
 
@@ -39,7 +39,7 @@ def gather(frozen: Frozen, seed: int) -> Material:
     plain = dataclasses.replace(config, random_flip=False, condition_dropout=0.0)
     still = dataclasses.replace(frozen, config=plain)
     reading_of = functools.partial(recipes.make_reading, wanted, seed=seed, frozen=still)
-    probe = heldout.small_probe(held, reading_of, seed, config.train_batch_size)
+    probe = heldout.small_held_out_loss(held, reading_of, seed, config.train_batch_size)
     reading = drawn.mixed(recipes.make_reading(wanted, source, seed, frozen), frozen)
     beside = sides.sources(wanted, seed, frozen)
     return Material(reading, probe, beside, summary.of_data(reading.source, frozen, held))
