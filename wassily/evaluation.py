@@ -249,11 +249,11 @@ class Bench:
 
     def _seen(self, drawn: list[Any]) -> np.ndarray:
         """Pictures in the space of the image encoder: (N, D)."""
-        return _array(sample.seen(self.prior, drawn, self.config.batch_size, self.device))
+        return _array(sample.embed_images(self.prior, drawn, self.config.batch_size, self.device))
 
     def texts(self, prompts: list[str]) -> np.ndarray:
         """Prompts in the same space: (N, D)."""
-        return _array(sample.read(self.prior, prompts, self.config.batch_size, self.device))
+        return _array(sample.embed_texts(self.prior, prompts, self.config.batch_size, self.device))
 
     def _losses(self) -> dict[str, np.ndarray]:
         """The loss of each network on each held-out picture in each band of timesteps."""

@@ -53,13 +53,13 @@ class Gauge:
             batch_size=BATCH,
             scheduler="stock",
         )
-        texts = sample.read(prior, self.prompts, BATCH, device)
+        texts = sample.embed_texts(prior, self.prompts, BATCH, device)
         generators = self._generators(len(self.prompts))
         embeds = sample.embed_all(prior, self.prompts, generators, drawing, device)
 
         def painted(pair: tuple[Tensor, Tensor], each: list[torch.Generator]) -> Tensor:
             drawn = sample.paint(decoder, pair, each, drawing, device, on_done)
-            return sample.seen(prior, drawn, BATCH, device)
+            return sample.embed_images(prior, drawn, BATCH, device)
 
         own = self._generators(len(self.pictures))
         if self.role == "prior":

@@ -328,14 +328,14 @@ def _batches(count: int, drawing: Drawing) -> list[slice]:
     return [slice(i, i + drawing.batch_size) for i in range(0, count, drawing.batch_size)]
 
 
-def seen(prior: Any, pictures: list[Any], size: int, device: torch.device) -> Tensor:
+def embed_images(prior: Any, pictures: list[Any], size: int, device: torch.device) -> Tensor:
     """PIL pictures in the space of a prior pipeline's image encoder, `size` at once: (N, D)."""
     processor, encoder = prior.image_processor, prior.image_encoder
     inputs = [encode.clip_pixels(picture, processor=processor) for picture in pictures]
     return _encoded(prior, inputs, lambda pixels: encode.image(encoder, pixels), size, device)
 
 
-def read(prior: Any, prompts: list[str], size: int, device: torch.device) -> Tensor:
+def embed_texts(prior: Any, prompts: list[str], size: int, device: torch.device) -> Tensor:
     """Prompts in the same space, by its text encoder: (N, D)."""
     tokenizer, encoder = prior.tokenizer, prior.text_encoder
     inputs = [encode.tokens(prompt, tokenizer=tokenizer) for prompt in prompts]
