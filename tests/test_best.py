@@ -303,7 +303,7 @@ def test_the_best_draws_as_a_checkpoint(tiny: Tiny, pics: Path, tmp_path: Path) 
     train("prior", tmp_path / "a", tiny, pics, **flags)
     best = tmp_path / "a" / "best-3"
     assert manifest.damage(best) is None
-    assert [path.name for _, path in outputs.found(tmp_path / "a")] == ["checkpoint-3"]
+    assert [path.name for _, path in outputs.checkpoints_in(tmp_path / "a")] == ["checkpoint-3"]
     again = command("prior", tmp_path / "a", tiny, pics, **flags, resume_from_checkpoint=best)
     refusal = wassily(*again)
     assert refusal.code == 2 and "best-3" in refusal.err and refusal.err.count("\n") == 1

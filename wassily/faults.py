@@ -56,7 +56,7 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
 
 def kept(output_dir: Path) -> str:
     """What a run can be gone on with."""
-    here = outputs.found(output_dir)
+    here = outputs.checkpoints_in(output_dir)
     if not here:
         return "there is no checkpoint yet"
     return f"{here[-1][1].name} is whole (--resume_from_checkpoint latest)"
