@@ -35,7 +35,7 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
     """The line for an error of the disk under a run; None for another kind of error."""
     if isinstance(error, BrokenPipeError):
         return (
-            f"nobody reads any more what is printed, for the pipe is closed; {kept(output_dir)}: "
+            f"nobody reads any more what is printed, for the pipe is closed; {checkpoint_remark(output_dir)}: "
             "repeat the command with its output in a file"
         )
     where = Path(os.fsdecode(error.filename)) if error.filename else output_dir
@@ -51,11 +51,11 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
         remedy = "see that it can be written, or name another --output_dir"
     else:
         return None
-    return f"{where}: {reason}; {kept(output_dir)}: {remedy}, then repeat the command"
+    return f"{where}: {reason}; {checkpoint_remark(output_dir)}: {remedy}, then repeat the command"
 
 
-def kept(output_dir: Path) -> str:
-    """What a run can be gone on with."""
+def checkpoint_remark(output_dir: Path) -> str:
+    """Which checkpoint a run can be resumed from, for the end of an error."""
     here = outputs.checkpoints_in(output_dir)
     if not here:
         return "there is no checkpoint yet"
@@ -68,7 +68,7 @@ def check_room(output_dir: Path, needs: int, what: str) -> None:
     if needs > has:
         raise UserError(
             f"--output_dir {output_dir}: no room for {what}: it needs {_size(needs)}, the disk has "
-            f"{_size(has)}; {kept(output_dir)}: make room, then repeat the command"
+            f"{_size(has)}; {checkpoint_remark(output_dir)}: make room, then repeat the command"
         )
 
 

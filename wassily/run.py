@@ -75,7 +75,9 @@ def train(config: TrainConfig) -> None:
             run.go()
         except (RuntimeError, MemoryError) as error:
             if faults.another_is_gone(error):
-                gone = f"another process of this run is gone: {faults.kept(output_dir)}"
+                gone = (
+                    f"another process of this run is gone: {faults.checkpoint_remark(output_dir)}"
+                )
                 raise UserError(f"{gone}; repeat the command") from None
             if not faults.out_of_memory(error):
                 raise
@@ -115,7 +117,7 @@ class Run:
         """Data, network, optimizer; and the state of a checkpoint, if there is one."""
         config, runtime = self.config, self.runtime
         root = cache.default_folder(config.cache_dir)
-        self.signals.kept = sides.kept(config, root)
+        self.signals.kept = sides.retained_remark(config, root)
         frozen = encoders.Frozen(config, self.repositories, runtime, root)
         found = material.gather(frozen, self.seed)
         self.reading, self.probe, self.facts = found.reading, found.probe, found.facts

@@ -46,10 +46,10 @@ def sources(wanted: list[Encoding], seed: int, frozen: Frozen) -> list[Source]:
     return found
 
 
-def kept(config: TrainConfig, root: Path) -> str:
+def retained_remark(config: TrainConfig, root: Path) -> str:
     """What to say of a run that is stopped before all examples are made."""
     also = f", class pictures in {config.class_data_dir}" if config.with_prior_preservation else ""
-    return cache.kept(root) + also
+    return cache.retained_remark(root) + also
 
 
 def _class_pictures(wanted: list[Encoding], seed: int, frozen: Frozen) -> Source:
