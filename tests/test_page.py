@@ -286,12 +286,12 @@ def test_a_run_with_all_of_it(role: str, tiny: Tiny, tmp_path: Path) -> None:
     flags |= {"keep_best": "both", "max_train_steps": 2, "validation_prompts": prompts}
     done = train(role, out, tiny, pics, **flags, logging_steps=1)
     assert re.search(r"step 0: learned -?\d\.\d{4}, kept -?\d\.\d{4}", done.out)
-    rows = page.events(logbook.read(out), "scores")
+    rows = page.events(logbook.read_log(out), "scores")
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert rows[0]["kept_low"] <= rows[0]["kept"] <= rows[0]["kept_high"]
     assert (rows[0]["kept_n"], rows[0]["learned_n"]) == (
         3,
-        min(3, summary.read(out)["data"]["held_out"]),
+        min(3, summary.read_summary(out)["data"]["held_out"]),
     )
     assert rows[0]["learned"] != rows[2]["learned"]
     made = (out / "report.html").read_bytes()

@@ -111,7 +111,7 @@ def test_an_adapter_by_hand(role: str, tiny: Tiny) -> None:
     repositories = models.repositories(str(tiny.prior), str(tiny.decoder))
     made = PLANS[role](**_names(tiny), lora=True, mixed_precision="bf16", use_ema=True)
     net: Any = models.load(models.TRAINED[role], repositories[role])
-    adapt.chosen(made).attach(net, torch.bfloat16, 0)
+    adapt.chosen_adaptation(made).attach(net, torch.bfloat16, 0)
     trained = sum(p.numel() for p in adapt.trained_parameters(net).values())
     found = plan.estimate(made, repositories, "bf16")
     assert dict(found.moments["update"]) == {

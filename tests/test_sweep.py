@@ -47,7 +47,7 @@ def _line(alpha: float, learned: float, kept: float) -> Line:
 def test_the_best_has_the_greatest_sum() -> None:
     """Of equals the smaller share, whatever their order."""
     row = [_line(0, 0.1, 0.9), _line(0.5, 0.5, 0.75), _line(0.75, 0.75, 0.5), _line(1, 0.8, 0.1)]
-    assert sweep.chosen(row).alpha == sweep.chosen(row[::-1]).alpha == 0.5
+    assert sweep.best_line(row).alpha == sweep.best_line(row[::-1]).alpha == 0.5
 
 
 def test_learned_is_a_cosine_to_the_true_picture() -> None:

@@ -184,7 +184,7 @@ class Lora:
         self.save(net, folder)
 
 
-def chosen(config: TrainConfig, notes: dict[str, str] | None = None) -> Whole | Lora:
+def chosen_adaptation(config: TrainConfig, notes: dict[str, str] | None = None) -> Whole | Lora:
     """What a config trains of its network; `notes` go into the header of an adapter's file."""
     role = models.TRAINED[config.role]
     if not config.lora:
@@ -219,7 +219,7 @@ def notes(config: TrainConfig, repositories: dict[str, str], fingerprint: str) -
 
 def check_chosen(config: TrainConfig, repositories: dict[str, str]) -> None:
     """Raise UserError for a target of --lora_targets that the network does not have."""
-    found = chosen(config)
+    found = chosen_adaptation(config)
     if isinstance(found, Lora) and config.lora_targets:
         with torch.device("meta"):
             net = models.skeleton(found.role, repositories[config.role], cache_dir=config.cache_dir)

@@ -188,7 +188,7 @@ def _checked(saved: Any) -> Standing:
     return found
 
 
-def chosen(
+def chosen_best(
     metric: str | None, patience: int | None, home: Path, write: Callable[[Path], None]
 ) -> Best | LastIsBest:
     """What --keep_best and --patience ask for."""

@@ -59,7 +59,7 @@ class Part:
 
 def check(config: DataCheckConfig) -> int:
     """Look, report, and tell by the exit code whether there are errors: 1, or 0."""
-    findings, summary = found(config)
+    findings, summary = findings_of(config)
     shown = None if config.verbose else SHOWN
     print(as_text(findings, summary, shown), end="")
     if config.json:
@@ -68,11 +68,11 @@ def check(config: DataCheckConfig) -> int:
     return int(any(finding.gravity == "error" for finding in findings))
 
 
-def found(config: DataCheckConfig) -> tuple[list[Finding], dict[str, Any]]:
+def findings_of(config: DataCheckConfig) -> tuple[list[Finding], dict[str, Any]]:
     """What is found, and the summary by name. Raises UserError for an unknown tokenizer."""
     quiet_libraries()
     prior = models.resolve(config.pretrained_prior_model_name_or_path, "prior")
-    findings, parts = read(config)
+    findings, parts = parts_of(config)
     for part in parts:
         look_through(part, config.resolution)
     summary: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def found(config: DataCheckConfig) -> tuple[list[Finding], dict[str, Any]]:
 # ---------------------------------------------------------------- reading
 
 
-def read(config: DataCheckConfig) -> tuple[list[Finding], list[Part]]:
+def parts_of(config: DataCheckConfig) -> tuple[list[Finding], list[Part]]:
     """The parts to look through, and what is wrong with their metadata."""
     faults: list[str] = []
 

@@ -127,7 +127,7 @@ def prompt_lists(config: EvaluateConfig) -> dict[str, list[str]]:
     if config.prompts in ("builtin", "mini"):
         found = lists.builtin("mini" in (config.prior, config.base_prior, config.prompts))
     else:
-        found = {Path(config.prompts).stem: lists.lines(Path(config.prompts))}
+        found = {Path(config.prompts).stem: lists.prompt_lines(Path(config.prompts))}
     short = lists.shortened(found, config.max_prompts)
     if any(len(prompts) < 2 for prompts in short.values()):
         raise UserError(f"--prompts {config.prompts}: at least 2 prompts are needed")

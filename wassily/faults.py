@@ -35,8 +35,8 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
     """The line for an error of the disk under a run; None for another kind of error."""
     if isinstance(error, BrokenPipeError):
         return (
-            f"nobody reads any more what is printed, for the pipe is closed; {checkpoint_remark(output_dir)}: "
-            "repeat the command with its output in a file"
+            "nobody reads any more what is printed, for the pipe is closed; "
+            f"{checkpoint_remark(output_dir)}: repeat the command with its output in a file"
         )
     where = Path(os.fsdecode(error.filename)) if error.filename else output_dir
     inside = output_dir == where or output_dir in where.parents

@@ -56,7 +56,7 @@ def in_force(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "adam_beta2": decay if adam else None}
 
 
-def told(config: TrainConfig) -> list[str]:
+def beta2_lines(config: TrainConfig) -> list[str]:
     """A line where a default is not the usual one."""
     changed = config.weights_dtype == "bf16" and name(config) == "adamw"
     if not changed or config.adam_beta2 is not None:

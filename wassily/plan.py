@@ -98,7 +98,7 @@ def _network(config: TrainConfig, repositories: dict[str, str], precision: str) 
     role, dtype = models.TRAINED[config.role], adapt.DTYPES[config.weights_dtype]
     with torch.device("meta"):
         net: nn.Module = models.skeleton(role, repositories[config.role], dtype, config.cache_dir)
-        adapt.chosen(config).attach(net, DTYPES[precision], 0)
+        adapt.chosen_adaptation(config).attach(net, DTYPES[precision], 0)
     return net
 
 

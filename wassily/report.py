@@ -47,7 +47,7 @@ def refresh(folder: Path, say: Callable[[str], None]) -> None:
 
 def contents_of(folder: Path) -> ReportContents:
     """What an output folder tells."""
-    facts, rows = summary.read(folder), logbook.read(folder)
+    facts, rows = summary.read_summary(folder), logbook.read_log(folder)
     exported = exported_step(rows, facts.get("keep_best"))
     strips = _strips(folder / "validation", exported)
     shown = dict(list(strips.items())[:PROMPTS])

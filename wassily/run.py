@@ -47,7 +47,7 @@ from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.stopping import SaveSchedule, StopSignals
 from wassily.train import Events, Pending, Span, fit
-from wassily.validations import Validations, announced
+from wassily.validations import Validations, sample_lines
 
 
 def train(config: TrainConfig) -> None:
@@ -129,7 +129,9 @@ class Run:
         self.sides = sides.streams(found.beside, self.kit, self.split.global_batch)
         self.role = models.TRAINED[config.role]
         base = models.fingerprint(self.kit.net)
-        self.adaptation = adapt.chosen(config, adapt.notes(config, self.repositories, base))
+        self.adaptation = adapt.chosen_adaptation(
+            config, adapt.notes(config, self.repositories, base)
+        )
         self.adaptation.attach(self.kit.net, runtime.weight_dtype, self.seed)
         self.signature = self._signature(base)
         if self.start_from and self.saved:
@@ -151,13 +153,13 @@ class Run:
         self.ema = average(self.trained, config.use_ema, config.ema_sigma_rel)
         self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
         parts = (self.kit.objective, self.trained, self.ema, self.optimizer)
-        self.weights = weights.of(*parts, outline, runtime)
+        self.weights = weights.weights_of(*parts, outline, runtime)
         self.saving = Saving(config, self.output_dir, runtime, self.adaptation, self.weights)
         if config.gradient_release:
             optim.release_gradients(self.kit.net, self.optimizer)
         if config.compile:
             compiled.compile_in_place(self.kit.net)
-        self.best = bests.chosen(
+        self.best = bests.chosen_best(
             config.keep_best, config.patience, self.output_dir, self._write_best
         )
         self.pending = Pending(torch.zeros((), device=runtime.device))
@@ -229,12 +231,15 @@ class Run:
             f"{runtime.world} process(es), {self.stop} steps = {often}"
         )
         beside = [f"beside them {side.described()}" for side in self.sides]
-        for line in (*self.reading.shapes(self.split), *optim.told(config), *beside):
+        for line in (*self.reading.shapes(self.split), *optim.beta2_lines(config), *beside):
             say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         say(runtime.engine)
         pace = (self.split.global_batch, self.reading.count, self.start, self.stop)
-        for line in (*summary.lines(self.facts), *announced(config, *pace, self.output_dir)):
+        for line in (
+            *summary.count_lines(self.facts),
+            *sample_lines(config, *pace, self.output_dir),
+        ):
             say(line)
         if self.start_from:
             say(f"going on from {self.start_from} at step {self.start}")

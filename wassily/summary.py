@@ -39,7 +39,7 @@ def of_data(source: Pictures, frozen: Frozen, held_out: Pictures | None) -> dict
     return found | ({"held_out": len(held_out)} if held_out else {})
 
 
-def lines(found: dict[str, int]) -> list[str]:
+def count_lines(found: dict[str, int]) -> list[str]:
     """What of these counts is said before the first step."""
     told = []
     if found.get("duplicates"):
@@ -79,7 +79,7 @@ def write(config: TrainConfig, runtime: Runtime, facts: dict[str, Any]) -> None:
     )
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any]:
     """What `write` wrote; nothing where there is none, or no such thing."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))

@@ -77,7 +77,7 @@ def sweep(config: SweepConfig) -> None:
     values = {a: _measured(config, tuned, bench, a) for a in sorted({0.0, *config.alphas})}
     bench.bar.close()
     found = [_line(alpha, values, config.seed) for alpha in config.alphas]
-    best = chosen(found)
+    best = best_line(found)
     print("\n".join(table(found, best)))
     if config.json:
         checkpoint.write_text(Path(config.json), as_json(config, found, best))
@@ -125,7 +125,7 @@ def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluation.Bench:
     asked = evaluation.prompt_lists(question)
     if config.learned_prompts:
         # A list of its own, of a name that no file has.
-        asked = asked | {LEARNED: lists.lines(Path(config.learned_prompts))}
+        asked = asked | {LEARNED: lists.prompt_lines(Path(config.learned_prompts))}
     located = evaluation.located(question)
     pipelines = generate.load_pipelines(evaluation.to_draw(question, *names.values()))
     bench = evaluation.Bench(question, *pipelines, asked)
@@ -172,7 +172,7 @@ def _line(alpha: float, values: dict[float, tuple[np.ndarray, np.ndarray]], seed
     return Line(alpha, *scores, *changes)
 
 
-def chosen(found: list[Line]) -> Line:
+def best_line(found: list[Line]) -> Line:
     """The best by RULE."""
     return max(found, key=lambda line: (line.both, -line.alpha))
 

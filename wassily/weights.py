@@ -79,7 +79,7 @@ class Spread(Weights):
             self.outline.clear()
 
 
-def of(
+def weights_of(
     objective: Any,
     trained: Mapping[str, nn.Parameter],
     ema: Ema | NoEma,

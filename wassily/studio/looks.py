@@ -36,7 +36,7 @@ def look(
         no_captions=not captions,
         pretrained_prior_model_name_or_path=prior,
     )
-    findings, summary = doctor.found(config)
+    findings, summary = doctor.findings_of(config)
     return Looked(sorted(findings, key=lambda f: GRAVITIES.index(f.gravity)), summary)
 
 

@@ -50,7 +50,7 @@ def trainings(allowed: AllowedFolders) -> list[str]:
 def look(allowed: AllowedFolders, folder: Path) -> Seen:
     """How a training stands. Raises nothing for a folder that is not there yet."""
     own = process.process_of(allowed, folder)
-    rows, facts = logbook.read(folder), summary.read(folder)
+    rows, facts = logbook.read_log(folder), summary.read_summary(folder)
     step = max((row["step"] for row in rows), default=0)
     steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     alive = process.runs(own)

@@ -348,7 +348,7 @@ def seen(
         nothing = f'<p class="quiet">{say("no_training")}</p>'
         shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
         return [*shown, *(gr.skip() for _ in lines)]
-    rows = logbook.read(folder)
+    rows = logbook.read_log(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = watch.samples(folder)
