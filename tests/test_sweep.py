@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from wassily import measures, sweep
 from wassily.measures import Estimate
 from wassily.mini.untrained import Tiny
-from wassily.scores import Drawn, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.sweep import Line
 
 FEW = ("--steps", 2, "--prior_steps", 2, "--max_prompts", 4)
@@ -55,7 +55,12 @@ def test_learned_is_a_cosine_to_the_true_picture() -> None:
     rng = np.random.default_rng(0)
     true, text, embeds, redrawn, drawn = (rng.normal(size=(4, 3)) for _ in range(5))
     truth = Truth(true, text, np.arange(4))
-    side = Side(Drawn(embeds, drawn), redrawn, {}, {sweep.LEARNED: Drawn(embeds, drawn)})
+    side = Outcome(
+        GeneratedEmbeddings(embeds, drawn),
+        redrawn,
+        {},
+        {sweep.LEARNED: GeneratedEmbeddings(embeds, drawn)},
+    )
     one, two = measures.cosine(embeds, true), measures.cosine(redrawn, true)
     assert np.allclose(sweep.learned(side, truth, {}, ["prior"]), one)
     assert np.allclose(sweep.learned(side, truth, {}, ["decoder"]), two)

@@ -36,7 +36,7 @@ from wassily.errors import UserError
 from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
-from wassily.scores import Drawn, Score, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
 
 # Home -> the field of a network's configuration that has the width of an image embedding.
 WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}
@@ -202,24 +202,26 @@ class Bench:
             scores.other_texts(self.captions),
         )
 
-    def side(self, label: str) -> Side:
+    def side(self, label: str) -> Outcome:
         """Everything that is asked, with the networks that are in the pipelines now."""
         drawn = {n: self._drawn(p, f"{label}/{n}") for n, p in self.lists.items()}
         if self.truth is None:
-            return Side(lists=drawn)
-        return Side(
+            return Outcome(lists=drawn)
+        return Outcome(
             self._drawn(self.captions, f"{label}/held_out"),
             self._redrawn(f"{label}/redrawn"),
             self._losses(),
             drawn,
         )
 
-    def _drawn(self, prompts: list[str], name: str) -> Drawn:
+    def _drawn(self, prompts: list[str], name: str) -> GeneratedEmbeddings:
         """Prompts through both networks, each with a seed of its own, the same on both sides."""
         generators = self._generators(len(prompts))
         drawing, device = self.drawing, self.device
         embeds = sample.embed_all(self.prior, prompts, generators, drawing, device)
-        return Drawn(_array(embeds[0]), self._painted(embeds, generators, prompts, name))
+        return GeneratedEmbeddings(
+            _array(embeds[0]), self._painted(embeds, generators, prompts, name)
+        )
 
     def _redrawn(self, name: str) -> np.ndarray:
         """The held-out pictures painted from their own embeddings: (N, D)."""

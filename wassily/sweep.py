@@ -23,7 +23,7 @@ from wassily.errors import UserError
 from wassily.measures import Estimate
 from wassily.measuring import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.runtime import quiet_libraries
-from wassily.scores import Drawn, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 
 LEARNED = ":learned"
 RULE = "the greatest sum of learned and kept; of equals the smaller share"
@@ -149,7 +149,7 @@ def _measured(
 
 
 def learned(
-    side: Side, truth: Truth | None, texts: dict[str, np.ndarray], homes: list[str]
+    side: Outcome, truth: Truth | None, texts: dict[str, np.ndarray], homes: list[str]
 ) -> np.ndarray:
     """One cosine for each example: of a held-out picture to what the tuned network makes of it,
     the mean of both if both are tuned; or of a prompt to its drawn picture.
@@ -161,7 +161,7 @@ def learned(
     return np.mean([measures.cosine(made[home], truth.pictures) for home in homes], axis=0)
 
 
-def _clip(drawn: Drawn, texts: np.ndarray) -> np.ndarray:
+def _clip(drawn: GeneratedEmbeddings, texts: np.ndarray) -> np.ndarray:
     return measures.cosine(texts, drawn.pictures)
 
 
