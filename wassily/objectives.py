@@ -26,7 +26,7 @@ class _Weighted(nn.Module):
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.prediction, self.snr_gamma = prediction, snr_gamma
 
-    def weigh(self, loss: Tensor, alpha_bar: Tensor) -> Tensor:
+    def min_snr_weighted(self, loss: Tensor, alpha_bar: Tensor) -> Tensor:
         """(B,) -> (B,): times the Min-SNR weight, where a gamma was given."""
         if self.snr_gamma is None:
             return loss
@@ -34,12 +34,12 @@ class _Weighted(nn.Module):
         return loss * diffusion.min_snr_weight(self.prediction, ratio, self.snr_gamma)
 
 
-def weighted(loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def times_weight(loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """(B,) -> (B,): times the `weight` (B,) of each example, where the batch has one."""
     return loss * batch["weight"] if "weight" in batch else loss
 
 
-def held(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def held_to_base(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """(B,) -> (B,): for the examples with `held` 1 the mean square of what the network gives to
     what its base gave, `base` (B, ...) like the output; the loss for the others.
 
@@ -76,8 +76,8 @@ class Prior(_Weighted):
         alpha_bar, x0 = self.alpha_bars[t], self.whitened(batch)
         _, predicted = self.output(batch, noise, t)
         wanted = diffusion.target(self.prediction, x0, noise, alpha_bar)
-        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
-        return weighted(held(loss, predicted, batch), batch)
+        loss = self.min_snr_weighted(diffusion.squared_error(predicted, wanted), alpha_bar)
+        return times_weight(held_to_base(loss, predicted, batch), batch)
 
     def whitened(self, batch: Mapping[str, Tensor]) -> Tensor:
         """x_0, (B, D)."""
@@ -127,12 +127,12 @@ class Decoder(_Weighted):
         noisy, output = self.output(batch, noise, t)
         predicted = output[:, : latents.shape[1]]
         wanted = diffusion.target(self.prediction, latents, noise, alpha_bar)
-        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+        loss = self.min_snr_weighted(diffusion.squared_error(predicted, wanted), alpha_bar)
         if self.variance_weight:
             loss = loss + self.variance_weight * diffusion.variance_loss(
                 self.prediction, output, latents, noisy, self.alpha_bars, t
             )
-        return weighted(held(loss, output, batch), batch)
+        return times_weight(held_to_base(loss, output, batch), batch)
 
     def output(
         self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor

@@ -40,7 +40,7 @@ def open_shards(config: TrainConfig, runtime: Runtime) -> Shards:
     return shards
 
 
-class Streamed:
+class StreamedSet:
     """The examples of shards in the order of their lanes; encoded at their turn."""
 
     count = None  # of the examples: nobody has read them all
