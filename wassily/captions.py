@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class Captions:
         """The captions of `least` examples or more, and of how many; the commonest first."""
         return [(text, n) for text, n in self.texts.most_common() if n >= least]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Plain values for the report."""
         return {
             "captions": len(self.lengths),
@@ -73,7 +72,7 @@ def count(examples: Iterable[tuple[str, ...]]) -> Captions:
     return found
 
 
-def spread(values: Any) -> dict[str, float]:
+def spread(values: Sequence[int]) -> dict[str, float]:
     """Least, median, mean and most; nothing of nothing."""
     if not len(values):
         return {}

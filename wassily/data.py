@@ -11,11 +11,11 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import datasets
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
@@ -47,6 +47,21 @@ WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
 ABSENT = "not in the table, and a path in one is not followed: write it with save_to_disk"
 
 READ_BY = {"parquet": ".parquet", "webdataset": ".tar"}  # which files a builder reads
+Table = TypeVar("Table", datasets.Dataset, datasets.IterableDataset)
+
+
+class _Ids(Protocol):
+    input_ids: list[list[int]]
+
+
+class Tokenizer(Protocol):
+    """What is used of transformers' CLIPTokenizer."""
+
+    model_max_length: int
+
+    def __call__(self, text: list[str], *, truncation: bool, verbose: bool) -> _Ids:
+        """Texts -> the ids of their tokens."""
+
 
 Place = str | tuple[str, int]  # of a picture: its file, or its table's fingerprint and its row
 
@@ -162,7 +177,9 @@ def read_folder(
     listing, parts = entries.scan(Path(folder)), []
     rows = rows_of(folder, caption_column, fault, listing)
     while some := list(itertools.islice(rows, CHUNK)):
-        columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path, _ in some]}
+        columns: dict[str, Sequence[object]] = {
+            "image": [{"path": path, "bytes": None} for path, _ in some]
+        }
         if caption_column:
             columns[caption_column] = [list(captions) for _, captions in some]
         parts.append(datasets.Dataset.from_dict(columns))
@@ -187,7 +204,9 @@ def read_prompted(folder: str, prompt: str | None) -> Pictures:
     paths = [str(path) for path in found]
     if not paths:
         raise no_pictures(listing)
-    columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path in paths]}
+    columns: dict[str, Sequence[object]] = {
+        "image": [{"path": path, "bytes": None} for path in paths]
+    }
     if prompt is not None:
         columns["text"] = [[prompt]] * len(paths)
     table = datasets.Dataset.from_dict(columns)
@@ -299,7 +318,7 @@ def check_columns(
             )
 
 
-def undecoded(table: Any, image_column: str) -> Any:
+def undecoded(table: Table, image_column: str) -> Table:
     """A table whose pictures are bytes: they are decoded by us, so that a broken one can be named.
 
     Raises UserError if the column holds no pictures.
@@ -332,7 +351,7 @@ def _load_tables(
 
 
 def opened(
-    source: Pictures, indices: range, on_done: Callable[[], Any]
+    source: Pictures, indices: range, on_done: Callable[[], object]
 ) -> dict[int, tuple[int, int] | str]:
     """Open every picture among `indices`; index -> (width, height), or "name: reason" of one that
     cannot be read.
@@ -352,7 +371,7 @@ def opened(
         return dict(zip(indices, pool.map(look, indices), strict=True))
 
 
-def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:
+def count_cut(source: Pictures, tokenizer: Tokenizer) -> tuple[int, int]:
     """How many captions are longer than the tokenizer's limit, of how many."""
     limit, total = tokenizer.model_max_length, 0
 
@@ -368,7 +387,7 @@ def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:
     return cut, total
 
 
-def token_counts(captions: Iterable[str], tokenizer: Any) -> Iterator[int]:
+def token_counts(captions: Iterable[str], tokenizer: Tokenizer) -> Iterator[int]:
     """The length of each caption in tokens, both ends included, before anything is cut."""
     left = iter(captions)
     while batch := list(itertools.islice(left, 1000)):

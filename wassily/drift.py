@@ -12,6 +12,7 @@ from wassily import models, recipes
 from wassily.config import DecoderConfig, TrainConfig
 from wassily.encoders import Frozen
 from wassily.errors import UserError
+from wassily.objectives import Objective
 from wassily.recipes import Kit
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
@@ -20,10 +21,10 @@ PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that i
 class Drift:
     """`read` is called once here, with the base's objective, and again at each `measure`."""
 
-    def __init__(self, name: str, read: Callable[[Any], Tensor], base: Any):
+    def __init__(self, name: str, read: Callable[[Objective], Tensor], base: Objective):
         self.name, self.read, self.base = name, read, read(base)
 
-    def measure(self, objective: Any) -> dict[str, float]:
+    def measure(self, objective: Objective) -> dict[str, float]:
         """{name: mean absolute change since then}, in the unit of what is read."""
         return {self.name: float((self.read(objective) - self.base).abs().mean())}
 
@@ -31,7 +32,7 @@ class Drift:
 class NoDrift:
     """The same, where nothing is followed."""
 
-    def measure(self, objective: Any) -> dict[str, float]:
+    def measure(self, objective: Objective) -> dict[str, float]:
         """No number."""
         return {}
 
@@ -77,7 +78,7 @@ def of_variance(kit: Kit, reading: Any, seed: int, frozen: Frozen) -> Drift | No
     times = spread * examples.timesteps // (2 * len(fixed))
 
     @torch.no_grad()
-    def variance_half(objective: Any) -> Tensor:
+    def variance_half(objective: Objective) -> Tensor:
         objective.net.eval()
         with runtime.accelerator.autocast():
             found = [

@@ -15,8 +15,10 @@ from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.progress import Progress
 from wassily.runtime import DTYPES, has_accelerator, process_state, quiet_libraries
+from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
 DTYPE_NAMES = {DTYPES[precision]: name for name, precision in NAMES.items()}
 
 
@@ -89,6 +91,7 @@ def draw_again(config: GenerateConfig) -> None:
     (file,), prior, decoder, device = ready(asked, task)
     for line in notes.differences(old, device):
         print(line)
+    assert asked.seed is not None  # `read_provenance` saw to that
     jobs = [(task.subjects[0], asked.seed)] * asked.batch_size
     drawing = drawing_of(asked, task.canvas)
     picture = sample.draw(prior, decoder, jobs, drawing, device)[old.place]
@@ -108,7 +111,9 @@ def destinations(config: DrawConfig, task: tasks.Task) -> list[Path]:
     return output_files(config, task.words)
 
 
-def ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, torch.device]:
+def ready(
+    config: DrawConfig, task: tasks.Task
+) -> tuple[list[Path], KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]:
     """`destinations`, both pipelines and the device. Raises UserError."""
     files = destinations(config, task)
     quiet_libraries()
@@ -222,7 +227,7 @@ def given_adapters(config: DrawConfig) -> dict[str, list[Path]]:
     return found
 
 
-def load_pipelines(config: DrawConfig) -> tuple[Any, Any, torch.device]:
+def load_pipelines(config: DrawConfig) -> Pipelines:
     """Both pipelines, and the device to draw on. Raises UserError for a wrong folder."""
     prior, decoder = models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")
     device = process_state().device
@@ -258,7 +263,11 @@ def load_pipelines(config: DrawConfig) -> tuple[Any, Any, torch.device]:
     return pipelines[0], pipelines[1], device
 
 
-def check_widths(config: DrawConfig, prior: Any, decoder: Any) -> None:
+def check_widths(
+    config: DrawConfig,
+    prior: KandinskyV22PriorPipeline,
+    decoder: KandinskyV22Pipeline,
+) -> None:
     """Raise UserError if the decoder does not read embeddings as wide as the prior makes them."""
     made, read = prior.prior.config.embedding_dim, decoder.unet.config.encoder_hid_dim
     if read not in (None, made):

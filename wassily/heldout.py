@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wassily import cache, draws, encodings, turns
 from wassily.data import Pictures
 from wassily.errors import UserError
+from wassily.objectives import Objective
 from wassily.runtime import Runtime
 
 BANDS = 10  # equal stretches of the noise schedule
@@ -103,7 +104,7 @@ class Losses:
         return {"loss": float(each.mean()), "standard_error": spread, **bands}
 
 
-def plain(objective: Any) -> nn.Module:
+def plain(objective: Objective) -> Objective:
     """The same network under its plain loss: no weights of timesteps, nothing added or dropped.
 
     So runs with other settings of the training loss can be compared.
@@ -123,20 +124,22 @@ class HeldOutLoss:
     chunk: int = BANDS
     captions: tuple[str, ...] = ()
 
-    def losses(self, objective: Any, runtime: Runtime) -> Losses:
+    def losses(self, objective: Objective, runtime: Runtime) -> Losses:
         """The plain loss of an objective's network, each process doing its share."""
         measured = plain(objective).eval()
         mine = range(runtime.rank, len(self.batches), runtime.world)
         with torch.no_grad(), runtime.accelerator.autocast():
-            own: dict[int, Any] = {number: self._one(measured, number, runtime) for number in mine}
+            own: dict[int, list[float]] = {
+                number: self._one(measured, number, runtime) for number in mine
+            }
         found = runtime.gathered(own)
         return Losses(np.array([found[number] for number in sorted(found)]))
 
-    def _one(self, objective: nn.Module, number: int, runtime: Runtime) -> list[float]:
+    def _one(self, objective: Objective, number: int, runtime: Runtime) -> list[float]:
         """The losses of one example in all bands."""
         batch = self.batches[number]
         shape = tuple(batch.get("latents", batch["image_embeds"]).shape[1:])
-        steps = len(objective.alpha_bars)  # type: ignore[arg-type]
+        steps = len(objective.alpha_bars)
         losses: list[float] = []
         for start in range(0, BANDS, self.chunk):
             bands = range(start, min(start + self.chunk, BANDS))

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,7 +31,7 @@ class Provenance:
     the number of pictures in that batch.
     """
 
-    config: Any
+    config: DrawConfig
     place: int
     digests: dict[str, str]
     made_with: dict[str, str]
@@ -45,7 +44,7 @@ def made_with(device: torch.device) -> dict[str, str]:
     return {"wassily": __version__, **found, "device": device.type}
 
 
-def png_chunks(provenance: Provenance, words: str) -> dict[str, Any]:
+def png_chunks(provenance: Provenance, words: str) -> dict[str, object]:
     """The text chunks of a picture: each setting for people, and all in one
     for `read_provenance`.
     """

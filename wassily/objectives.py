@@ -14,17 +14,29 @@ from torch import Tensor, nn
 from wassily import diffusion, unpadded
 
 
-class _Weighted(nn.Module):
+class Objective(nn.Module):
     """The noise schedule and the Min-SNR weight that both objectives share."""
 
     alpha_bars: Tensor
 
-    def __init__(self, alpha_bars: Tensor, prediction: str, snr_gamma: float | None):
+    def __init__(
+        self,
+        net: nn.Module,
+        alpha_bars: Tensor,
+        prediction: str,
+        snr_gamma: float | None = None,
+    ):
         super().__init__()
         if prediction not in diffusion.PREDICTIONS:
             raise ValueError(f"unknown prediction type {prediction!r}")
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
-        self.prediction, self.snr_gamma = prediction, snr_gamma
+        self.net, self.prediction, self.snr_gamma = net, prediction, snr_gamma
+
+    def output(
+        self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The noisy input of the network, and its answer."""
+        raise NotImplementedError
 
     def min_snr_weighted(self, loss: Tensor, alpha_bar: Tensor) -> Tensor:
         """(B,) -> (B,): times the Min-SNR weight, where a gamma was given."""
@@ -51,7 +63,7 @@ def held_to_base(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> T
     return torch.where(batch["held"] > 0, diffusion.squared_error(output, batch["base"]), loss)
 
 
-class Prior(_Weighted):
+class Prior(Objective):
     """Denoise a whitened CLIP image embedding given a text; the network predicts x_0.
 
     batch: `image_embeds` (B, D) raw, `text_embeds` (B, D), `text_states` (B, N, D), `text_mask` (B,
@@ -59,6 +71,8 @@ class Prior(_Weighted):
     x_0 = (image_embeds - clip_mean) / clip_std, as the stock pipeline's `post_process_latents`
     undoes.
     """
+
+    net: PriorTransformer
 
     def __init__(
         self,
@@ -68,8 +82,8 @@ class Prior(_Weighted):
         snr_gamma: float | None = None,
         recompute: Callable[..., Tensor] | None = None,
     ):
-        super().__init__(alpha_bars, prediction, snr_gamma)
-        self.net, self.recompute = net, recompute
+        super().__init__(net, alpha_bars, prediction, snr_gamma)
+        self.recompute = recompute
 
     def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
         """Loss per example, (B,)."""
@@ -100,7 +114,7 @@ class Prior(_Weighted):
         )
 
 
-class Decoder(_Weighted):
+class Decoder(Objective):
     """Denoise MoVQ latents given a CLIP image embedding.
 
     batch: `latents` (B, C, H/f, W/f) unquantised and unscaled, `image_embeds` (B, D) raw (not
@@ -117,8 +131,8 @@ class Decoder(_Weighted):
         snr_gamma: float | None = None,
         variance_weight: float = 0.0,
     ):
-        super().__init__(alpha_bars, prediction, snr_gamma)
-        self.net, self.variance_weight = net, variance_weight
+        super().__init__(net, alpha_bars, prediction, snr_gamma)
+        self.variance_weight = variance_weight
 
     def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
         """Loss per example, (B,)."""

@@ -327,7 +327,7 @@ def _made(contents: ReportContents) -> str:
 <p class="quiet">{numbers}</p></section>"""
 
 
-def _list(facts: Mapping[str, Any], names: Mapping[str, str], warned: Iterable[str] = ()) -> str:
+def _list(facts: Mapping[str, object], names: Mapping[str, str], warned: Iterable[str] = ()) -> str:
     rows = "".join(
         f"<div{' class=warned' if name in warned else ''}><dt>{words}</dt>"
         f'<dd dir="auto">{_counted(facts[name])}</dd></div>'

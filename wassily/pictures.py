@@ -10,9 +10,8 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,8 @@ from PIL import (
 )
 from torch import Tensor
 
+Picture = Image.Image  # an open one
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 SUFFIXES = frozenset(
     [
         ".jpg",
@@ -226,7 +227,7 @@ def _in_cells(values: np.ndarray, cell: int) -> np.ndarray:
     return cut.reshape(rows, cell, columns, cell).mean(axis=(1, 3))
 
 
-def save_png(picture: Image.Image, path: Path, notes: dict[str, Any]) -> None:
+def save_png(picture: Image.Image, path: Path, notes: Mapping[str, object]) -> None:
     """Write a PNG, whole or not at all, with `notes` as text chunks (prompt, seed, model, ...)."""
     info = PngImagePlugin.PngInfo()
     for key, value in notes.items():
@@ -278,14 +279,14 @@ def thumbnail(path: Path, side: int) -> tuple[str, bytes, dict[str, str], int]:
     return kind, buffer.getvalue(), notes, longer
 
 
-def _font(size: int) -> Any:
+def _font(size: int) -> Font:
     if FONT.exists():
         engine = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
         return ImageFont.truetype(str(FONT), size, layout_engine=engine)
     return ImageFont.load_default(size)
 
 
-def _wrap(text: str, font: Any, width: int, most: int) -> list[str]:
+def _wrap(text: str, font: Font, width: int, most: int) -> list[str]:
     """Words in at most `most` lines no wider than `width` pixels; the last ends in "…" if cut."""
     lines, line = [], ""
     for word in text.split():
@@ -345,7 +346,7 @@ def sheet(
     return page
 
 
-def _column(everything: list[Image.Image], headings: list[str], scale: int, font: Any) -> int:
+def _column(everything: list[Image.Image], headings: list[str], scale: int, font: Font) -> int:
     """How wide a column is: as its widest picture, or as its heading, up to a square of the longest
     side.
     """

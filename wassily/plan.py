@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> F
     return None
 
 
-def words(flags: dict[str, Any]) -> str:
+def words(flags: Mapping[str, object]) -> str:
     """Flags as one types them."""
     typed = [f"--{k}" if v is True else f"--{k} {v}" for k, v in flags.items()]
     return " ".join(typed)

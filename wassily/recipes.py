@@ -51,7 +51,7 @@ class Kit:
     """What one network brings to the loop; `noise_shape` is of a picture of (width, height)."""
 
     net: nn.Module
-    objective: nn.Module
+    objective: objectives.Objective
     noise_shape: Callable[[buckets.Size], tuple[int, ...]]
     even: Callable[[Batch], Batch] = dict  # to one of fewer shapes, with the same loss
 
@@ -284,7 +284,7 @@ def make_examples(reading: Any, kit: Kit, seed: int) -> stream.Examples:
     def noise_shape(which: Any) -> tuple[int, ...]:
         return kit.noise_shape(reading.shape(which))
 
-    timesteps = len(kit.objective.alpha_bars)  # type: ignore[arg-type]
+    timesteps = len(kit.objective.alpha_bars)
     return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 

@@ -7,9 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
 
 from wassily import platforms
 from wassily.errors import Stopped
@@ -28,7 +27,7 @@ class StopSignals:
         self.caught = 0  # the signal's number
         self.told = 0  # that of another process, whom this one follows
         self._patient, self._process = False, os.getpid()
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():

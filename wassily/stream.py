@@ -205,7 +205,7 @@ def beside(
     sides: Sequence[ExtraExamples],
     split: Split,
     start: int,
-) -> tuple[Dataset, Iterator[Any]]:
+) -> tuple[Dataset, Iterator[list[Any]]]:
     """Examples and their order with those of the sides; what was given if there are none."""
     if not sides:
         return own, keys
@@ -214,7 +214,7 @@ def beside(
 
 def loader(
     examples: Dataset,
-    stream: Iterator[Any],
+    stream: Iterator[list[Any]],
     collate: Callable[[list[dict[str, torch.Tensor]]], Any],
     workers: int,
     pin: bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(config: TrainConfig, runtime: Runtime, facts: dict[str, Any]) -> None:
+def write(config: TrainConfig, runtime: Runtime, facts: Mapping[str, object]) -> None:
     """Put it beside the log; `facts` are plain values. No secret of the config is in it."""
     value = {
         "command": ["wassily", "train", config.role, *schema.to_flags(config)],

@@ -46,7 +46,7 @@ class Tuned:
             given = {"tuned": self.name, "alpha": alpha}
         return MergeConfig(base=self.base, cache_dir=cache_dir, out=out, **given)
 
-    def network(self, alpha: float, cache_dir: str | None) -> Any:
+    def network(self, alpha: float, cache_dir: str | None) -> models.Network:
         """The network with that share, in fp32 on the CPU."""
         config = self.merging(alpha, cache_dir)
         return (merge.folded if self.adapter else merge.mixed)(config)[2]

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wassily import checks, models, pictures, sample
 from wassily.commands import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
+from wassily.pictures import Picture
 from wassily.sample import Canvas, Mix, Subject
 
 ASPECT = 0.02  # how far the shape of a mask may be from its picture's
@@ -42,12 +42,13 @@ def task(config: DrawConfig) -> Task:
         subjects = [Mix((opened.open("--variations", config.variations),), (1.0,))]
         words = [f"variations of {Path(config.variations).name}"]
     else:
+        assert isinstance(config, GenerateConfig)
         words = prompts(config)
         subjects = list(words)
     return Task(subjects, words, _canvas(config, opened), opened.digests)
 
 
-def prompts(config: Any) -> list[str]:
+def prompts(config: GenerateConfig) -> list[str]:
     """The prompts of the command line, then those of the file. Raises UserError."""
     found = list(config.prompts)
     if config.prompts_file is not None:
@@ -69,7 +70,9 @@ class OpenedImages:
 
     digests: dict[str, str] = field(default_factory=dict)
 
-    def open(self, flag: str, name: str, how: Callable[[bytes], Any] = pictures.open_rgb) -> Any:
+    def open(
+        self, flag: str, name: str, how: Callable[[bytes], pictures.Picture] = pictures.open_rgb
+    ) -> pictures.Picture:
         """A picture as RGB. Raises UserError that names the flag."""
         try:
             content = pictures.file_bytes(os.path.expanduser(name))
@@ -79,7 +82,7 @@ class OpenedImages:
         self.digests[name] = hashlib.sha256(content).hexdigest()[:16]
         return picture
 
-    def text_or_picture(self, part: str) -> Any:
+    def text_or_picture(self, part: str) -> str | Picture:
         """A part of a mix: a picture if its name is a picture's or there is such a file."""
         path = Path(os.path.expanduser(part))
         try:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wassily import doctor, pictures
 from wassily.commands import DataCheckConfig
@@ -23,7 +22,7 @@ class Looked:
     """The findings, the gravest first, and the summary by name."""
 
     findings: Sequence[Finding]
-    summary: dict[str, Any]
+    summary: Mapping[str, object]
 
 
 def look(
@@ -61,10 +60,10 @@ def _file(text: str) -> Path | None:
     return None
 
 
-def thumbnails(finding: Finding, allowed: AllowedFolders) -> list[tuple[Any, str]]:
+def thumbnails(finding: Finding, allowed: AllowedFolders) -> list[tuple[pictures.Picture, str]]:
     """(PIL picture, file name) of the first few that can be opened."""
     named: Iterable[Path] = (f for item in finding.items[: 4 * SHOWN] for f in files(item, allowed))
-    found: list[tuple[Any, str]] = []
+    found: list[tuple[pictures.Picture, str]] = []
     for path in named:
         if len(found) == SHOWN:
             break

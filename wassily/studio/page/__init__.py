@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wassily.errors import UserError
 from wassily.studio.easel import GenerationQueue
@@ -13,6 +13,9 @@ from wassily.studio.fence import AllowedFolders
 from wassily.studio.words import Language, Say
 
 if TYPE_CHECKING:
+    import gradio as gr
+    from fastapi import FastAPI
+
     from wassily.commands import StudioConfig
 
 HOST = "127.0.0.1"
@@ -54,7 +57,7 @@ def _settle(folder: str) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
-def build(allowed: AllowedFolders, cache_dir: str | None) -> Any:
+def build(allowed: AllowedFolders, cache_dir: str | None) -> gr.Blocks:
     """All pages as gradio's Blocks."""
     import gradio as gr
 
@@ -79,7 +82,9 @@ def build(allowed: AllowedFolders, cache_dir: str | None) -> Any:
     return demo.queue(default_concurrency_limit=8, api_open=False)
 
 
-def launch(demo: Any, allowed: AllowedFolders, port: int, browser: bool) -> tuple[Any, str, str]:
+def launch(
+    demo: gr.Blocks, allowed: AllowedFolders, port: int, browser: bool
+) -> tuple[FastAPI, str, str]:
     """Start to serve on this machine alone; gradio's answer: the app, its address, no share."""
     from wassily.studio.page import parts
 

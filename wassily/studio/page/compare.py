@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -236,7 +237,7 @@ def configs_of(
     cache_dir: str | None,
 ) -> list[GenerateConfig]:
     """One command for each column, all with the guidance of the first. Raises UserError."""
-    guidance = {
+    guidance: dict[str, Any] = {
         f"{name}_scale": shelf.guidance(allowed.runs, home, getattr(columns[0], home))
         for home, name in draw.GUIDANCE.items()
     }

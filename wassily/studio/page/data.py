@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import gradio as gr
 
@@ -44,7 +43,7 @@ def tab(say: Say, allowed: AllowedFolders) -> None:
         )
 
     @parts.guarded(say, 2)
-    def check(name: str | None, side: Any, captions: bool, prior: str) -> tuple[Any, ...]:
+    def check(name: str | None, side: str | None, captions: bool, prior: str) -> tuple[object, ...]:
         base = shelf.checked(allowed.runs, "prior", prior)
         resolution = draw.whole("resolution", side)
         looked = looks.look(
@@ -101,7 +100,7 @@ def _finding(say: Say, finding: Finding) -> str:
     )
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_value(v)}" for name, v in value.items())
     return f"{value:,g}" if isinstance(value, float) else str(value)

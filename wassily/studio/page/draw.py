@@ -325,13 +325,15 @@ def _repeater(page: _Page) -> parts.Handler:
         if name is None:
             raise UserError(say("choose_picture"))
         old = easels.provenance_of(Path(name))
+        config = old.config
+        assert isinstance(config, GenerateConfig) and config.seed is not None  # others are refused
         for home in HOMES:
-            shelf.checked(allowed.runs, home, getattr(old.config, home))
-            shelf.checked_adapter(allowed.runs, home, getattr(old.config, f"{home}_lora"))
+            shelf.checked(allowed.runs, home, getattr(config, home))
+            shelf.checked_adapter(allowed.runs, home, getattr(config, f"{home}_lora"))
         job = page.jobs.begin(request, progress)
         file = page.queue.again(old, page.folder, page.cache_dir, job)
-        prompt = " / ".join(old.config.prompts)
-        shown = [(str(file), parts.caption(prompt, say, old.config.seed))]
+        prompt = " / ".join(config.prompts)
+        shown = [(str(file), parts.caption(prompt, say, config.seed))]
         return shown, parts.good(say("drawn", count=1), page.folder)
 
     return repeat
@@ -340,6 +342,7 @@ def _repeater(page: _Page) -> parts.Handler:
 def _told(file: Path) -> str:
     """What a picture's notes say, as a list."""
     config = easels.provenance_of(file).config
+    assert isinstance(config, GenerateConfig)  # others are refused
     rows = {
         "prompt": " / ".join(config.prompts),
         "seed": config.seed,
