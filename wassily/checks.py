@@ -41,6 +41,23 @@ def training(config: Any) -> None:
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
     at_least(config, 0, "max_grad_norm", "max_bad_steps")
+    _check_numbers(config)
+    _check_names(config)
+    _check_optimizer(config)
+    _check_gradient_release(config)
+    require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
+    _check_best(config)
+    sourcing.check(config)
+    _check_preserve(config)
+    _check_hub(config)
+    _check_lora(config)
+    require(
+        bool(config.output_dir.strip()),
+        "--output_dir is empty: name the folder that takes the results",
+    )
+
+
+def _check_numbers(config: Any) -> None:
     workers = config.dataloader_num_workers
     require(workers <= WORKERS, f"--dataloader_num_workers: {workers} is more than {WORKERS}")
     for name in ("learning_rate", "adam_epsilon", "snr_gamma", "checkpointing_minutes"):
@@ -58,6 +75,9 @@ def training(config: Any) -> None:
         config.resolution >= 8 and config.resolution % 8 == 0,
         f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",
     )
+
+
+def _check_names(config: Any) -> None:
     logs = Path(config.logging_dir)
     inside = not logs.is_absolute() and ".." not in logs.parts
     require(inside, f"--logging_dir {logs}: it lies inside of --output_dir; name a plain folder")
@@ -65,18 +85,6 @@ def training(config: Any) -> None:
     require(
         bool(project.strip()) and not {"/", "\\"} & set(project) and ".." not in project,
         f"--tracker_project_name {project!r}: a name without slashes",
-    )
-    _check_optimizer(config)
-    _check_gradient_release(config)
-    require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
-    _check_best(config)
-    sourcing.check(config)
-    _check_preserve(config)
-    _check_hub(config)
-    _check_lora(config)
-    require(
-        bool(config.output_dir.strip()),
-        "--output_dir is empty: name the folder that takes the results",
     )
 
 
