@@ -49,6 +49,25 @@ def test_a_flag_of_the_preset_is_not_told_as_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("measure", [plan.at_most, lambda *known: plan.estimate(*known, "no")])
+def test_every_part_is_looked_for_in_cache_dir(
+    role: str, measure: Any, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler as well as the networks."""
+    asked, real = [], models.load_config
+
+    def load_config(role: str, repository: str, cache_dir: str | None = None) -> dict[str, Any]:
+        asked.append((role, cache_dir))
+        return real(role, repository, cache_dir)
+
+    monkeypatch.setattr(models, "load_config", load_config)
+    config = PLANS[role](**_names(tiny), cache_dir=str(tmp_path))
+    measure(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
+    assert models.TRAINED[role] in dict(asked)
+    assert {where for _, where in asked} == {str(tmp_path)}
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_without_data(role: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kinds and moments, and what would tell more; no weight is read."""
     monkeypatch.setattr(models, "load", None)

@@ -9,10 +9,13 @@ import dataclasses
 import math
 import os
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from wassily import presets, sourcing
 from wassily.schema import at_least, require
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WORKERS = 256  # processes that read for one process; none of them does much
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
@@ -240,7 +243,35 @@ def drawing(config: Any) -> None:
         require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
 
 
-def steps(drawing: Any, canvas: Any) -> int:
+class Steps(Protocol):
+    """How many steps a config or a `Drawing` asks for, and of which scheduler."""
+
+    @property
+    def steps(self) -> int | None:
+        """None: as many as the scheduler needs."""
+
+    @property
+    def scheduler(self) -> str:
+        """One of STEPS."""
+
+
+class Canvas(Protocol):
+    """What a config or a `Canvas` says of the image to paint on."""
+
+    @property
+    def image(self) -> object | None:
+        """The image, or its name."""
+
+    @property
+    def mask(self) -> object | None:
+        """The part of it."""
+
+    @property
+    def strength(self) -> float | None:
+        """How much of it is changed."""
+
+
+def steps(drawing: Steps, canvas: Canvas) -> int:
     """The decoder's steps: those asked for, or as many as the scheduler wants for such a canvas."""
     usual = STEPS[drawing.scheduler]
     changed = canvas.image is not None and canvas.mask is None
@@ -260,7 +291,7 @@ def canvas(config: Any) -> None:
     strength(config, steps(config, config))
 
 
-def strength(canvas: Any, steps: int) -> None:
+def strength(canvas: Canvas, steps: int) -> None:
     """Raise UserError if a picture would not be changed by one step, or by more than all."""
     value = STRENGTH if canvas.strength is None else canvas.strength
     require(0 < value <= 1, f"--strength: {value:g} is not in (0, 1]")
@@ -271,7 +302,7 @@ def strength(canvas: Any, steps: int) -> None:
     )
 
 
-def drawn_again(config: Any) -> None:
+def drawn_again(config: DataclassInstance) -> None:
     """Raise UserError if anything is asked of a picture drawn again besides where it goes."""
     free = {"from_picture", "out", "offload", "cache_dir"}
     for field in dataclasses.fields(config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from wassily.config import DecoderConfig, TrainConfig
 from wassily.encoders import Frozen
 from wassily.errors import UserError
 from wassily.objectives import Objective
-from wassily.recipes import Kit
+from wassily.recipes import Kit, Reading
+from wassily.streaming import StreamedSet
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
 
@@ -58,7 +58,9 @@ def check_variance(config: TrainConfig, repository: str) -> None:
         )
 
 
-def of_variance(kit: Kit, reading: Any, seed: int, frozen: Frozen) -> Drift | NoDrift:
+def of_variance(
+    kit: Kit, reading: Reading | StreamedSet, seed: int, frozen: Frozen
+) -> Drift | NoDrift:
     """A measure of a decoder's variance half, if it has one without a loss; `kit` is the base's.
 
     On a few examples one by one, at timesteps spread over the schedule, with noise that no step

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wassily import cache, draws, encodings, turns
 from wassily.data import Pictures
+from wassily.encodings import Row
 from wassily.errors import UserError
 from wassily.objectives import Objective
 from wassily.runtime import Runtime
@@ -153,7 +154,27 @@ class HeldOutLoss:
         return losses
 
 
-def held_out_loss(reading: Any, seed: int, chunk: int = BANDS) -> HeldOutLoss:
+class Encoded(Protocol):
+    """What is used of a `Reading`: its images, and one example after another as a batch."""
+
+    @property
+    def source(self) -> Pictures:
+        """The images."""
+
+    @property
+    def fetch(self) -> Callable[[int, int, int], Row]:
+        """Index, step and slot -> an example."""
+
+    @property
+    def collate(self) -> Callable[[list[Row]], Any]:
+        """Examples -> what a reader's process hands over."""
+
+    @property
+    def finish(self) -> Callable[[Any], dict[str, Tensor]]:
+        """That -> a batch."""
+
+
+def held_out_loss(reading: Encoded, seed: int, chunk: int = BANDS) -> HeldOutLoss:
     """The loss over all examples of a held-out reading, which are encoded here, once."""
     numbers = range(len(reading.source))
     rows = (reading.fetch(number, 0, number) for number in numbers)
@@ -164,7 +185,7 @@ def held_out_loss(reading: Any, seed: int, chunk: int = BANDS) -> HeldOutLoss:
 
 
 def small_held_out_loss(
-    held: Pictures | None, make_reading: Callable[[Pictures], Any], seed: int, chunk: int
+    held: Pictures | None, make_reading: Callable[[Pictures], Encoded], seed: int, chunk: int
 ) -> HeldOutLoss | None:
     """The loss of a training: over at most MOST held-out pictures; none if none are held out."""
     if held is None:

@@ -62,9 +62,10 @@ def estimate(
     """
     net = _network(config, repositories, precision)
 
-    def load(role: str, *where: Any, **options: Any) -> Any:
-        trained = role == models.TRAINED[config.role]
-        return memory.placed(net) if trained else models.skeleton(role, *where, **options)
+    def load(role: str, repository: str, cache_dir: str | None = None) -> object:
+        if role == models.TRAINED[config.role]:
+            return memory.placed(net)
+        return models.skeleton(role, repository, cache_dir=cache_dir)
 
     with memory.fake():
         kit = recipes.make_kit(config, repositories, load)
@@ -125,8 +126,9 @@ def at_most(config: TrainConfig, repositories: dict[str, str]) -> int:
     """
     net = _network(config, repositories, "no")  # fp32 is the most; nothing casts on "meta"
 
-    def load(role: str, *where: Any, **options: Any) -> Any:
-        return net if role == models.TRAINED[config.role] else models.skeleton(role, *where)
+    def load(role: str, repository: str, cache_dir: str | None = None) -> object:
+        trained = role == models.TRAINED[config.role]
+        return net if trained else models.skeleton(role, repository, cache_dir=cache_dir)
 
     with torch.device("meta"):
         kit = recipes.make_kit(config, repositories, load)

@@ -103,7 +103,7 @@ def at(drawing: Drawing, side: int) -> Drawing:
 
 
 def prior_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
 ) -> KandinskyV22PriorPipeline:
     """The stock prior pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = (
@@ -120,7 +120,7 @@ def prior_pipeline(
 
 
 def decoder_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
 ) -> KandinskyV22Pipeline:
     """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = ("unet", "movq", "scheduler")

@@ -119,7 +119,7 @@ class Examples(Dataset):
         self.fetch, self.seed = fetch, seed
         self.noise_shape, self.timesteps = noise_shape, timesteps
 
-    def __getitem__(self, key: Key) -> dict[str, torch.Tensor]:
+    def __getitem__(self, key: tuple[int, int, object]) -> dict[str, torch.Tensor]:
         step, slot, index = key
         noise = draws.noise(self.seed, step, slot, self.noise_shape(index))
         t = torch.tensor(draws.timestep(self.seed, step, slot, self.timesteps))

@@ -55,7 +55,7 @@ class StreamedSet:
         self.blank = Record("", BLANK, ("",))
         self.bad = 0
 
-    def begin(self, split: Split, saved: Any) -> None:
+    def begin(self, split: Split, saved: dict[str, Any] | None) -> None:
         """Deal the shards to lanes, or go on from what a checkpoint has of `state`."""
         self.lanes = Lanes(self.shards, self.seed, self.config.shuffle_buffer, split, saved)
 
