@@ -18,7 +18,7 @@ from bad_folders import Case
 from e2e import command, refused, train, wassily
 from helpers import draw_picture, run_command, write_folder
 
-from wassily import checkpoint, data, models, pictures
+from wassily import captions, checkpoint, data, models, pictures
 from wassily.errors import UserError, printable
 from wassily.mini.untrained import Tiny
 
@@ -126,7 +126,7 @@ def test_an_odd_folder_is_read(case: Case, here: Path, tiny: Tiny) -> None:
     assert len(found) >= 1
     assert all(caption.strip() for caption in found.all_captions())
     tokenizer = models.load("tokenizer", str(tiny.prior))
-    cut, total = data.count_cut(found, tokenizer)
+    cut, total = captions.count_cut(found.all_captions(), tokenizer)
     assert 0 <= cut <= total
     assert snapshot(here) == before
 

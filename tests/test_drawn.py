@@ -60,8 +60,8 @@ def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.Monke
     def fetch(index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
         return {"image_embeds": torch.full((3,), -1.0), "latents": torch.full((2,), index * 1.0)}
 
-    choice = turns.Choice(5, False, condition_dropout=0.5)
-    mixed = drawn.Mixed(fetch, Source(), choice, 1.0, drawn.cache.Store(tmp_path))  # type: ignore[arg-type]
+    choice = turns.ExampleDraws(5, False, condition_dropout=0.5)
+    mixed = drawn.WithGeneratedEmbeddings(fetch, Source(), choice, 1.0, drawn.cache.Store(tmp_path))  # type: ignore[arg-type]
     monkeypatch.setattr(drawn.cache.Store, "refresh", None)
     for step in range(40):
         for index in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,9 @@ from wassily import models, recipes
 from wassily.config import DecoderConfig, TrainConfig
 from wassily.encoders import Frozen
 from wassily.errors import UserError
-from wassily.recipes import Kit
+from wassily.objectives import Objective
+from wassily.recipes import Kit, Reading
+from wassily.streaming import StreamedSet
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
 
@@ -20,10 +21,10 @@ PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that i
 class Drift:
     """`read` is called once here, with the base's objective, and again at each `measure`."""
 
-    def __init__(self, name: str, read: Callable[[Any], Tensor], base: Any):
+    def __init__(self, name: str, read: Callable[[Objective], Tensor], base: Objective):
         self.name, self.read, self.base = name, read, read(base)
 
-    def measure(self, objective: Any) -> dict[str, float]:
+    def measure(self, objective: Objective) -> dict[str, float]:
         """{name: mean absolute change since then}, in the unit of what is read."""
         return {self.name: float((self.read(objective) - self.base).abs().mean())}
 
@@ -31,7 +32,7 @@ class Drift:
 class NoDrift:
     """The same, where nothing is followed."""
 
-    def measure(self, objective: Any) -> dict[str, float]:
+    def measure(self, objective: Objective) -> dict[str, float]:
         """No number."""
         return {}
 
@@ -57,7 +58,9 @@ def check_variance(config: TrainConfig, repository: str) -> None:
         )
 
 
-def of_variance(kit: Kit, reading: Any, seed: int, frozen: Frozen) -> Drift | NoDrift:
+def of_variance(
+    kit: Kit, reading: Reading | StreamedSet, seed: int, frozen: Frozen
+) -> Drift | NoDrift:
     """A measure of a decoder's variance half, if it has one without a loss; `kit` is the base's.
 
     On a few examples one by one, at timesteps spread over the schedule, with noise that no step
@@ -77,7 +80,7 @@ def of_variance(kit: Kit, reading: Any, seed: int, frozen: Frozen) -> Drift | No
     times = spread * examples.timesteps // (2 * len(fixed))
 
     @torch.no_grad()
-    def variance_half(objective: Any) -> Tensor:
+    def variance_half(objective: Objective) -> Tensor:
         objective.net.eval()
         with runtime.accelerator.autocast():
             found = [

@@ -36,7 +36,7 @@ from wassily.errors import UserError
 from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
-from wassily.scores import Drawn, Score, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
 
 # Home -> the field of a network's configuration that has the width of an image embedding.
 WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}
@@ -132,7 +132,7 @@ def prompt_lists(config: EvaluateConfig) -> dict[str, list[str]]:
     if config.prompts in ("builtin", "mini"):
         found = lists.builtin("mini" in (config.prior, config.base_prior, config.prompts))
     else:
-        found = {Path(config.prompts).stem: lists.lines(Path(config.prompts))}
+        found = {Path(config.prompts).stem: lists.prompt_lines(Path(config.prompts))}
     short = lists.shortened(found, config.max_prompts)
     if any(len(prompts) < 2 for prompts in short.values()):
         raise UserError(f"--prompts {config.prompts}: at least 2 prompts are needed")
@@ -170,7 +170,7 @@ class Bench:
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
-        self.probes: dict[str, heldout.Probe] = {}
+        self.probes: dict[str, heldout.HeldOutLoss] = {}
         self.bar: Any = None
 
     def hold_out(self, names: dict[str, models.Trained], sides: int) -> None:
@@ -196,7 +196,9 @@ class Bench:
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
-            self.probes[training.role] = heldout.probe(reading, config.seed, config.batch_size)
+            self.probes[training.role] = heldout.held_out_loss(
+                reading, config.seed, config.batch_size
+            )
         self.captions = list(self.probes["prior"].captions)
         batches = self.probes["prior"].batches
         self.truth = Truth(
@@ -205,24 +207,26 @@ class Bench:
             scores.other_texts(self.captions),
         )
 
-    def side(self, label: str) -> Side:
+    def side(self, label: str) -> Outcome:
         """Everything that is asked, with the networks that are in the pipelines now."""
         drawn = {n: self._drawn(p, f"{label}/{n}") for n, p in self.lists.items()}
         if self.truth is None:
-            return Side(lists=drawn)
-        return Side(
+            return Outcome(lists=drawn)
+        return Outcome(
             self._drawn(self.captions, f"{label}/held_out"),
             self._redrawn(f"{label}/redrawn"),
             self._losses(),
             drawn,
         )
 
-    def _drawn(self, prompts: list[str], name: str) -> Drawn:
+    def _drawn(self, prompts: list[str], name: str) -> GeneratedEmbeddings:
         """Prompts through both networks, each with a seed of its own, the same on both sides."""
         generators = self._generators(len(prompts))
         drawing, device = self.drawing, self.device
         embeds = sample.embed_all(self.prior, prompts, generators, drawing, device)
-        return Drawn(_array(embeds[0]), self._painted(embeds, generators, prompts, name))
+        return GeneratedEmbeddings(
+            _array(embeds[0]), self._painted(embeds, generators, prompts, name)
+        )
 
     def _redrawn(self, name: str) -> np.ndarray:
         """The held-out pictures painted from their own embeddings: (N, D)."""
@@ -252,11 +256,11 @@ class Bench:
 
     def _seen(self, drawn: list[Any]) -> np.ndarray:
         """Pictures in the space of the image encoder: (N, D)."""
-        return _array(sample.seen(self.prior, drawn, self.config.batch_size, self.device))
+        return _array(sample.embed_images(self.prior, drawn, self.config.batch_size, self.device))
 
     def texts(self, prompts: list[str]) -> np.ndarray:
         """Prompts in the same space: (N, D)."""
-        return _array(sample.read(self.prior, prompts, self.config.batch_size, self.device))
+        return _array(sample.embed_texts(self.prior, prompts, self.config.batch_size, self.device))
 
     def _losses(self) -> dict[str, np.ndarray]:
         """The loss of each network on each held-out picture in each band of timesteps."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wassily import encode, lists, measures, sample
 from wassily.config import TrainConfig
-from wassily.heldout import Probe
+from wassily.heldout import HeldOutLoss
 from wassily.measures import Estimate
 
 PRIOR_STEPS, STEPS, BATCH = 25, 20, 8
@@ -53,13 +53,13 @@ class Gauge:
             batch_size=BATCH,
             scheduler="stock",
         )
-        texts = sample.read(prior, self.prompts, BATCH, device)
+        texts = sample.embed_texts(prior, self.prompts, BATCH, device)
         generators = self._generators(len(self.prompts))
         embeds = sample.embed_all(prior, self.prompts, generators, drawing, device)
 
         def painted(pair: tuple[Tensor, Tensor], each: list[torch.Generator]) -> Tensor:
             drawn = sample.paint(decoder, pair, each, drawing, device, on_done)
-            return sample.seen(prior, drawn, BATCH, device)
+            return sample.embed_images(prior, drawn, BATCH, device)
 
         own = self._generators(len(self.pictures))
         if self.role == "prior":
@@ -99,7 +99,7 @@ def _array(values: Tensor) -> np.ndarray:
     return values.float().cpu().numpy()
 
 
-def chosen(config: TrainConfig, probe: Probe | None, prior: str, seed: int) -> Gauge | None:
+def chosen(config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int) -> Gauge | None:
     """What --validation_scores asks for; `prior` is resolved, its name tells which prompts."""
     most = config.validation_scores
     if not most:

@@ -15,8 +15,10 @@ from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.progress import Progress
 from wassily.runtime import DTYPES, has_accelerator, process_state, quiet_libraries
+from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
 DTYPE_NAMES = {DTYPES[precision]: name for name, precision in NAMES.items()}
 
 
@@ -38,9 +40,9 @@ def draw(config: DrawConfig) -> None:
     pairs = [(subject, seed) for subject, _, seed in jobs]
     drawn = sample.draw(prior, decoder, pairs, drawing, device, bar.advance)
     bar.close()
-    noted = notes_of(config, task, jobs, decoder.unet.dtype, device)
+    noted = provenance_of(config, task, jobs, decoder.unet.dtype, device)
     for (_, words, seed), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-        pictures.save_png(picture, file, notes.of(one, words))
+        pictures.save_png(picture, file, notes.png_chunks(one, words))
         print(f"{file}  (seed {seed})")
     if config.grid:
         path = grid_file(config, len(drawn))
@@ -60,26 +62,26 @@ def jobs_of(config: DrawConfig, task: tasks.Task) -> list[tuple[sample.Subject, 
     ]
 
 
-def notes_of(
+def provenance_of(
     config: DrawConfig,
     task: tasks.Task,
     jobs: list[tuple[sample.Subject, str, int]],
     dtype: torch.dtype,
     device: torch.device,
-) -> list[notes.Drawn]:
+) -> list[notes.Provenance]:
     """What draws each of these pictures again, in a batch like its own."""
     made_with, noted = notes.made_with(device), []
     for number, (_, words, seed) in enumerate(jobs):
         begin = number - number % config.batch_size
         size = min(config.batch_size, len(jobs) - begin)
         one = alone(config, words, seed=seed, batch_size=size, dtype=DTYPE_NAMES[dtype])
-        noted.append(notes.Drawn(one, number - begin, task.digests, made_with))
+        noted.append(notes.Provenance(one, number - begin, task.digests, made_with))
     return noted
 
 
 def draw_again(config: GenerateConfig) -> None:
     """Draw one picture as its notes tell, in a batch like its first one."""
-    old = notes.read(str(config.from_picture))
+    old = notes.read_provenance(str(config.from_picture))
     asked = dataclasses.replace(
         old.config, out=config.out, offload=config.offload, cache_dir=config.cache_dir
     )
@@ -89,11 +91,12 @@ def draw_again(config: GenerateConfig) -> None:
     (file,), prior, decoder, device = ready(asked, task)
     for line in notes.differences(old, device):
         print(line)
+    assert asked.seed is not None  # `read_provenance` saw to that
     jobs = [(task.subjects[0], asked.seed)] * asked.batch_size
     drawing = drawing_of(asked, task.canvas)
     picture = sample.draw(prior, decoder, jobs, drawing, device)[old.place]
     again = dataclasses.replace(old, made_with=notes.made_with(device))
-    pictures.save_png(picture, file, notes.of(again, task.words[0]))
+    pictures.save_png(picture, file, notes.png_chunks(again, task.words[0]))
     print(f"{file}  (seed {asked.seed})")
 
 
@@ -108,7 +111,9 @@ def destinations(config: DrawConfig, task: tasks.Task) -> list[Path]:
     return output_files(config, task.words)
 
 
-def ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, torch.device]:
+def ready(
+    config: DrawConfig, task: tasks.Task
+) -> tuple[list[Path], KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]:
     """`destinations`, both pipelines and the device. Raises UserError."""
     files = destinations(config, task)
     quiet_libraries()
@@ -222,7 +227,7 @@ def given_adapters(config: DrawConfig) -> dict[str, list[Path]]:
     return found
 
 
-def load_pipelines(config: DrawConfig) -> tuple[Any, Any, torch.device]:
+def load_pipelines(config: DrawConfig) -> Pipelines:
     """Both pipelines, and the device to draw on. Raises UserError for a wrong folder."""
     prior, decoder = models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")
     device = process_state().device
@@ -258,7 +263,11 @@ def load_pipelines(config: DrawConfig) -> tuple[Any, Any, torch.device]:
     return pipelines[0], pipelines[1], device
 
 
-def check_widths(config: DrawConfig, prior: Any, decoder: Any) -> None:
+def check_widths(
+    config: DrawConfig,
+    prior: KandinskyV22PriorPipeline,
+    decoder: KandinskyV22Pipeline,
+) -> None:
     """Raise UserError if the decoder does not read embeddings as wide as the prior makes them."""
     made, read = prior.prior.config.embedding_dim, decoder.unet.config.encoder_hid_dim
     if read not in (None, made):

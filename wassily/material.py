@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 from wassily import drawn, encoders, heldout, recipes, sides, streaming, summary
 from wassily.encoders import Frozen
-from wassily.heldout import Probe
+from wassily.heldout import HeldOutLoss
 from wassily.recipes import Reading
-from wassily.sides import Source
-from wassily.streaming import Streamed
+from wassily.sides import ExtraSource
+from wassily.streaming import StreamedSet
 
 
 @dataclass(frozen=True)
-class Material:
+class Inputs:
     """What is trained on, what is only measured on, what comes beside, and counts of it all."""
 
-    reading: Reading | Streamed
-    probe: Probe | None
-    beside: list[Source]
+    reading: Reading | StreamedSet
+    probe: HeldOutLoss | None
+    beside: list[ExtraSource]
     facts: dict[str, int]
 
 
-def gather(frozen: Frozen, seed: int) -> Material:
+def gather(frozen: Frozen, seed: int) -> Inputs:
     """Open the sources of a config; look up or make the encodings of all but a stream.
 
     The encoders come and go before the network in training takes its memory. Raises UserError.
@@ -39,16 +39,16 @@ def gather(frozen: Frozen, seed: int) -> Material:
     plain = dataclasses.replace(config, random_flip=False, condition_dropout=0.0)
     still = dataclasses.replace(frozen, config=plain)
     reading_of = functools.partial(recipes.make_reading, wanted, seed=seed, frozen=still)
-    probe = heldout.small_probe(held, reading_of, seed, config.train_batch_size)
+    probe = heldout.small_held_out_loss(held, reading_of, seed, config.train_batch_size)
     reading = drawn.mixed(recipes.make_reading(wanted, source, seed, frozen), frozen)
     beside = sides.sources(wanted, seed, frozen)
-    return Material(reading, probe, beside, summary.of_data(reading.source, frozen, held))
+    return Inputs(reading, probe, beside, summary.of_data(reading.source, frozen, held))
 
 
-def _streamed(frozen: Frozen, seed: int) -> Material:
+def _streamed(frozen: Frozen, seed: int) -> Inputs:
     """Nothing of a stream is held out or counted."""
     shards = streaming.open_shards(frozen.config, frozen.runtime)
     beside = sides.sources([], seed, frozen)
     wanted = encoders.make_encodings(dataclasses.replace(frozen, live=True))
-    reading = streaming.Streamed(wanted, shards, seed, frozen)
-    return Material(reading, None, beside, {"shards": len(shards)})
+    reading = streaming.StreamedSet(wanted, shards, seed, frozen)
+    return Inputs(reading, None, beside, {"shards": len(shards)})

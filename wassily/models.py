@@ -15,6 +15,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers import ModelMixin as Network
 from torch import nn
 
 from wassily import checkpoint, hub, origins, outputs
@@ -255,7 +256,7 @@ def _dtype_name(kind: type) -> str:
     return "dtype" if version >= (4, 56) else "torch_dtype"
 
 
-def load_network(folder: Path, role: str) -> nn.Module:
+def load_network(folder: Path, role: str) -> Network:
     """A network from a folder of its own (`checkpoint-N/unet`), in fp32 on the CPU."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no such network (no config.json)")

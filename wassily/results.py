@@ -77,12 +77,12 @@ class Results:
 
     def _has(self, step: int, name: str) -> bool:
         """Whether a line of that step has an event or a value of that name."""
-        rows = [row for row in logbook.read(self.output_dir) if row["step"] == step]
+        rows = [row for row in logbook.read_log(self.output_dir) if row["step"] == step]
         return any(row.get("event") == name or name in row for row in rows)
 
     def measured(self, step: int) -> dict[str, float]:
         """What was measured at a step, by the names that --keep_best takes; on all processes."""
-        read = functools.partial(logbook.read, self.output_dir)
+        read = functools.partial(logbook.read_log, self.output_dir)
         return dict(self.runtime.shared(lambda: logbook.measured(read(), step)))
 
     @contextlib.contextmanager
@@ -200,10 +200,10 @@ class Results:
     def export(self, facts: Facts, weights: Weights) -> None:
         """Write the stock pipeline folder of the trained network, with its model card."""
         if self.runtime.main:
-            rows = logbook.read(self.output_dir)
+            rows = logbook.read_log(self.output_dir)
             told = dataclasses.replace(
                 facts,
-                counts=summary.read(self.output_dir).get("data", {}),
+                counts=summary.read_summary(self.output_dir).get("data", {}),
                 measured=logbook.measured(rows, facts.steps),
                 before=logbook.measured(rows, 0),
             )

@@ -45,16 +45,16 @@ from wassily.results import Results
 from wassily.runtime import Runtime
 from wassily.saving import Saving
 from wassily.skipped import Skipped
-from wassily.stopping import Pace, Signals
+from wassily.stopping import SaveSchedule, StopSignals
 from wassily.train import Events, Pending, Span, fit
-from wassily.validations import Validations, announced
+from wassily.validations import Validations, sample_lines
 
 
 def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
     repositories = start.check_surroundings(config)
     output_dir = Path(config.output_dir)
-    with Signals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
+    with StopSignals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
         runtime = Runtime(
             config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
         )
@@ -75,7 +75,9 @@ def train(config: TrainConfig) -> None:
             run.go()
         except (RuntimeError, MemoryError) as error:
             if faults.another_is_gone(error):
-                gone = f"another process of this run is gone: {faults.kept(output_dir)}"
+                gone = (
+                    f"another process of this run is gone: {faults.checkpoint_remark(output_dir)}"
+                )
                 raise UserError(f"{gone}; repeat the command") from None
             if not out_of_memory(error):
                 raise
@@ -96,7 +98,7 @@ class Run:
         start_from: Path | None,
         saved: dict[str, Any] | None,
         hub_repository: str | None,
-        signals: Signals,
+        signals: StopSignals,
     ):
         self.config, self.repositories, self.output_dir = config, repositories, output_dir
         self.runtime, self.seed, self.start_from, self.saved = runtime, seed, start_from, saved
@@ -115,7 +117,7 @@ class Run:
         """Data, network, optimizer; and the state of a checkpoint, if there is one."""
         config, runtime = self.config, self.runtime
         root = cache.default_folder(config.cache_dir)
-        self.signals.kept = sides.kept(config, root)
+        self.signals.kept = sides.retained_remark(config, root)
         frozen = encoders.Frozen(config, self.repositories, runtime, root)
         found = material.gather(frozen, self.seed)
         self.reading, self.probe, self.facts = found.reading, found.probe, found.facts
@@ -127,7 +129,9 @@ class Run:
         self.sides = sides.streams(found.beside, self.kit, self.split.global_batch)
         self.role = models.TRAINED[config.role]
         base = models.fingerprint(self.kit.net)
-        self.adaptation = adapt.chosen(config, adapt.notes(config, self.repositories, base))
+        self.adaptation = adapt.chosen_adaptation(
+            config, adapt.notes(config, self.repositories, base)
+        )
         self.adaptation.attach(self.kit.net, runtime.weight_dtype, self.seed)
         self.signature = self._signature(base)
         if self.start_from and self.saved:
@@ -149,13 +153,13 @@ class Run:
         self.ema = average(self.trained, config.use_ema, config.ema_sigma_rel)
         self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
         parts = (self.kit.objective, self.trained, self.ema, self.optimizer)
-        self.weights = weights.of(*parts, outline, runtime)
+        self.weights = weights.weights_of(*parts, outline, runtime)
         self.saving = Saving(config, self.output_dir, runtime, self.adaptation, self.weights)
         if config.gradient_release:
             optim.release_gradients(self.kit.net, self.optimizer)
         if config.compile:
             compiled.compile_in_place(self.kit.net)
-        self.best = bests.chosen(
+        self.best = bests.chosen_best(
             config.keep_best, config.patience, self.output_dir, self._write_best
         )
         self.pending = Pending(torch.zeros((), device=runtime.device))
@@ -227,12 +231,15 @@ class Run:
             f"{runtime.world} process(es), {self.stop} steps = {often}"
         )
         beside = [f"beside them {side.described()}" for side in self.sides]
-        for line in (*self.reading.shapes(self.split), *optim.told(config), *beside):
+        for line in (*self.reading.shapes(self.split), *optim.beta2_lines(config), *beside):
             say(line)
         say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
         say(runtime.engine)
         pace = (self.split.global_batch, self.reading.count, self.start, self.stop)
-        for line in (*summary.lines(self.facts), *announced(config, *pace, self.output_dir)):
+        for line in (
+            *summary.count_lines(self.facts),
+            *sample_lines(config, *pace, self.output_dir),
+        ):
             say(line)
         if self.start_from:
             say(f"going on from {self.start_from} at step {self.start}")
@@ -295,7 +302,9 @@ class Run:
     def _fit(self, loader: Any) -> int:
         """The loop itself; the number of steps done."""
         config, runtime, split = self.config, self.runtime, self.split
-        pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime)
+        schedule = SaveSchedule(
+            config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime
+        )
         trained = list(self.trained.values())
         return fit(
             self.objective,
@@ -312,9 +321,9 @@ class Run:
             events=Events(
                 log_every=config.logging_steps,
                 on_log=self.results.log,
-                save_at=pace.save_at,
+                save_at=schedule.save_at,
                 on_save=self.save,
-                stop_at=pace.stop_at,
+                stop_at=schedule.stop_at,
                 on_skipped=self.skipped.note,
                 validate_at=self.validations.due,
                 on_validate=self.validations.run,

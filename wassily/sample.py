@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from diffusers import (
+    DiffusionPipeline,
     KandinskyV22ControlnetPipeline,
     KandinskyV22Img2ImgPipeline,
     KandinskyV22InpaintPipeline,
@@ -37,7 +38,7 @@ class Mix:
     One picture of weight 1 is that picture's own embedding.
     """
 
-    parts: tuple[Any, ...]
+    parts: tuple[str | pictures.Picture, ...]
     weights: tuple[float, ...]
 
 
@@ -50,9 +51,9 @@ class Canvas:
     shape of what is drawn, around its centre, and resized.
     """
 
-    image: Any = None
-    mask: Any = None
-    hint: Any = None
+    image: pictures.Picture | None = None
+    mask: pictures.Picture | None = None
+    hint: pictures.Picture | None = None
     strength: float = checks.STRENGTH
 
     @property
@@ -102,7 +103,7 @@ def at(drawing: Drawing, side: int) -> Drawing:
 
 
 def prior_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
 ) -> KandinskyV22PriorPipeline:
     """The stock prior pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = (
@@ -119,7 +120,7 @@ def prior_pipeline(
 
 
 def decoder_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
 ) -> KandinskyV22Pipeline:
     """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = ("unet", "movq", "scheduler")
@@ -127,7 +128,7 @@ def decoder_pipeline(
     return _silent(KandinskyV22Pipeline(**parts))
 
 
-def _silent(pipeline: Any) -> Any:
+def _silent(pipeline: DiffusionPipeline) -> DiffusionPipeline:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -143,7 +144,7 @@ def rounded_to(pipeline: KandinskyV22Pipeline) -> int:
     return int(pipeline.movq_scale_factor) ** 2
 
 
-def check_kind(name: str, config: dict[str, Any], wanted: str) -> None:
+def check_kind(name: str, config: Mapping[str, object], wanted: str) -> None:
     """Raise UserError unless a UNet of this configuration is of the wanted kind (`Canvas.kind`).
 
     `name` is what the message calls the decoder.
@@ -186,7 +187,7 @@ def _up(length: int, step: int) -> int:
 
 
 @contextlib.contextmanager
-def on(pipeline: Any, device: torch.device) -> Iterator[None]:
+def on(pipeline: DiffusionPipeline, device: torch.device) -> Iterator[None]:
     """The networks of a pipeline on `device` inside; after it, back where each of them was.
 
     So a network in training stays on its device and the frozen ones leave it. A pipeline that
@@ -266,7 +267,7 @@ def paint(
     generators: list[torch.Generator],
     drawing: Drawing,
     device: torch.device,
-    on_done: Callable[[int], Any] = lambda count: None,
+    on_done: Callable[[int], object] = lambda count: None,
     output: Literal["pil", "latent"] = "pil",
 ) -> list[Any]:
     """Image embeddings and their negatives, each (N, D) -> N PIL pictures, batch by batch; or
@@ -293,14 +294,14 @@ def paint(
 
 def onto(
     decoder: KandinskyV22Pipeline, drawing: Drawing
-) -> tuple[Any, Callable[[int], dict[str, Any]]]:
+) -> tuple[DiffusionPipeline, Callable[[int], dict[str, object]]]:
     """The stock pipeline that paints on a drawing's canvas, of the decoder's own parts; and what it
     is given for a batch of so many pictures.
     """
     canvas, parts = drawing.canvas, decoder.components
     check_kind("this decoder", dict(decoder.unet.config), canvas.kind)
     height, width = shape(decoder, drawing)
-    size = {"height": height, "width": width}
+    size: dict[str, object] = {"height": height, "width": width}
     if canvas.hint is not None:
         hint = pictures.unit_pixels(pictures.cropped(canvas.hint, width, height))[None]
         hint = hint.to(decoder.unet.dtype)
@@ -326,14 +327,21 @@ def _batches(count: int, drawing: Drawing) -> list[slice]:
     return [slice(i, i + drawing.batch_size) for i in range(0, count, drawing.batch_size)]
 
 
-def seen(prior: Any, pictures: list[Any], size: int, device: torch.device) -> Tensor:
+def embed_images(
+    prior: KandinskyV22PriorPipeline,
+    images: Sequence[pictures.Picture],
+    size: int,
+    device: torch.device,
+) -> Tensor:
     """PIL pictures in the space of a prior pipeline's image encoder, `size` at once: (N, D)."""
     processor, encoder = prior.image_processor, prior.image_encoder
-    inputs = [encode.clip_pixels(picture, processor=processor) for picture in pictures]
+    inputs = [encode.clip_pixels(picture, processor=processor) for picture in images]
     return _encoded(prior, inputs, lambda pixels: encode.image(encoder, pixels), size, device)
 
 
-def read(prior: Any, prompts: list[str], size: int, device: torch.device) -> Tensor:
+def embed_texts(
+    prior: KandinskyV22PriorPipeline, prompts: list[str], size: int, device: torch.device
+) -> Tensor:
     """Prompts in the same space, by its text encoder: (N, D)."""
     tokenizer, encoder = prior.tokenizer, prior.text_encoder
     inputs = [encode.tokens(prompt, tokenizer=tokenizer) for prompt in prompts]
@@ -343,7 +351,7 @@ def read(prior: Any, prompts: list[str], size: int, device: torch.device) -> Ten
 
 
 def _encoded(
-    prior: Any,
+    prior: KandinskyV22PriorPipeline,
     inputs: list[Tensor],
     run: Callable[[Tensor], Tensor],
     size: int,
@@ -360,8 +368,8 @@ def draw(
     jobs: Sequence[tuple[Subject, int]],
     drawing: Drawing,
     device: torch.device,
-    on_done: Callable[[int], Any] = lambda count: None,
-) -> list[Any]:
+    on_done: Callable[[int], object] = lambda count: None,
+) -> list[pictures.Picture]:
     """(subject, seed) pairs -> PIL pictures in that order.
 
     Each picture has a generator of its own that goes through both stages, so for one picture the

@@ -9,23 +9,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+M = TypeVar("M", bound=nn.Module)
 
 
-def blocks(net: Any) -> list[nn.Module]:
+def blocks(net: nn.Module) -> list[nn.Module]:
     """The large parts of a prior or a UNet, in the order of the forward pass."""
     if hasattr(net, "transformer_blocks"):
-        return list(net.transformer_blocks)
-    return [*net.down_blocks, net.mid_block, *net.up_blocks]
+        return list(net.get_submodule("transformer_blocks").children())
+    down, up = (net.get_submodule(name).children() for name in ("down_blocks", "up_blocks"))
+    return [*down, net.get_submodule("mid_block"), *up]
 
 
-def spread(objective: Any, device: torch.device, processes: int, reshard: bool) -> None:
+def spread(objective: nn.Module, device: torch.device, processes: int, reshard: bool) -> None:
     """Leave each process its part of each weight of an objective and its network, in place.
 
     A block's weights are gathered when it is called and let go after it, unless not `reshard`. They
@@ -34,7 +38,7 @@ def spread(objective: Any, device: torch.device, processes: int, reshard: bool) 
     for parameter in objective.parameters():
         parameter.data = parameter.data.contiguous()  # a part of a channels_last one is none
     mesh = init_device_mesh(device.type, (processes,))
-    for block in blocks(objective.net):
+    for block in blocks(objective.get_submodule("net")):
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
     fully_shard(objective, mesh=mesh)
 
@@ -75,14 +79,14 @@ def gathered(
 
 
 def gathered_state(
-    optimizer: Any, places: Mapping[nn.Parameter, nn.Parameter], kept: bool
+    optimizer: Optimizer, places: Mapping[nn.Parameter, nn.Parameter], kept: bool
 ) -> SimpleNamespace:
     """An optimizer's `state` and `param_groups`, whole and in this machine's own memory.
 
     `places` maps the parameters that it knows to those under which the state is to be found.
     """
     host = torch.device("cpu")
-    state: dict[nn.Parameter, dict[str, Any]] = {}
+    state: dict[nn.Parameter, dict[str, object]] = {}
     for parameter, place in places.items():
         fields = optimizer.state.get(parameter, {})
         tensors = {name: value for name, value in fields.items() if torch.is_tensor(value)}
@@ -90,14 +94,14 @@ def gathered_state(
     return SimpleNamespace(state=state, param_groups=optimizer.param_groups)
 
 
-class Outline:
+class Outline(Generic[M]):
     """A module's like, without weights of its own: what others put into it is whole and plain.
 
     It is taken before the module is spread, and is small: its parameters have no memory.
     """
 
-    def __init__(self, module: nn.Module):
-        memo: dict[int, Any] = {
+    def __init__(self, module: M):
+        memo: dict[int, object] = {
             id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
             for p in module.parameters()
         }

@@ -102,7 +102,11 @@ def begin(
 
 def check_free(output_dir: Path, parts: set[str]) -> None:
     """Raise UserError if an export into a folder would replace what no run of ours put there."""
-    if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or outputs.found(output_dir):
+    if (
+        not output_dir.is_dir()
+        or (output_dir / "run.toml").is_file()
+        or outputs.checkpoints_in(output_dir)
+    ):
         return
     taken = sorted(
         ({"README.md", "model_index.json"} | parts) & {p.name for p in output_dir.iterdir()}

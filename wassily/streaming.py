@@ -40,7 +40,7 @@ def open_shards(config: TrainConfig, runtime: Runtime) -> Shards:
     return shards
 
 
-class Streamed:
+class StreamedSet:
     """The examples of shards in the order of their lanes; encoded at their turn."""
 
     count = None  # of the examples: nobody has read them all
@@ -49,13 +49,13 @@ class Streamed:
         config = frozen.config
         self.shards, self.seed, self.config = shards, seed, config
         self.captioned = shards.caption_column is not None
-        choice = turns.Choice(seed, config.random_flip, config.condition_dropout)
+        choice = turns.ExampleDraws(seed, config.random_flip, config.condition_dropout)
         self.live = turns.Live(wanted, choice)
         [self.square] = encoders.crop_shapes(config, frozen.repositories["decoder"])
         self.blank = Record("", BLANK, ("",))
         self.bad = 0
 
-    def begin(self, split: Split, saved: Any) -> None:
+    def begin(self, split: Split, saved: dict[str, Any] | None) -> None:
         """Deal the shards to lanes, or go on from what a checkpoint has of `state`."""
         self.lanes = Lanes(self.shards, self.seed, self.config.shuffle_buffer, split, saved)
 

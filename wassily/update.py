@@ -13,7 +13,11 @@ from wassily.runtime import Runtime
 
 
 def update(
-    optimizer: Any, trained: list[nn.Parameter], loss: Tensor, most: float, runtime: Runtime
+    optimizer: torch.optim.Optimizer,
+    trained: list[nn.Parameter],
+    loss: Tensor,
+    most: float,
+    runtime: Runtime,
 ) -> Tensor:
     """Clip the gradient to a norm of `most` (0: not) and take the step, unless loss or gradient are
     not finite; then weights and state stay as they are. Whether that was so, () bool.
@@ -27,7 +31,7 @@ def update(
     if norm is not None:
         bad |= ~torch.isfinite(norm.to(bad.device))
     flag = runtime.mean(bad.float()) > 0
-    inner = getattr(optimizer, "optimizer", optimizer)
+    inner: Any = getattr(optimizer, "optimizer", optimizer)  # two names that only a scaler sets
     if norm is None:
         optimizer.step()
     elif getattr(inner, "_step_supports_amp_scaling", False):
