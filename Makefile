@@ -10,8 +10,6 @@ CANDIDATES := python3 python3.11 python3.12 python3.13 python3.10 python
 ARGS ?=
 # The folder of the training guide's two scripts, for `make bench` to run beside ours.
 REFERENCE ?=
-# Photographs for the tests that train on real pictures; the tests do without them too.
-export WASSILY_SHARED ?= $(CURDIR)/../shared
 
 BIN := .venv/bin
 STAMP := .venv/.installed

@@ -6,10 +6,12 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+os.environ["OMP_WAIT_POLICY"] = "passive"  # torch reads it as it is imported
 import helpers
 import pytest
 import torch
@@ -22,17 +24,18 @@ _home = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any library reads its settings: offline, no tokens, an empty cache, one thread."""
+    """Before any library reads its settings: offline, no tokens, an empty home, one thread."""
     config.stash[_home] = tempfile.mkdtemp(prefix="wassily-tests-")
     home = config.stash[_home]
-    clean = helpers.clean_environment(HF_HOME=home, XDG_CACHE_HOME=home)
+    clean = helpers.clean_environment(HOME=home, HF_HOME=home, XDG_CACHE_HOME=home)
     os.environ.clear()
     os.environ.update(clean)
+    time.tzset()
     torch.set_num_threads(1)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the cache."""
+    """Remove the home."""
     shutil.rmtree(config.stash[_home], ignore_errors=True)
 
 
@@ -46,10 +49,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 7 real photographs with metadata.jsonl; drawn ones where those are absent."""
-    folder = tmp_path_factory.mktemp("photos") / "pics"
-    helpers.copy_photos(folder, PHOTOS)
-    return folder
+    """A folder of 7 drawn photographs of several formats with metadata.jsonl. Not to be changed."""
+    return helpers.write_photos(tmp_path_factory.mktemp("photos") / "pics", range(PHOTOS))
 
 
 @pytest.fixture(autouse=True)
@@ -67,13 +68,3 @@ def _as_it_was() -> Iterator[None]:
 
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it where the photographs are not there; the workers of a parallel run cannot."""
-    if not (helpers.REAL_PHOTOS / "metadata.jsonl").is_file():
-        terminalreporter.write_line(
-            f"warning: no photographs in {helpers.REAL_PHOTOS} (WASSILY_SHARED names their "
-            "folder): the tests drew pictures themselves",
-            yellow=True,
-        )

@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import shlex
+import shutil
 import sys
 import typing
 from pathlib import Path
@@ -194,6 +195,8 @@ def parse(class_name: str, words: list[str], prog: str) -> Any:
     if {"-h", "--help"} & set(words):  # which shows the values of the file
         from wassily import schema
 
+        # tyro breaks the longest flags' names where the terminal is narrower than they are.
+        os.environ["COLUMNS"] = str(max(60, shutil.get_terminal_size().columns))
         default = {name: value for name, value in default.items() if name not in schema.SECRETS}
     # A switch that is on by the file or the preset, or off: saying so again changes nothing.
     fields = {f.name: f.default for f in dataclasses.fields(cls)} | default
