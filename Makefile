@@ -40,7 +40,7 @@ demo: $(STAMP)
 	@$(BIN)/wassily demo $(ARGS)
 
 test: lint
-	@$(BIN)/pytest -q -n auto $(ARGS)
+	@$(BIN)/pytest -q -n auto --dist loadfile $(ARGS)
 
 docs: $(DOCS)
 	@$(BIN)/python tools/website.py
@@ -59,7 +59,7 @@ gpu: $(STAMP)
 	@$(BIN)/pytest -q -m gpu $(ARGS)
 
 slow: $(STAMP)
-	@$(BIN)/pytest -q -n auto -m slow --timeout 900 $(ARGS)
+	@$(BIN)/pytest -q -n auto --dist loadfile -m slow --timeout 900 $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m tools.chaos $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -11,10 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ["OMP_WAIT_POLICY"] = "passive"  # torch reads it as it is imported
 import helpers
 import pytest
-import torch
 
 if TYPE_CHECKING:
     from wassily.mini.untrained import Tiny
@@ -31,7 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.clear()
     os.environ.update(clean)
     time.tzset()
-    torch.set_num_threads(1)
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch  # not where the tests are only handed out: it takes 3 s
+
+        torch.set_num_threads(1)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -53,9 +55,20 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return helpers.write_photos(tmp_path_factory.mktemp("photos") / "pics", range(PHOTOS))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _only_what_is_new_is_searched() -> None:
+    """Each run ends with a search for garbage: half of its time, if it is among all that pytest and
+    the libraries hold.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """Each test leaves the environment, the working folder and torch's settings as they were."""
+    import torch
+
     variables, here = dict(os.environ), Path.cwd()
     state = torch.random.get_rng_state()
     yield

@@ -6,6 +6,7 @@ can be killed like any other.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -111,6 +112,7 @@ def _child(
         os.dup2(file.fileno(), 2)
     os.environ.update(variables)
     torch.set_num_threads(1)
+    gc.freeze()  # a search of the server's objects for garbage would copy each of their pages
     # A child's own children would come from another such server, which has imported nothing.
     multiprocessing.set_start_method("fork", force=True)
     if moment:

@@ -11,10 +11,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -138,6 +141,8 @@ def draw_picture(number: int, width: int = 96, height: int = 80) -> Image.Image:
 
 def guide_pixels(img: Image.Image, side: int) -> torch.Tensor:
     """`center_crop` and `train_transforms` of the guide's decoder script."""
+    import torch
+
     width, height = img.size
     new_size = min(width, height)
     left = (width - new_size) / 2
