@@ -59,7 +59,7 @@ gpu: $(STAMP)
 	@$(BIN)/pytest -q -m gpu $(ARGS)
 
 slow: $(STAMP)
-	@$(BIN)/pytest -q -n auto --dist loadfile -m slow --timeout 900 $(ARGS)
+	@$(BIN)/pytest -q -n auto --dist loadfile -m slow --timeout 1800 $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m tools.chaos $(ARGS)

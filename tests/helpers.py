@@ -33,6 +33,7 @@ CLEAN = {
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",  # two workers on a busy machine do not spin
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # in the process itself: no others that import torch
     "COLUMNS": "100",
     "LANG": "C.UTF-8",
     "TZ": "UTC",
@@ -66,7 +67,7 @@ def clean_environment(**more: str | None) -> dict[str, str]:
 def run_command(
     *words: object,
     cwd: Path | None = None,
-    timeout: float = 240,
+    timeout: float = 600,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in a clean environment (plus `env`) and wait; output as text, never raises
