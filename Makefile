@@ -67,7 +67,7 @@ chaos: $(STAMP)
 soak: $(STAMP)
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
-BESIDE := $(if $(REFERENCE),--reference $(REFERENCE))
+BESIDE := $(if $(REFERENCE),--reference "$(REFERENCE)")
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.train_speed --size tiny --resolution 64 --steps 22 --results runs/bench $(BESIDE)
 	@$(BIN)/python -m benchmarks.startup --results runs/bench $(BESIDE)
