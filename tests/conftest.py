@@ -31,9 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(clean)
     time.tzset()
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        gc.disable()  # until all is imported and collected
         import torch  # not where the tests are only handed out: it takes 3 s
 
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is searched for again."""
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
