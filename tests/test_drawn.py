@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from e2e import assert_same_bits, command, refused, train
+from helpers import image_files
 from safetensors.torch import load_file
 
 from wassily import drawn, draws, sample, turns
@@ -178,7 +179,7 @@ def test_pictures_without_captions_are_refused(tiny: Tiny, photos: Path, tmp_pat
     """A bare folder does for the decoder otherwise."""
     bare = tmp_path / "bare"
     bare.mkdir()
-    for picture in sorted(photos.glob("*.jpg"))[:2] or sorted(photos.rglob("*.png"))[:2]:
+    for picture in image_files(photos)[:2]:
         shutil.copy(picture, bare)
     words = command("decoder", tmp_path / "run", tiny, bare, drawn_embeds=tiny.prior)
     assert str(bare) in refused(*words)

@@ -29,7 +29,7 @@ from wassily.studio.easel import Cancelled, GenerationQueue, Job
 from wassily.studio.fence import AllowedFolders
 
 
-def wait_for(holds: Callable[[], Any], seconds: float = 60) -> None:
+def wait_for(holds: Callable[[], Any], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "waited in vain"

@@ -6,6 +6,7 @@ or the column.
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import itertools
@@ -111,9 +112,14 @@ class Pictures:
             digest.update(json.dumps([name, file_size(path), own]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
+    @functools.cached_property
+    def _flat(self) -> datasets.Dataset:
+        """With a column for path and one for bytes; made once, for `datasets` digests each form."""
+        return self.table.flatten().with_format("arrow")
+
     def places(self) -> Iterator[Place]:
         """Where each picture is; files, or rows if the source holds the pictures' bytes itself."""
-        flat = self.table.flatten()
+        flat = self._flat
         inside = flat.data.column(f"{self.image_column}.bytes")  # counted, not read
         outside = flat.data.column(f"{self.image_column}.path")
         if not self.paths or inside.null_count < len(inside) or outside.null_count:
@@ -131,8 +137,7 @@ class Pictures:
 
     def values(self, column: str) -> Iterator[Any]:
         """A column in order, without making a row of each value."""
-        flat = self.table.flatten().select_columns([column]).with_format("arrow")
-        for part in flat.iter(CHUNK):
+        for part in self._flat.select_columns([column]).iter(CHUNK):
             yield from part.column(column).to_pylist()
 
 
