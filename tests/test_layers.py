@@ -71,6 +71,7 @@ ROWS = [
     {"presets", "sourcing", "outputs", "extras"},
     {"schema", "platforms"},
     {"errors", "__init__"},
+    {"loading"},
 ]
 # Those of wassily/studio, likewise; all of them are above every row but the first. `cli` calls them
 # by name.

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wassily import __version__
+from wassily import __version__, loading
 from wassily.errors import Stopped, UserError, did_you_mean, masked, out_of_memory, printable
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
@@ -74,6 +74,9 @@ VERBS = {
     ("demo",): ("DemoConfig", "wassily.demo:demo"),
 }
 
+# Modules that load nothing slow before they print a line of their own.
+EARLY = {"wassily.drawing", "wassily.studio"}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 failed, 2 the user can mend it, 129 hung up,
@@ -116,6 +119,8 @@ def main(argv: list[str] | None = None) -> int:
 def _carried_out(target: str, config: Any) -> int:
     """Run the function of a command; its exit code. Raises UserError where memory runs out."""
     module, function = target.split(":")
+    if "torch" not in sys.modules and module not in EARLY:
+        _tell("the flags are valid; loading PyTorch and the model libraries")
     try:
         # A verb that judges gives its own exit code; the others end well or raise.
         return getattr(_imported(module), function)(config) or 0
@@ -133,14 +138,10 @@ def _imported(name: str) -> ModuleType:
     """
     if name in sys.modules:
         return sys.modules[name]
-    searched = gc.isenabled()
-    gc.disable()
-    try:
-        return importlib.import_module(name)
-    finally:
+    with loading.uncollected():
+        found = importlib.import_module(name)
         gc.freeze()
-        if searched:
-            gc.enable()
+    return found
 
 
 def _tell(line: str) -> None:

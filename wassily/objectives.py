@@ -5,13 +5,18 @@ processes (DDP and FSDP synchronise in the wrapped module's `forward`). It holds
 a batch brings encodings. Nothing here is drawn at random.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import PriorTransformer, UNet2DConditionModel
 from torch import Tensor, nn
 
 from wassily import diffusion, unpadded
+
+if TYPE_CHECKING:
+    from diffusers import PriorTransformer, UNet2DConditionModel
 
 
 class Objective(nn.Module):

@@ -8,6 +8,7 @@ import gc
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,7 +37,6 @@ PATIENCE = timedelta(hours=2)
 
 def quiet_libraries() -> None:
     """No advice and no progress bars of the libraries between ours; their errors still show."""
-    import datasets
     import diffusers
     import transformers
 
@@ -47,8 +47,12 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    # Half a second to import, which generating does not need; it reads these when it is loaded.
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if datasets := sys.modules.get("datasets"):
+        datasets.utils.logging.set_verbosity_error()
+        datasets.disable_progress_bars()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 

@@ -11,21 +11,16 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    KandinskyV22ControlnetPipeline,
-    KandinskyV22Img2ImgPipeline,
-    KandinskyV22InpaintPipeline,
-    KandinskyV22Pipeline,
-    KandinskyV22PriorPipeline,
-)
 from torch import Tensor
 
-from wassily import checks, encode, kinds, models, pictures, schedulers
+from wassily import checks, encode, kinds, loading, models, pictures, schedulers
 from wassily.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
 INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
 HINTED = "kandinsky-community/kandinsky-2-2-controlnet-depth"
@@ -116,7 +111,7 @@ def prior_pipeline(
     )
     parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
     scheduler = parts.pop("prior_scheduler")
-    return _silent(KandinskyV22PriorPipeline(scheduler=scheduler, **parts))
+    return _pipeline("KandinskyV22PriorPipeline", scheduler=scheduler, **parts)
 
 
 def decoder_pipeline(
@@ -125,10 +120,18 @@ def decoder_pipeline(
     """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = ("unet", "movq", "scheduler")
     parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
-    return _silent(KandinskyV22Pipeline(**parts))
+    return _pipeline("KandinskyV22Pipeline", **parts)
 
 
-def _silent(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+def _pipeline(name: str, **parts: Any) -> Any:
+    """A stock pipeline of these parts, without a progress bar. Its file is imported here, for a
+    training may do without; the parts are there, so the libraries' advice is switched off by now.
+    """
+    with loading.uncollected():
+        import diffusers
+
+        stock = getattr(diffusers, name)
+    pipeline = stock(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -305,18 +308,18 @@ def onto(
     if canvas.hint is not None:
         hint = pictures.unit_pixels(pictures.cropped(canvas.hint, width, height))[None]
         hint = hint.to(decoder.unet.dtype)
-        return _silent(
-            KandinskyV22ControlnetPipeline(**parts)
+        return _pipeline(
+            "KandinskyV22ControlnetPipeline", **parts
         ), lambda count: size | {"hint": hint.to(decoder.unet.device).repeat(count, 1, 1, 1)}
     if canvas.image is None:
         return decoder, lambda count: size
     image = pictures.cropped(canvas.image, width, height)
     if canvas.mask is not None:
         mask = pictures.cropped(pictures.resized(canvas.mask, canvas.image.size), width, height)
-        return _silent(
-            KandinskyV22InpaintPipeline(**parts)
+        return _pipeline(
+            "KandinskyV22InpaintPipeline", **parts
         ), lambda count: size | {"image": [image] * count, "mask_image": [mask] * count}
-    stock = _silent(KandinskyV22Img2ImgPipeline(**parts))
+    stock = _pipeline("KandinskyV22Img2ImgPipeline", **parts)
     if hasattr(stock, "image_processor"):
         # It resizes with height and width exchanged; the picture is of the right size already.
         stock.image_processor.register_to_config(do_resize=False)

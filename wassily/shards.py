@@ -7,16 +7,17 @@ What is not spread goes through as it is, so that others need not know.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,6 +36,9 @@ def spread(objective: nn.Module, device: torch.device, processes: int, reshard: 
     A block's weights are gathered when it is called and let go after it, unless not `reshard`. They
     travel in the dtype they are kept in, so the numbers are those of one process.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # half a second, which only this needs
+
     for parameter in objective.parameters():
         parameter.data = parameter.data.contiguous()  # a part of a channels_last one is none
     mesh = init_device_mesh(device.type, (processes,))
@@ -45,22 +49,31 @@ def spread(objective: nn.Module, device: torch.device, processes: int, reshard: 
 
 def is_spread(objective: nn.Module) -> bool:
     """Whether that was done to it."""
-    return isinstance(objective, FSDPModule)
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # else nobody can have spread it
+    return fsdp is not None and isinstance(objective, fsdp.FSDPModule)
+
+
+def _parted(value: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is one of the tensors of which this process has a part."""
+    parts = sys.modules.get("torch.distributed.tensor")
+    return parts is not None and isinstance(value, parts.DTensor)
 
 
 def whole(value: Tensor) -> Tensor:
     """A tensor with all its parts."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if _parted(value) else value
 
 
 def own(value: Tensor) -> Tensor:
     """The part that this process has; nobody is asked."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    return value.to_local() if _parted(value) else value
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor of a parameter's shape, on its device, in its memory order, spread like it."""
-    if isinstance(parameter, DTensor):
+    if _parted(parameter):
+        from torch.distributed.tensor import distribute_tensor
+
         value = value.to(parameter.device)
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
