@@ -251,7 +251,7 @@ def test_the_way_to_a_checked_config_is_light() -> None:
     the top or in their functions.
     """
     light = {"cli", "commands", "measuring", "config", "checks", "presets", "schema", "words"}
-    light |= {"errors", "sourcing"}
+    light |= {"errors", "loading", "sourcing"}
     for name in light:
         heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
         assert not _packages(PACKAGE / f"{name}.py") & heavy, name

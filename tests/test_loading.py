@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 from pathlib import Path
 
@@ -44,7 +43,7 @@ RUN = (
 
 
 def _loaded(*words: object) -> set[str]:
-    """The heavy modules that a command loads as a process. Nothing but its own lines is on stderr."""
+    """The heavy modules that a command loads as a process; on stderr are its own lines alone."""
     done = run_command("python", "-c", RUN, *words)
     assert done.returncode == 0, done.stderr
     strange = [line for line in done.stderr.splitlines() if not line.startswith("wassily: ")]

@@ -140,8 +140,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     cache_dir: str | None = None,
 ) -> Any:
-    """One part of a resolved repository: safetensors only, on the CPU, networks in eval mode,
-    frozen.
+    """One part of a resolved repository: safetensors only, on the CPU, networks frozen, in eval.
 
     Raises UserError in one line if it is not there or not whole.
     """
@@ -151,12 +150,13 @@ def load(
     if network:
         _check_files(Path(repository) / part.folder, repository, part.folder)
         version = importlib.metadata.version(part.library)
-        options |= {"use_safetensors": True, dtype_name(part.library, version): dtype}
-        options |= {"output_loading_info": True}
+        options |= {"use_safetensors": True, "output_loading_info": True}
+        options |= {dtype_name(part.library, version): dtype}
         if part.library == "transformers":
             options |= {"ignore_mismatched_sizes": True}  # to be named below
     try:
-        loaded = kind.from_pretrained(repository, **options)
+        with hub.unwarned():
+            loaded = kind.from_pretrained(repository, **options)
     except Exception as error:  # of many kinds, each a matter of the folder or the hub
         raise _not_loaded(repository, part.folder, error) from error
     if network:
@@ -192,7 +192,8 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
         if part.library == "transformers":
             found, _ = kind.config_class.get_config_dict(repository, **options)
             return dict(found)
-        return dict(kind.load_config(repository, **options))
+        with hub.unwarned():
+            return dict(kind.load_config(repository, **options))
     except Exception as error:
         raise _not_loaded(repository, part.folder, error) from error
 
