@@ -183,12 +183,14 @@ def main(words: list[str] | None = None) -> Path:
     args = options(words)
     before = os.getloadavg()[0]
     found = measured(args)
+    after = os.getloadavg()[0]
     about = (
         f"The decoder of `mini`, batch {args.batch}, 64 x 64 pixels, {args.repeats} windows of "
         f"{args.seconds:g} s each, by turns. A competitor is a program of two threads that never "
-        f"wait. When the measurement began, other programs kept {before:.1f} processors busy "
-        "(the load average of the last minute). Median (least to greatest). Ratios are medians of "
-        "the ratios within a turn."
+        f"wait. The load average of the machine was {before:.1f} before the measurement and "
+        f"{after:.1f} at its end: above the number of its cores, other programs computed as well, "
+        "and no row is of a trainer alone. Median (least to greatest). Ratios are medians of the "
+        "ratios within a turn."
     )
     table = report.table(HEAD, sorted(rows(found, args.ways[0]), key=lambda row: row[1]))
     path = report.write("busy", "Training beside other programs", [about, table], args.results)
