@@ -259,8 +259,7 @@ def files(role: str, repository: str, cache_dir: str | None = None) -> list[Path
 def dtype_name(library: str, version: str) -> str:
     """The name of the argument of `from_pretrained` for a dtype, in a version of a library.
 
-    No signature tells. transformers has `dtype` since 4.56, the oldest that wassily takes;
-    diffusers since 0.40, and ignores it before.
+    transformers has `dtype` since 4.56; diffusers since 0.40, and ignores it before.
     """
     old = library == "diffusers" and tuple(int(n) for n in version.split(".")[:2]) < (0, 40)
     return "torch_dtype" if old else "dtype"
@@ -299,9 +298,10 @@ def config_of(found: Trained, home: str, cache_dir: str | None = None) -> dict[s
 
 def prior_alpha_bars() -> torch.Tensor:
     """The prior's training schedule: squared cosine, 1000 steps, capped betas; shape (1000,)."""
-    make = PARTS["scheduler"].kind
-    schedule = make(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    return torch.as_tensor(schedule.alphas_cumprod)
+    import diffusers
+
+    schedule = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+    return schedule.alphas_cumprod
 
 
 def fingerprint(network: nn.Module) -> str:
