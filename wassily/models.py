@@ -45,8 +45,7 @@ class Part:
         """The class. Imported when it is asked for: with the CLIP models come two seconds."""
         with loading.uncollected():
             library = importlib.import_module(self.library)
-            # The processor's PIL flavour gives the same pixels with and without torchvision; older
-            # transformers have it under the plain name.
+            # The PIL flavour needs no torchvision; older transformers have it as the plain name.
             return getattr(library, f"{self.name}Pil", None) or getattr(library, self.name)
 
 
@@ -257,10 +256,7 @@ def files(role: str, repository: str, cache_dir: str | None = None) -> list[Path
 
 
 def dtype_name(library: str, version: str) -> str:
-    """The name of the argument of `from_pretrained` for a dtype, in a version of a library.
-
-    transformers has `dtype` since 4.56; diffusers since 0.40, and ignores it before.
-    """
+    """The argument for a dtype: `dtype` from transformers 4.56 and diffusers 0.40 on."""
     old = library == "diffusers" and tuple(int(n) for n in version.split(".")[:2]) < (0, 40)
     return "torch_dtype" if old else "dtype"
 
