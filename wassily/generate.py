@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,10 +15,13 @@ from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.progress import Progress
 from wassily.runtime import DTYPES, has_accelerator, process_state, quiet_libraries
-from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+
+if TYPE_CHECKING:
+    from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+
+    Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
-Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
 DTYPE_NAMES = {DTYPES[precision]: name for name, precision in NAMES.items()}
 
 

@@ -140,7 +140,6 @@ def load(
     cache_dir: str | None = None,
 ) -> Any:
     """One part of a resolved repository: safetensors only, on the CPU, networks frozen, in eval.
-
     Raises UserError in one line if it is not there or not whole.
     """
     part, kind = PARTS[role], PARTS[role].kind
@@ -148,9 +147,8 @@ def load(
     options: dict[str, Any] = {"subfolder": part.folder, "cache_dir": cache_dir}
     if network:
         _check_files(Path(repository) / part.folder, repository, part.folder)
-        version = importlib.metadata.version(part.library)
         options |= {"use_safetensors": True, "output_loading_info": True}
-        options |= {dtype_name(part.library, version): dtype}
+        options |= {dtype_name(part.library, importlib.metadata.version(part.library)): dtype}
         if part.library == "transformers":
             options |= {"ignore_mismatched_sizes": True}  # to be named below
     try:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from wassily.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 
 class _UniPC(diffusers.UniPCMultistepScheduler):
