@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
 from helpers import ROOT
 
 PACKAGE = ROOT / "wassily"
-FILES = sorted(PACKAGE.glob("*.py"))
+FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the top. A module may import those of lower rows only (of its own row: none).
+# From the top, by the dotted names below `wassily`. A module may import those of lower rows only
+# (of its own row: none). `cli` calls the studio by name.
 ROWS = [
     {"__main__"},
+    {"studio"},
+    {"studio.page"},
+    {"studio.page.compare", "studio.page.train", "studio.page.data"},
+    {"studio.page.draw"},
+    {"studio.page.parts"},
+    {"studio.watch"},
+    {"studio.easel", "studio.looks", "studio.process", "studio.shelf"},
+    {"studio.fence", "studio.form", "studio.words"},
     {"cli"},
     {"demo", "sweep"},
     {"api"},
@@ -69,24 +79,16 @@ ROWS = [
     {"lookalikes", "pictures", "progress", "sheets", "trackers"},
     {"checks", "colours", "containers", "curves", "measures", "style", "words"},
     {"presets", "sourcing", "outputs", "extras"},
-    {"schema", "platforms"},
-    {"errors", "__init__"},
+    {"schema", "platforms", "mini.judge"},
+    {"mini.untrained", "mini.world"},
+    {"mini.words"},
+    {"mini", "errors"},
+    {"__init__"},
     {"loading"},
 ]
-# Those of wassily/studio, likewise; all of them are above every row but the first. `cli` calls them
-# by name.
-STUDIO = PACKAGE / "studio"
-STUDIO_FILES = sorted(STUDIO.rglob("*.py"))
-STUDIO_ROWS = [
-    {"studio"},
-    {"page"},
-    {"compare", "train", "data"},
-    {"draw"},
-    {"parts"},
-    {"watch"},
-    {"easel", "looks", "process", "shelf"},
-    {"fence", "form", "words"},
-]
+# `__init__` fetches what it gives when asked for; the words describe a scene, and the scenes are
+# told in words.
+TYPES_ASIDE = {"__init__", "mini.words"}
 RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 
 # Which file alone may import a package; quiet_libraries touches what it quiets.
@@ -99,7 +101,7 @@ OWNERS = {
     "huggingface_hub": {"hub"},
     "peft": {"adapt"},
     "filelock": {"lock"},
-    "PIL": {"colours", "pictures", "sheets"},
+    "PIL": {"colours", "pictures", "sheets", "mini.judge", "mini.world"},
     "psutil": {"platforms"},
     "safetensors": {"checkpoint"},
     "tyro": {"cli", "commands", "config"},
@@ -111,20 +113,30 @@ OWNERS = {
 }
 # diffusers' and transformers' classes have several users, each with a reason.
 DIFFUSERS = {"models", "sample", "schedulers", "objectives", "unpadded", "optim", "runtime"}
-TRANSFORMERS = {"models", "runtime"}
+DIFFUSERS |= {"mini.untrained"}
+TRANSFORMERS = {"models", "runtime", "mini.untrained"}
 
 
-def _imports(path: Path, everywhere: bool = True) -> set[str]:
-    """Dotted names that a file imports, `from a import b` as a.b; with or without those inside of
-    functions.
-    """
+def _name(path: Path) -> str:
+    """A module's dotted name below `wassily`, that of a package by its folder: `studio.page`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def _path(name: str) -> Path:
+    return PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names that a file imports anywhere, `from a import b` as a.b."""
     tree = ast.parse(path.read_text("utf-8"))
-    if (
-        path == PACKAGE / "__init__.py"
-    ):  # what it tells type checkers alone is fetched when asked for
-        tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and _for_types(n))]
+    aside: set[ast.AST] = set()
+    if path.is_relative_to(PACKAGE) and _name(path) in TYPES_ASIDE:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                aside |= set(ast.walk(node))
     found: set[str] = set()
-    for node in ast.walk(tree) if everywhere else tree.body:
+    for node in set(ast.walk(tree)) - aside:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -133,82 +145,71 @@ def _imports(path: Path, everywhere: bool = True) -> set[str]:
     return found
 
 
-def _for_types(node: ast.If) -> bool:
-    return ast.unparse(node.test) == "TYPE_CHECKING"
+def _module(name: str) -> str:
+    """The module behind a name that is imported: the longest part of it that is one."""
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in RANK:
+        parts.pop()
+    return ".".join(parts) or "__init__"
 
 
-def _ours(path: Path, everywhere: bool = True) -> set[str]:
-    """Modules of wassily that a file imports; sub-packages by their first name."""
-    found = set()
-    for name in _imports(path, everywhere):
-        first, *rest = name.split(".")
-        if first == "wassily":
-            found.add(rest[0] if rest and (rest[0] in RANK or rest[0] == "mini") else "__init__")
-    return found
+def _ours(path: Path) -> set[str]:
+    """Modules of wassily that a file imports."""
+    return {_module(name) for name in _imports(path) if name.split(".")[0] == "wassily"}
 
 
 def _packages(path: Path) -> set[str]:
     return {name.split(".")[0] for name in _imports(path)}
 
 
+def _in(room: str, name: str) -> bool:
+    return name == room or name.startswith(f"{room}.")
+
+
+def test_every_file_is_read_under_a_name_of_its_own() -> None:
+    """As many names as there are files: none escapes the rules below for lying in a folder."""
+    there = [name for _, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py")]
+    assert len({_name(path) for path in FILES}) == len(FILES) == len(there)
+
+
 def test_every_module_has_a_row() -> None:
-    """A new file needs a place in the order, and a row does not name what is gone."""
-    assert {path.stem for path in FILES} == set(RANK)
+    """One row: a new file needs a place in the order, and a row does not name what is gone."""
+    assert {_name(path) for path in FILES} == set(RANK)
+    assert len(RANK) == sum(map(len, ROWS))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=_name)
 def test_imports_go_down_only(path: Path) -> None:
     """Imports inside of functions count as well."""
-    for other in _ours(path) - {"mini"}:
-        assert RANK[other] > RANK[path.stem], f"{path.stem} imports {other}"
-
-
-def _of_studio(path: Path) -> str:
-    """A module's name in STUDIO_ROWS."""
-    return path.parent.name if path.stem == "__init__" else path.stem
-
-
-def _studio_imports(path: Path) -> set[str]:
-    """Modules of the studio that a file imports."""
-    names = [name.split(".") for name in _imports(path) if name.startswith("wassily.studio")]
-    known = set().union(*STUDIO_ROWS) - {"studio"}
-    return {part for name in names for part in name[2:] if part in known}
-
-
-def test_the_studio_is_on_top() -> None:
-    """Each of its modules has a row and imports lower ones; nothing else imports any of them."""
-    rank = {name: number for number, row in enumerate(STUDIO_ROWS) for name in row}
-    assert {_of_studio(path) for path in STUDIO_FILES} == set(rank)
-    for path in STUDIO_FILES:
-        for other in _studio_imports(path) - {_of_studio(path)}:
-            if path.stem == "__init__" or other != "page":  # a page is in the package `page`
-                assert rank[other] > rank[_of_studio(path)], f"{path} imports {other}"
-        assert "__main__" not in _ours(path)
-    for path in FILES:
-        assert not any(name.startswith("wassily.studio") for name in _imports(path)), path.stem
+    for other in _ours(path):
+        assert RANK[other] > RANK[_name(path)], f"{_name(path)} imports {other}"
 
 
 def test_one_folder_knows_gradio() -> None:
     """And one module starts processes; nothing else of the studio has a dependency of its own."""
-    for path in STUDIO_FILES:
+    studio = [path for path in FILES if _in("studio", _name(path))]
+    for path in studio:
         used = _packages(path)
-        assert not used & {"gradio", "starlette"} or path.parent == STUDIO / "page", path
-        assert "subprocess" not in used or path == STUDIO / "process.py"
+        assert not used & {"gradio", "starlette"} or _in("studio.page", _name(path)), path
+        assert "subprocess" not in used or _name(path) == "studio.process"
         assert not used & {*OWNERS, "torch", "diffusers", "transformers"}, path
-    assert any("gradio" in _packages(path) for path in STUDIO_FILES)
+    assert any("gradio" in _packages(path) for path in studio)
 
 
 def test_the_bundled_model_is_a_guest() -> None:
     """Only the demo knows its pictures; it knows nothing of training."""
-    assert {path.stem for path in FILES if "mini" in _ours(path)} <= {"demo"}
-    for path in (PACKAGE / "mini").rglob("*.py"):
-        assert _ours(path) <= {"mini", "errors", "__init__"}, path.name
+    for path in FILES:
+        mini = {other for other in _ours(path) if _in("mini", other)}
+        if _in("mini", _name(path)):
+            assert _ours(path) - mini <= {"errors", "__init__"}, path.name
+        else:
+            assert not mini or _name(path) == "demo", path.name
 
 
 @pytest.mark.parametrize("package", OWNERS)
 def test_one_owner_for_each_dependency(package: str) -> None:
     """When upstream moves, one file moves."""
-    users = {path.stem for path in FILES if package in _packages(path)}
+    users = {_name(path) for path in FILES if package in _packages(path)}
     assert users <= OWNERS[package]
 
 
@@ -228,13 +229,13 @@ def test_owners_own() -> None:
 
 def test_model_libraries_stay_with_those_who_name_classes() -> None:
     """The loop, the data and the checkpoints would serve another model."""
-    assert {p.stem for p in FILES if "diffusers" in _packages(p)} <= DIFFUSERS
-    assert {p.stem for p in FILES if "transformers" in _packages(p)} <= TRANSFORMERS
+    assert {_name(p) for p in FILES if "diffusers" in _packages(p)} <= DIFFUSERS
+    assert {_name(p) for p in FILES if "transformers" in _packages(p)} <= TRANSFORMERS
 
 
 def test_the_loop_names_no_network() -> None:
     """If a line of train.py names the prior, it is in the wrong file."""
-    text = (PACKAGE / "train.py").read_text("utf-8").lower()
+    text = _path("train").read_text("utf-8").lower()
     for word in ("prior", "decoder", "unet", "movq", "clip_mean", "lora"):
         assert word not in text, word
 
@@ -243,7 +244,7 @@ def test_the_maths_imports_only_torch() -> None:
     """diffusion and ema are pure; draws and measures have numpy."""
     allowed = {"torch", "numpy", "__future__", "collections", "contextlib", "dataclasses", "math"}
     for name in ("diffusion", "draws", "ema", "measures"):
-        assert _packages(PACKAGE / f"{name}.py") <= allowed, name
+        assert _packages(_path(name)) <= allowed, name
 
 
 def test_the_way_to_a_checked_config_is_light() -> None:
@@ -254,11 +255,11 @@ def test_the_way_to_a_checked_config_is_light() -> None:
     light |= {"errors", "loading", "sourcing"}
     for name in light:
         heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
-        assert not _packages(PACKAGE / f"{name}.py") & heavy, name
-        assert _ours(PACKAGE / f"{name}.py") <= light - {"cli"} | {"__init__"}, name
+        assert not _packages(_path(name)) & heavy, name
+        assert _ours(_path(name)) <= light - {"cli"} | {"__init__"}, name
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=_name)
 def test_no_file_is_long(path: Path) -> None:
     """400 lines at most; each begins with what it is for."""
     text = path.read_text("utf-8")
@@ -280,13 +281,13 @@ def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES + STUDIO_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=_name)
 def test_what_is_public_says_what_it_is(path: Path) -> None:
     """A docstring each, and types all through."""
     for node in _public(ast.parse(path.read_text("utf-8"))):
-        assert ast.get_docstring(node), f"{path.stem}.{node.name}"
+        assert ast.get_docstring(node), f"{_name(path)}.{node.name}"
         if isinstance(node, ast.FunctionDef):
-            assert node.returns is not None, f"{path.stem}.{node.name}"
+            assert node.returns is not None, f"{_name(path)}.{node.name}"
 
 
 def test_nothing_is_pickled_or_switched_off() -> None:
@@ -299,7 +300,7 @@ def test_nothing_is_pickled_or_switched_off() -> None:
             line for line in ast.unparse(_without_docstrings(path)).splitlines()
         ).replace(".eval(", "")
         for word in forbidden:
-            assert word not in code, f"{path.stem}: {word}"
+            assert word not in code, f"{_name(path)}: {word}"
 
 
 def _without_docstrings(path: Path) -> ast.Module:
