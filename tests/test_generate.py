@@ -180,7 +180,9 @@ def test_a_checkpoint_folder_is_drawn_with(role: str, tiny: Tiny, tmp_path: Path
             parameter.add_(0.1 * torch.ones_like(parameter))
     net.save_pretrained(folder / network)
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    (folder / "state.json").write_text(json.dumps({"role": role, "repositories": repositories}))
+    (folder / "state.json").write_text(
+        json.dumps({"step": 3, "role": role, "repositories": repositories})
+    )
     assert _run(tiny, tmp_path / "base.png", "a", "--seed", 1).code == 0
     done = _run(tiny, tmp_path / "tuned.png", "a", "--seed", 1, f"--{role}", folder)
     assert done.code == 0, done.err

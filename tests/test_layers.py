@@ -67,7 +67,7 @@ ROWS = [
     },
     {"entries"},
     {"lookalikes", "pictures", "progress", "sheets", "trackers"},
-    {"checks", "colours", "containers", "curves", "measures", "style", "words"},
+    {"checks", "colours", "containers", "curves", "measures", "run_state", "style", "words"},
     {"presets", "sourcing", "outputs", "extras"},
     {"schema", "platforms"},
     {"errors", "__init__"},

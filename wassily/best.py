@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wassily import checkpoint, manifest, outputs
+from wassily import checkpoint, manifest, outputs, run_state
 from wassily.ema import Ema
 from wassily.errors import UserError
+from wassily.run_state import Saved
 
 # What --keep_best takes -> its words, and whether more of it is better.
 METRICS = {
@@ -35,16 +36,16 @@ def step_of(folder: Path) -> int:
     return int(folder.name.partition("-")[2])
 
 
-def write_weights(folder: Path, adaptation: Any, net: Any, ema: Any, state: dict[str, Any]) -> None:
+def write_weights(folder: Path, adaptation: Any, net: Any, ema: Any, state: Saved) -> None:
     """The weights that were measured, averaged if there is an average; drawn with as a checkpoint.
 
-    `state` names the network and the repositories of its frozen parts.
+    `state` tells which network they are of.
     """
 
     def write(aside: Path) -> None:
         with ema.applied():
             adaptation.save(net, aside, averaged=isinstance(ema, Ema))
-        checkpoint.save_state(aside, {"step": step_of(folder), **state})
+        run_state.write(aside, state)
 
     checkpoint.write_whole(folder, write)
 

@@ -28,6 +28,7 @@ from wassily import (
     pairs,
     plan,
     recipes,
+    run_state,
     schema,
     sides,
     start,
@@ -42,6 +43,7 @@ from wassily.config import TrainConfig
 from wassily.ema import average
 from wassily.errors import UserError, out_of_memory
 from wassily.results import Results
+from wassily.run_state import RunState, Saved
 from wassily.runtime import Runtime
 from wassily.saving import Saving
 from wassily.skipped import Skipped
@@ -65,7 +67,7 @@ def train(config: TrainConfig) -> None:
             compiled.check(runtime.device)
         graphs.check(config, runtime)
         start_from = runtime.shared(lambda: start.begin(config, output_dir, held, runtime.say))
-        saved = runtime.shared(lambda: checkpoint.saved_state(start_from))
+        saved = runtime.shared(lambda: run_state.to_resume(start_from))
         seed = start.seed_of(config, saved, runtime)
         repository = runtime.shared(lambda: start.hub_repository(config, output_dir))
         run = Run(
@@ -94,7 +96,7 @@ class Run:
         runtime: Runtime,
         seed: int,
         start_from: Path | None,
-        saved: dict[str, Any] | None,
+        saved: RunState | None,
         hub_repository: str | None,
         signals: Signals,
     ):
@@ -119,7 +121,7 @@ class Run:
         frozen = encoders.Frozen(config, self.repositories, runtime, root)
         found = material.gather(frozen, self.seed)
         self.reading, self.probe, self.facts = found.reading, found.probe, found.facts
-        before = self.saved["fused"] if self.saved else None
+        before = self.saved.fused if self.saved else None
         self.fused = plan.fused(config, self.repositories, runtime, before)
         self.split = stream.Split(*plan.cut(config, self.fused), runtime.world, runtime.rank)
         runtime.accumulate_over(self.split.accumulation)
@@ -131,8 +133,8 @@ class Run:
         self.adaptation.attach(self.kit.net, runtime.weight_dtype, self.seed)
         self.signature = self._signature(base)
         if self.start_from and self.saved:
-            checkpoint.check_signature(self.saved["signature"], self.signature, self.start_from)
-        self.reading.begin(self.split, self.saved.get("stream") if self.saved else None)
+            run_state.check_same(self.saved, self.signature, self.start_from)
+        self.reading.begin(self.split, self.saved.stream if self.saved else None)
         if config.allow_tf32:
             runtimes.allow_tf32()
         if config.enable_xformers_memory_efficient_attention:
@@ -186,22 +188,22 @@ class Run:
             "beside": [side.described() for side in self.sides] or None,
         }
 
-    def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
+    def _restore(self, folder: Path, saved: RunState) -> None:
         self.saving.take(folder)
-        self.runtime.load_scaler(saved["scaler"])
-        anew = self.best.restore(saved.get("best"), folder.parent)
+        self.runtime.load_scaler(saved.scaler)
+        anew = self.best.restore(saved.best, folder.parent)
         if anew:
             self.runtime.say(anew)
-        total, self.pending.steps = saved["pending_loss"]
+        total, self.pending.steps = saved.pending_loss
         self.pending.total.fill_(total)
         now = json.loads(json.dumps(schema.public(self.config)))
-        for line in checkpoint.changed(optim.in_force(saved["config"]), optim.in_force(now)):
+        for line in checkpoint.changed(optim.in_force(saved.config), optim.in_force(now)):
             self.runtime.say(line)
 
     @property
     def start(self) -> int:
         """Optimizer steps done already."""
-        return int(self.saved["step"]) if self.saved else 0
+        return self.saved.step if self.saved else 0
 
     @property
     def stop(self) -> int:
@@ -278,7 +280,7 @@ class Run:
         held = functools.partial(probe.losses, runtime=runtime) if probe else None
         scored = gauge.chosen(config, probe, self.repositories["prior"], self.seed)
         self.results = Results(*where, *what, held, scored)
-        before = self.saved["skipped_steps"] if self.saved else 0
+        before = self.saved.skipped_steps if self.saved else 0
         most = None if config.gradient_release else config.max_bad_steps
         self.skipped = Skipped(before, most, self._names_at, self.results, self.output_dir)
         self.validations = Validations(
@@ -330,25 +332,24 @@ class Run:
     def save(self, done: int, pending: Pending) -> None:
         """Write checkpoint-<done>. Raises UserError."""
         place = self.reading.state(done, self.runtime)
-        state = {
-            "format": checkpoint.FORMAT,
-            "step": done,
-            "role": self.config.role,
-            "repositories": self.repositories,
-            "signature": self.signature,
-            "config": schema.public(self.config),
-            "fused": self.fused,
-            "best": self.best.state(),
-            "pending_loss": [float(pending.total), pending.steps],
-            "skipped_steps": self.skipped.count,
-            "scaler": self.runtime.scaler_state(),
-            "stream": place,
-        }
+        state = RunState(
+            step=done,
+            role=self.config.role,
+            repositories=self.repositories,
+            signature=self.signature,
+            config=schema.public(self.config),
+            fused=self.fused,
+            best=self.best.state(),
+            pending_loss=(float(pending.total), pending.steps),
+            skipped_steps=self.skipped.count,
+            scaler=self.runtime.scaler_state(),
+            stream=place,
+        )
         self.saving.save(state, self.best, done < self.stop)
         self.signals.kept = f"checkpoint-{done} is saved"
 
     def _write_best(self, folder: Path) -> None:
-        state = {"role": self.config.role, "repositories": self.repositories}
+        state = Saved(bests.step_of(folder), self.config.role, self.repositories)
         self.saving.write_best(folder, state)
 
     def finish(self) -> None:

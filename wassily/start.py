@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from wassily import (
     adapt,
@@ -20,6 +19,7 @@ from wassily import (
     models,
     optim,
     outputs,
+    run_state,
     schema,
     sourcing,
 )
@@ -27,6 +27,7 @@ from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.errors import UserError
+from wassily.run_state import RunState, Saved
 from wassily.runtime import Runtime
 
 
@@ -181,7 +182,7 @@ def _unused(path: Path) -> Path:
 def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
     """A run that goes on from an early checkpoint must not mix its own with those after it."""
     named = outputs.NAME.fullmatch(path.name)
-    step = int(named[1]) if named else checkpoint.load_state(path)["step"]
+    step = int(named[1]) if named else run_state.read(path, Saved).step
     later = [folder.name for number, folder in here if number > step]
     if later:
         raise UserError(
@@ -190,12 +191,12 @@ def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
         )
 
 
-def seed_of(config: TrainConfig, saved: dict[str, Any] | None, runtime: Runtime) -> int:
+def seed_of(config: TrainConfig, saved: RunState | None, runtime: Runtime) -> int:
     """The seed that was named, the checkpoint's, or a fresh one for all processes."""
     if config.seed is not None:
         return config.seed
     if saved:
-        return int(saved["signature"]["seed"])
+        return int(saved.signature["seed"])
     return int(runtime.shared(draws.fresh_seed))
 
 

@@ -157,7 +157,7 @@ def save(net, optimizer, trained, ema, state):
         net.save_pretrained(folder / state["role"])
         save_file({k: v.contiguous() for k, v in ema.averages.items()}, folder / "ema.safetensors")
         checkpoint.save_optimizer(folder, optimizer, trained)
-        checkpoint.save_state(folder, state)
+        (folder / outputs.STATE).write_text(json.dumps(state), "utf-8")
 
     return write
 
@@ -168,7 +168,7 @@ def restore(folder, net, optimizer, trained, ema):
     if not found:
         return {"step": 0, "seconds": 0.0}
     newest = found[-1][1]
-    state = checkpoint.load_state(newest)
+    state = json.loads((newest / outputs.STATE).read_text("utf-8"))
     net.load_state_dict(models.load_network(newest / state["role"], state["role"]).state_dict())
     checkpoint.load_optimizer(newest, optimizer, trained)
     ema.load(load_file(newest / "ema.safetensors"))
