@@ -230,7 +230,7 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
         cache_dir=str(tmp_path),
         save_pictures=str(tmp_path),
     )
-    names = evaluation.located(config)
+    names = evaluation.located(config).tuned
     pipelines = (
         sample.prior_pipeline(str(tiny.prior), torch.float32, None),
         sample.decoder_pipeline(str(tiny.decoder), torch.float32, None),

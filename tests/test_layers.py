@@ -22,7 +22,7 @@ ROWS = [
     {"plan", "start", "skipped", "validations"},
     {"saving"},
     {"sizes"},
-    {"results", "tasks", "notes"},
+    {"load", "results", "tasks", "notes"},
     {"material"},
     {"drift", "sides", "gauge", "pairs", "report"},
     {"summary", "streaming"},

@@ -19,9 +19,9 @@ from wassily import (
     encode,
     encoders,
     encodings,
-    generate,
     heldout,
     lists,
+    load,
     measures,
     models,
     objectives,
@@ -33,6 +33,7 @@ from wassily import (
 from wassily import config as configs
 from wassily.commands import DrawConfig
 from wassily.errors import UserError
+from wassily.load import Networks
 from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
@@ -44,54 +45,70 @@ WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print the scores as a table, and write them as JSON if a file is named."""
-    found = scored(config)
+    names = located(config)
+    found = _scored(config, names)
     print("\n".join(table(found)))
     if config.out:
-        checkpoint.write_text(Path(config.out), as_json(config, located(config), found))
+        checkpoint.write_text(Path(config.out), as_json(config, names.tuned, found))
         print(f"\n{config.out}")
 
 
 def scored(config: EvaluateConfig) -> list[Score]:
     """Draw with the networks and with their base, and score both. Raises UserError."""
-    names = located(config)
+    return _scored(config, located(config))
+
+
+def _scored(config: EvaluateConfig, names: Located) -> list[Score]:
     asked = prompt_lists(config)
     _check_out(config)
     quiet_libraries()
-    prior, decoder, device = generate.load_pipelines(to_draw(config, config.prior, config.decoder))
+    drawing = to_draw(config, config.prior, config.decoder)
+    prior, decoder, device = load.pipelines(drawing, names.tuned)
     bench = Bench(config, prior, decoder, device, asked)
-    bench.hold_out(names, 1 + bool(config.base_prior or config.base_decoder))
+    bench.hold_out(names.tuned, 1 + (names.base is not None))
     tuned = bench.side("tuned")
     base = None
-    if config.base_prior or config.base_decoder:
-        _exchange(config, prior, decoder)
+    if names.base is not None:
+        _exchange(drawing, names.base, prior, decoder)
         base = bench.side("base")
     bench.bar.close()
     texts = {name: bench.texts(prompts) for name, prompts in asked.items()}
     return scores.all_scores(tuned, base, bench.truth, texts, config.seed)
 
 
-def located(config: EvaluateConfig) -> dict[str, models.Trained]:
-    """Where the frozen parts are, by home; all names are looked at before anything is loaded."""
-    found = {
-        "prior": models.locate(config.prior, "prior"),
-        "decoder": models.locate(config.decoder, "decoder"),
-    }
-    for flag in ("decoder", "base_decoder"):
-        named = getattr(config, flag)
-        if named is not None:
-            network = _config_of(models.locate(named, "decoder"), "decoder", config.cache_dir)
-            sample.check_kind(f"--{flag} {named}", network, "plain")
+@dataclass(frozen=True)
+class Located:
+    """Both networks to measure, and those to compare them with, if any are named."""
+
+    tuned: Networks
+    base: Networks | None
+
+
+def located(config: EvaluateConfig) -> Located:
+    """All names, looked at before anything is loaded. Raises UserError."""
+    tuned = load.find(to_draw(config, config.prior, config.decoder))
+    _check_plain("decoder", config.decoder, tuned, config.cache_dir)
+    if not (config.base_prior or config.base_decoder):
+        return Located(tuned, None)
+    names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
+    base = load.find(to_draw(config, *names))
+    if config.base_decoder:
+        _check_plain("base_decoder", config.base_decoder, base, config.cache_dir)
     for home, width in WIDTHS.items():
-        name = getattr(config, f"base_{home}")
-        if name is not None:
-            both = (models.locate(name, home), found[home])
-            theirs, ours = (_config_of(one, home, config.cache_dir).get(width) for one in both)
-            if theirs != ours:
-                raise UserError(
-                    f"--base_{home} {name} has embeddings of {theirs} values, --{home} "
-                    f"{getattr(config, home)} of {ours}: it is not the base of that"
-                )
-    return found
+        both = (base.at(home), tuned.at(home))
+        theirs, ours = (_config_of(one, home, config.cache_dir).get(width) for one in both)
+        if theirs != ours:
+            raise UserError(
+                f"--base_{home} {getattr(config, f'base_{home}')} has embeddings of {theirs} "
+                f"values, --{home} {getattr(config, home)} of {ours}: it is not the base of that"
+            )
+    return Located(tuned, base)
+
+
+def _check_plain(flag: str, named: str, networks: Networks, cache_dir: str | None) -> None:
+    """Raise UserError for a decoder that does not generate from an embedding alone."""
+    network = _config_of(networks.decoder, "decoder", cache_dir)
+    sample.check_kind(f"--{flag} {named}", network, "plain")
 
 
 def _config_of(found: models.Trained, home: str, cache_dir: str | None) -> dict[str, Any]:
@@ -116,10 +133,9 @@ def to_draw(config: EvaluateConfig, prior: str, decoder: str) -> DrawConfig:
     return DrawConfig(prior=prior, decoder=decoder, dtype=config.dtype, cache_dir=config.cache_dir)
 
 
-def _exchange(config: EvaluateConfig, prior: Any, decoder: Any) -> None:
+def _exchange(drawing: DrawConfig, base: Networks, prior: Any, decoder: Any) -> None:
     """Put the base's trained networks into the pipelines; the frozen parts stay."""
-    names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
-    theirs = generate.load_pipelines(to_draw(config, *names))
+    theirs = load.pipelines(drawing, base)
     prior.register_modules(prior=theirs[0].prior)
     decoder.register_modules(unet=theirs[1].unet)
 
@@ -173,7 +189,7 @@ class Bench:
         self.probes: dict[str, heldout.Probe] = {}
         self.bar: Any = None
 
-    def hold_out(self, names: dict[str, models.Trained], sides: int) -> None:
+    def hold_out(self, names: Networks, sides: int) -> None:
         """Encode the held-out pictures and captions, if pictures were named; tell the time that
         `sides` measures take.
         """
@@ -183,9 +199,9 @@ class Bench:
         drawings = 2 * len(self.captions) + sum(map(len, self.lists.values()))
         self.bar = Progress("drawing", sides * drawings, unit="picture")
 
-    def _encode(self, names: dict[str, models.Trained]) -> None:
+    def _encode(self, names: Networks) -> None:
         config, root = self.config, cache.default_folder(self.config.cache_dir)
-        repositories = {home: found.repository for home, found in names.items()}
+        repositories = names.repositories
         source: Any = None
         for make in (configs.PriorConfig, configs.DecoderConfig):
             training = _as_training(make, config, self.drawing.height)
@@ -350,13 +366,13 @@ def cell(estimate: measures.Estimate | None, sign: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def as_json(config: EvaluateConfig, names: dict[str, models.Trained], found: list[Score]) -> str:
+def as_json(config: EvaluateConfig, names: Networks, found: list[Score]) -> str:
     """The report as JSON, with what it takes to get it again."""
     value = {
         "format": 1,
         "wassily": __version__,
         "config": dataclasses.asdict(config),
-        "space": f"the CLIP image encoder of {names['prior'].repository}",
+        "space": f"the CLIP image encoder of {names.prior.repository}",
         "level": measures.LEVEL,
         "resamples": measures.RESAMPLES,
         "scores": [score.plain() for score in found],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import checks, generate, notes, pictures, sample, tasks
+from wassily import checks, generate, load, notes, pictures, sample, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import has_accelerator, quiet_libraries
@@ -64,8 +64,10 @@ class Easel:
         task = tasks.task(config)
         jobs = generate.jobs_of(config, task)
         with self._turn:
-            files = generate.destinations(config, task)
-            drawn, dtype, device = self._drawn(config, task, [(s, n) for s, _, n in jobs], job)
+            networks = load.find(config)
+            files = generate.destinations(config, task, networks)
+            pairs = [(subject, seed) for subject, _, seed in jobs]
+            drawn, dtype, device = self._drawn(config, networks, task, pairs, job)
             noted = generate.notes_of(config, task, jobs, dtype, device)
             for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
                 pictures.save_png(picture, file, notes.of(one, words))
@@ -76,19 +78,25 @@ class Easel:
         config = dataclasses.replace(old.config, out=str(out), cache_dir=cache_dir)
         task = tasks.task(config)
         with self._turn:
-            (file,) = generate.destinations(config, task)
+            networks = load.find(config)
+            (file,) = generate.destinations(config, task, networks)
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
-            drawn, _, device = self._drawn(config, task, jobs, job)
+            drawn, _, device = self._drawn(config, networks, task, jobs, job)
             again = dataclasses.replace(old, made_with=notes.made_with(device))
             pictures.save_png(drawn[old.place], file, notes.of(again, task.words[0]))
         return file
 
     def _drawn(
-        self, config: DrawConfig, task: tasks.Task, jobs: list[Any], job: Job
+        self,
+        config: DrawConfig,
+        networks: load.Networks,
+        task: tasks.Task,
+        jobs: list[Any],
+        job: Job,
     ) -> tuple[list[Any], Any, Any]:
         if job.cancelled.is_set():
             raise Cancelled
-        prior, decoder, device = self._pipelines(config)
+        prior, decoder, device = self._pipelines(config, networks)
         batches = -(-len(jobs) // config.batch_size)
         passes = batches * (config.prior_steps + checks.steps(config, config))
         drawing = generate.drawing_of(config, task.canvas)
@@ -96,7 +104,7 @@ class Easel:
             drawn = sample.draw(prior, decoder, jobs, drawing, device)
         return drawn, decoder.unet.dtype, device
 
-    def _pipelines(self, config: DrawConfig) -> tuple[Any, Any, Any]:
+    def _pipelines(self, config: DrawConfig, networks: load.Networks) -> tuple[Any, Any, Any]:
         """Both pipelines and the device; those of the last time if nothing of it has changed."""
         dtype = config.dtype
         if dtype == "auto":
@@ -105,7 +113,7 @@ class Easel:
         if self._loaded is None or key != self._key:
             self._loaded = None  # before others come: two models need not fit
             quiet_libraries()
-            self._loaded, self._key = generate.load_pipelines(config), key
+            self._loaded, self._key = load.pipelines(config, networks), key
         return self._loaded
 
 
