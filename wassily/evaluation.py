@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wassily import (
     __version__,
     cache,
     checkpoint,
-    encode,
     encoders,
     encodings,
     heldout,
@@ -30,9 +28,11 @@ from wassily import (
     sample,
     scores,
 )
-from wassily import config as configs
 from wassily.commands import DrawConfig
+from wassily.data import Pictures
+from wassily.encoders import EncoderContext
 from wassily.errors import UserError
+from wassily.gauge import Asked, Embedded, as_array
 from wassily.load import Networks
 from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
@@ -172,7 +172,7 @@ class Bench:
     def __post_init__(self) -> None:
         config = self.config
         side = config.resolution or sample.native_size(self.decoder)
-        self.drawing = sample.Drawing(
+        drawing = sample.Drawing(
             config.steps,
             config.prior_steps,
             config.guidance_scale,
@@ -183,6 +183,7 @@ class Bench:
             config.batch_size,
             scheduler="stock",
         )
+        self.asked = Asked(self.prior, self.decoder, self.device, drawing, config.seed)
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
@@ -201,23 +202,24 @@ class Bench:
 
     def _encode(self, names: Networks) -> None:
         config, root = self.config, cache.default_folder(self.config.cache_dir)
-        repositories = names.repositories
         source: Any = None
-        for make in (configs.PriorConfig, configs.DecoderConfig):
-            training = _as_training(make, config, self.drawing.height)
-            frozen = encoders.Frozen(training, repositories, self.runtime, root)
-            source = source or chosen(frozen, config)
-            wanted = encoders.make_encodings(frozen)
-            reading = recipes.make_reading(wanted, source, config.seed, frozen)
+        side = int(self.asked.drawing.height or 0)
+        for role in models.TRAINED:
+            context = EncoderContext(
+                role, names.repositories, self.runtime, root, side, cache_dir=config.cache_dir
+            )
+            source = source or chosen(config, context)
+            wanted = encoders.make_encodings(context)
+            reading = recipes.make_reading(wanted, source, config.seed, context, skip_bad=True)
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
-            self.probes[training.role] = heldout.probe(reading, config.seed, config.batch_size)
+            self.probes[role] = heldout.probe(reading, config.seed, config.batch_size)
         self.captions = list(self.probes["prior"].captions)
         batches = self.probes["prior"].batches
         self.truth = Truth(
-            _array(torch.cat([batch["image_embeds"] for batch in batches])),
-            _array(torch.cat([batch["text_embeds"] for batch in batches])),
+            as_array(torch.cat([batch["image_embeds"] for batch in batches])),
+            as_array(torch.cat([batch["text_embeds"] for batch in batches])),
             scores.other_texts(self.captions),
         )
 
@@ -235,44 +237,28 @@ class Bench:
 
     def _drawn(self, prompts: list[str], name: str) -> Drawn:
         """Prompts through both networks, each with a seed of its own, the same on both sides."""
-        generators = self._generators(len(prompts))
-        drawing, device = self.drawing, self.device
-        embeds = sample.embed_all(self.prior, prompts, generators, drawing, device)
-        return Drawn(_array(embeds[0]), self._painted(embeds, generators, prompts, name))
+        embedded = self.asked.of_prompts(prompts)
+        return Drawn(embedded.values(), self._painted(embedded, prompts, name))
 
     def _redrawn(self, name: str) -> np.ndarray:
         """The held-out pictures painted from their own embeddings: (N, D)."""
         assert self.truth is not None
-        own = torch.from_numpy(self.truth.pictures).to(self.device, self.prior.prior.dtype)
-        with sample.on(self.prior, self.device):
-            nothing = encode.zero_image(self.prior.image_encoder).to(own).expand_as(own)
-        generators = self._generators(len(own))
-        return self._painted((own, nothing), generators, self.captions, name)
+        own = self.asked.of_images(torch.from_numpy(self.truth.pictures))
+        return self._painted(own, self.captions, name)
 
-    def _painted(
-        self,
-        embeds: tuple[Tensor, Tensor],
-        generators: list[torch.Generator],
-        prompts: list[str],
-        name: str,
-    ) -> np.ndarray:
-        drawn = sample.paint(
-            self.decoder, embeds, generators, self.drawing, self.device, self.bar.advance
-        )
+    def _painted(self, embedded: Embedded, prompts: list[str], name: str) -> np.ndarray:
+        """The decoder's images of embeddings, saved if that is wished, as numbers: (N, D)."""
+        drawn = self.asked.paint(embedded, self.bar.advance)
         if self.config.save_pictures:
             for number, (picture, prompt) in enumerate(zip(drawn, prompts, strict=True)):
                 path = Path(self.config.save_pictures) / f"{name}-{number:03d}.png"
                 seed = self.config.seed + number
                 pictures.save_png(picture, path, {"prompt": prompt, "seed": seed})
-        return self._seen(drawn)
-
-    def _seen(self, drawn: list[Any]) -> np.ndarray:
-        """Pictures in the space of the image encoder: (N, D)."""
-        return _array(sample.seen(self.prior, drawn, self.config.batch_size, self.device))
+        return self.asked.look(drawn)
 
     def texts(self, prompts: list[str]) -> np.ndarray:
         """Prompts in the same space: (N, D)."""
-        return _array(sample.read(self.prior, prompts, self.config.batch_size, self.device))
+        return self.asked.read(prompts)
 
     def _losses(self) -> dict[str, np.ndarray]:
         """The loss of each network on each held-out picture in each band of timesteps."""
@@ -293,34 +279,12 @@ class Bench:
                 found[role] = self.probes[role].losses(objective, self.runtime).values
         return found
 
-    def _generators(self, count: int) -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(self.config.seed + n) for n in range(count)]
 
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()
-
-
-def _as_training(make: Any, config: EvaluateConfig, side: int | None) -> configs.TrainConfig:
-    """The training whose readings are wanted."""
-    given: dict[str, Any] = {"resolution": side, "cache_dir": config.cache_dir}
-    if make is configs.PriorConfig:
-        given["caption_column"] = config.caption_column
-    return make(
-        train_data_dir=config.train_data_dir,
-        dataset_name=config.dataset_name,
-        dataset_config_name=config.dataset_config_name,
-        image_column=config.image_column,
-        skip_bad_images=True,
-        **given,
-    )
-
-
-def chosen(frozen: encoders.Frozen, config: EvaluateConfig) -> Any:
+def chosen(config: EvaluateConfig, context: EncoderContext) -> Pictures:
     """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
-    source = recipes.chosen_pictures(frozen.config, config.seed, frozen.runtime)
+    source = recipes.named_pictures(config, config.caption_column)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.
-    contents, _ = encodings.picture_contents(source, frozen.root, frozen.runtime)
+    contents, _ = encodings.picture_contents(source, context.root, context.runtime)
     kept = heldout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
     if len(kept) < 2:
         raise UserError(f"at least 2 pictures are needed, not {len(kept)}")

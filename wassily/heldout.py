@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from wassily import draws, encodings, turns
 from wassily.data import Pictures
 from wassily.errors import UserError
+from wassily.recipes import TrainingSet
 from wassily.runtime import Runtime
 
 BANDS = 10  # equal stretches of the noise schedule
@@ -149,7 +150,7 @@ class Probe:
         return losses
 
 
-def probe(reading: Any, seed: int, chunk: int = BANDS) -> Probe:
+def probe(reading: TrainingSet, seed: int, chunk: int = BANDS) -> Probe:
     """The probe over all examples of a held-out reading; they are encoded here, once."""
     numbers = range(len(reading.source))
     rows = (reading.fetch(number, 0, number) for number in numbers)
@@ -160,7 +161,7 @@ def probe(reading: Any, seed: int, chunk: int = BANDS) -> Probe:
 
 
 def small_probe(
-    held: Pictures | None, make_reading: Callable[[Pictures], Any], seed: int, chunk: int
+    held: Pictures | None, make_reading: Callable[[Pictures], TrainingSet], seed: int, chunk: int
 ) -> Probe | None:
     """The probe of a training: over at most MOST held-out pictures; none if none are held out."""
     if held is None:

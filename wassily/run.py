@@ -118,8 +118,8 @@ class Run:
         config, runtime = self.config, self.runtime
         root = cache.default_folder(config.cache_dir)
         self.signals.kept = sides.kept(config, root)
-        frozen = encoders.Frozen(config, self.repositories, runtime, root)
-        found = material.gather(frozen, self.seed)
+        context = encoders.of_training(config, self.repositories, runtime, root)
+        found = material.gather(config, context, self.seed)
         self.reading, self.probe, self.facts = found.reading, found.probe, found.facts
         before = self.saved.fused if self.saved else None
         self.fused = plan.fused(config, self.repositories, runtime, before)
@@ -142,7 +142,7 @@ class Run:
         adapt.keep_as(adapt.trained_parameters(self.kit.net), config.weights_dtype)
         self.kit.objective.to(runtime.device)
         # The network is still the base's: a resumed run measures from there, too.
-        self.drift = drift.of_variance(self.kit, self.reading, self.seed, frozen)
+        self.drift = drift.of_variance(config, context, self.kit, self.reading, self.seed)
         if self.start_from and self.saved:
             self.adaptation.load(self.kit.net, self.start_from)
         outline = weights.spread(self.kit.objective, runtime)
@@ -178,7 +178,7 @@ class Run:
             "precision": self.runtime.precision,
             "seed": self.seed,
             "resolution": config.resolution if config.role == "decoder" else None,
-            "bucket": encoders.bucketed(config) or None,
+            "bucket": getattr(config, "bucket", False) or None,
             "random_flip": config.random_flip,
             "condition_dropout": config.condition_dropout or None,
             "use_ema": config.use_ema,

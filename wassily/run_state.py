@@ -79,7 +79,8 @@ class Saved:
     @classmethod
     def from_json(cls: type[S], values: Any) -> S:
         """From plain values. Raises KeyError, TypeError or ValueError if they are not of it."""
-        hints, given = get_type_hints(cls, include_extras=True), {}
+        hints = get_type_hints(cls, include_extras=True)
+        given: dict[str, Any] = {}
         for one in fields(cls):
             absent = one.default is not MISSING and one.name not in values
             given[one.name] = one.default if absent else values[one.name]
@@ -117,7 +118,7 @@ class RunState(Saved):
         """As `Saved.from_json`; of this format only."""
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']!r}; this wassily reads {FORMAT}")
-        found: Any = super().from_json(values)  # type: ignore[misc]
+        found: Any = super().from_json(values)
         return replace(found, pending_loss=tuple(found.pending_loss))
 
     def differs(self, now: Mapping[str, Any]) -> str | None:

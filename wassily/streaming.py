@@ -1,4 +1,4 @@
-"""Examples read from shards while the training goes on: what `recipes.Reading` is for a stream.
+"""Examples read from shards while the training goes on: what `recipes.TrainingSet` is for a stream.
 
 How many there are is not known, so they cannot be looked at before the first step: what is wrong
 with one shows at its turn.
@@ -15,7 +15,7 @@ from wassily import config as configs
 from wassily.archives import Cell, Shards
 from wassily.config import TrainConfig
 from wassily.data import Record
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.errors import UserError
 from wassily.lanes import Lanes
@@ -40,18 +40,24 @@ def open_shards(config: TrainConfig, runtime: Runtime) -> Shards:
     return shards
 
 
-class Streamed:
+class StreamedSet:
     """The examples of shards in the order of their lanes; encoded at their turn."""
 
     count = None  # of the examples: nobody has read them all
 
-    def __init__(self, wanted: list[Encoding], shards: Shards, seed: int, frozen: Frozen):
-        config = frozen.config
+    def __init__(
+        self,
+        config: TrainConfig,
+        context: EncoderContext,
+        wanted: list[Encoding],
+        shards: Shards,
+        seed: int,
+    ):
         self.shards, self.seed, self.config = shards, seed, config
         self.captioned = shards.caption_column is not None
         choice = turns.Choice(seed, config.random_flip, config.condition_dropout)
         self.live = turns.Live(wanted, choice)
-        [self.square] = encoders.crop_shapes(config, frozen.repositories["decoder"])
+        [self.square] = encoders.crop_shapes(context)
         self.blank = Record("", BLANK, ("",))
         self.bad = 0
 
