@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import cli, config, graphs, recipes, unpadded
+from wassily import cli, config, graphs, recipes, run, train, unpadded
 from wassily.errors import UserError
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
@@ -135,9 +135,10 @@ def _both(sizes: list[int], each: int, large: int = 0) -> graphs.Recorded:
     """Recorded passes that gave what ordinary ones give."""
     objective = Objective()
     trained = list(objective.parameters())
-    ordinary = graphs.Ordinary(objective, Runtime(None, each, ".", "logs", "none"))
-    recorded = graphs.Recorded(ordinary, trained, dict)
-    expected = _steps(ordinary, objective, sizes, each)
+    runtime = Runtime(None, each, ".", "logs", "none")
+    plain = train.forward_backward(objective, runtime)
+    recorded = graphs.Recorded(plain, objective, trained, dict, runtime)
+    expected = _steps(plain, objective, sizes, each)
     objective.large = large
     assert _steps(recorded, objective, sizes, each) == expected
     return recorded
@@ -266,8 +267,7 @@ def test_where_it_is_done(
     """By itself on one GPU with small batches; never where a graph would be wrong."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     chosen = _config(*words.split())
-    passes = graphs.passes(chosen, Objective(), [], dict, GPU, size)  # type: ignore[arg-type]
-    assert isinstance(passes, graphs.Recorded) == recorded
+    assert graphs.wanted(chosen, Objective(), GPU, size) == recorded  # type: ignore[arg-type]
 
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,15 +332,16 @@ def _alike(
     role: str, flags: dict[str, Any], out: Path, tiny: Tiny, photos: Path, patch: pytest.MonkeyPatch
 ) -> None:
     """The losses of twelve steps to the bit, with and without."""
-    plain = graphs.Ordinary.__call__
+    plain = train.forward_backward
     patch.setattr(unpadded, "EVEN", 4)  # captions of several shapes
     if role == "prior":  # padded alike: other lengths of captions round otherwise
         even = functools.partial(unpadded.evened, most=untrained.TOKENS)
-        patch.setattr(
-            graphs.Ordinary,
-            "__call__",
-            lambda self, batch, noise, t: plain(self, even(batch), noise, t),
-        )
+
+        def padded(objective: nn.Module, runtime: Runtime) -> train.Pass:
+            passed = plain(objective, runtime)
+            return lambda batch, noise, t: passed(even(batch), noise, t)
+
+        patch.setattr(run, "forward_backward", padded)
     curves = []
     for way in ("on", "off"):
         more = {"cuda_graphs": way, "max_train_steps": 12, "logging_steps": 1}

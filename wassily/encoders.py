@@ -80,12 +80,17 @@ def of_training(
         runtime=runtime,
         root=root,
         resolution=config.resolution,
-        bucket=isinstance(config, configs.DecoderConfig) and config.bucket,
+        bucket=bucketed(config),
         condition_dropout=config.condition_dropout,
         cache_dir=config.cache_dir,
         no_cache=config.no_cache,
         verify_cache=config.verify_cache,
     )
+
+
+def bucketed(config: TrainConfig) -> bool:
+    """Whether the images of a training are cropped to several shapes."""
+    return isinstance(config, configs.DecoderConfig) and config.bucket
 
 
 def crop_shapes(context: EncoderContext) -> list[buckets.Size]:

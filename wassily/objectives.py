@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from wassily import diffusion, unpadded
 
+Batch = dict[str, Tensor]  # fields of examples, each (B, ...)
+
 
 class _Weighted(nn.Module):
     """The noise schedule and the Min-SNR weight that both objectives share."""

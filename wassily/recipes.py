@@ -36,9 +36,9 @@ from wassily.config import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError, listed
+from wassily.objectives import Batch
 from wassily.progress import progress
 from wassily.runtime import Runtime
-from wassily.train import Batch
 
 # ---------------------------------------------------------------- the networks
 

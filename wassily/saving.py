@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from wassily import best as bests
 from wassily import checkpoint, faults, run_state, shards, sizes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
-from wassily.config import TrainConfig
 from wassily.ema import Ema
 from wassily.errors import UserError
 from wassily.run_state import RunState, Saved
-from wassily.runtime import Runtime
-from wassily.update import all_finite
+from wassily.start import Setup
 from wassily.weights import Weights
 
 
 class Saving:
     """The checkpoints of one run; all processes call each method, the first one writes."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        output_dir: Path,
-        runtime: Runtime,
-        adaptation: Whole | Lora,
-        weights: Weights,
-    ):
-        self.config, self.output_dir, self.runtime = config, output_dir, runtime
+    def __init__(self, setup: Setup, adaptation: Whole | Lora, weights: Weights):
+        self.output_dir, self.runtime = setup.output_dir, setup.runtime
+        self.limit = setup.config.checkpoints_total_limit
         self.adaptation, self.weights = adaptation, weights
-        self.room = sizes.checkpoint_bytes(config, weights.net, list(weights.trained.values()))
+        trained = list(weights.trained.values())
+        self.room = sizes.checkpoint_bytes(setup.config, weights.net, trained)
 
     def check_room(self) -> None:
         """Raise UserError if the disk has no room for a checkpoint."""
@@ -56,7 +53,7 @@ class Saving:
         with faults.disk(self.output_dir):
             faults.check_room(self.output_dir, self.room, folder.name)
             checkpoint.write_whole(folder, functools.partial(self._write, state=state, whole=whole))
-            checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
+            checkpoint.rotate(self.output_dir, self.limit)
             best.prune()
             line = faults.warning(self.output_dir, self.room, state.step)
         if line and more:
@@ -84,3 +81,8 @@ class Saving:
             averages = self.adaptation.averages(weights.net, folder)
             trained = weights.trained.items()
             weights.ema.load({name: shards.like(averages[name], p) for name, p in trained})
+
+
+def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether all values that this process has of all parameters are."""
+    return bool(torch.stack([torch.isfinite(shards.own(p)).all() for p in parameters]).all())

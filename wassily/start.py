@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from wassily import (
@@ -29,6 +30,56 @@ from wassily.config import TrainConfig
 from wassily.errors import UserError
 from wassily.run_state import RunState, Saved
 from wassily.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The checkpoint that a run is resumed from, and its state."""
+
+    folder: Path
+    state: RunState
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is settled of a run before anything is loaded.
+
+    `repositories` are resolved, by home; `hub_repository` is that of the upload, if there is one.
+    """
+
+    config: TrainConfig
+    repositories: dict[str, str]
+    output_dir: Path
+    runtime: Runtime
+    seed: int
+    resumed: Resumed | None = None
+    hub_repository: str | None = None
+
+    @property
+    def role(self) -> str:
+        """The role, and folder, of the network in training."""
+        return models.TRAINED[self.config.role]
+
+    @property
+    def start(self) -> int:
+        """Optimizer steps done already."""
+        return self.resumed.state.step if self.resumed else 0
+
+
+def settle(
+    config: TrainConfig, repositories: dict[str, str], runtime: Runtime, held: ExitStack
+) -> Setup:
+    """Take the output folder and its lock, look for the checkpoint to resume from, draw the seed.
+
+    Raises UserError.
+    """
+    output_dir = Path(config.output_dir)
+    folder = runtime.shared(lambda: begin(config, output_dir, held, runtime.say))
+    state = runtime.shared(lambda: run_state.to_resume(folder))
+    seed = seed_of(config, state, runtime)
+    repository = runtime.shared(lambda: hub_repository(config, output_dir))
+    resumed = Resumed(folder, state) if state else None
+    return Setup(config, repositories, output_dir, runtime, seed, resumed, repository)
 
 
 def check_surroundings(config: TrainConfig) -> dict[str, str]:

@@ -19,9 +19,9 @@ from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.errors import UserError
 from wassily.lanes import Lanes
+from wassily.objectives import Batch
 from wassily.runtime import Runtime
 from wassily.stream import Split
-from wassily.train import Batch
 
 BLANK = b"P6 1 1 255 \0\0\0"  # the smallest picture: stands for a bad one, and counts nothing
 SAID = 10  # bad examples that are named each; after that every hundredth is
