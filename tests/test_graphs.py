@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import cli, config, graphs, recipes, run, train, unpadded
+from wassily import cli, config, graphs, objectives, recipes, results, run, train, unpadded
 from wassily.errors import UserError
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
@@ -368,6 +368,35 @@ def test_trainings_with_the_stand_in(
     monkeypatch.setattr(graphs, "_against", lambda config, runtime: None)
     _alike(role, flags, tmp_path, tiny, photos, monkeypatch)
     assert Stand.replayed > 1
+
+
+@pytest.mark.usefixtures("stand")
+def test_graphs_are_let_go_before_a_validation(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generating needs their memory; saving does not. Afterwards the objective is in training."""
+    happened: list[object] = []
+    let_go, forward = graphs.Recorded.let_go, objectives.Prior.forward
+
+    def noted(self: graphs.Recorded) -> None:
+        happened.append("let go")
+        let_go(self)
+
+    def watched(self: objectives.Prior, *given: Any) -> Tensor:
+        assert self.training
+        return forward(self, *given)
+
+    def validate(self: results.Results, step: int) -> None:
+        happened.append(step)
+        self.weights.objective.eval()
+
+    monkeypatch.setattr(graphs, "_against", lambda config, runtime: None)
+    monkeypatch.setattr(graphs.Recorded, "let_go", noted)
+    monkeypatch.setattr(objectives.Prior, "forward", watched)
+    monkeypatch.setattr(results.Results, "validate", validate)
+    flags = {"cuda_graphs": "on", "validation_steps": 2, "checkpointing_steps": 3}
+    e2e.train("prior", tmp_path / "run", tiny, photos, **flags, max_train_steps=5)
+    assert happened == [0, "let go", 2, "let go", 4, 5]
 
 
 @pytest.mark.gpu

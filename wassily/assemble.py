@@ -28,7 +28,6 @@ from wassily import (
     weights,
 )
 from wassily import best as bests
-from wassily import checkpoint as checkpoints
 from wassily import runtime as runtimes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
@@ -47,7 +46,7 @@ from wassily.validations import Validations
 from wassily.weights import Weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """The parts of one training, ready for its first step.
 
@@ -97,51 +96,37 @@ def assemble(setup: Setup, inputs: Material, fused: bool) -> Run:
     base = models.fingerprint(kit.net)
     adaptation = adapt.chosen(config, adapt.notes(config, setup.repositories, base))
     adaptation.attach(kit.net, runtime.weight_dtype, setup.seed)
-    same = {
-        "network": config.role,
-        "base model": base,
-        **reading.signature(),
-        **adaptation.signature(),
-        **_signature(setup, kit, split, beside),
-    }
+    same = {"network": config.role, "base model": base, **reading.signature()}
+    same |= {**adaptation.signature(), **_signature(setup, kit, split, beside)}
     if resumed:
         run_state.check_same(resumed.state, same, resumed.folder)
     reading.begin(split, resumed.state.stream if resumed else None)
     _place(setup, kit)
     # The network is still the base's: a resumed run measures from there, too.
-    where = (setup.repositories["decoder"], runtime)
-    moved = drift.of_variance(config, *where, kit, reading, setup.seed)
+    measures = _measures(setup, inputs, kit)
     if resumed:
         adaptation.load(kit.net, resumed.folder)
     objective, whole = _in_training(setup, kit)
     saving = Saving(setup, adaptation, whole)
-    best = bests.chosen(
-        config.keep_best,
-        config.patience,
-        setup.output_dir,
-        functools.partial(_write_best, setup, saving),
-    )
-    probe = inputs.probe
-    held = functools.partial(probe.losses, runtime=runtime) if probe else None
-    scored = gauge.chosen(config, probe, setup.repositories["prior"], setup.seed)
-    results = Results(setup, whole, adaptation, Measures(moved, held, scored))
+    best = _best(setup, saving)
+    results = Results(setup, whole, adaptation, measures)
     run = Run(
-        setup,
-        inputs,
-        kit,
-        beside,
-        split,
-        fused,
-        same,
-        adaptation,
-        objective,
-        whole,
-        Pending(torch.zeros((), device=runtime.device)),
-        saving,
-        best,
-        results,
-        _skipped(setup, inputs, split, results),
-        Validations(config, results, best, split.global_batch, reading.count),
+        setup=setup,
+        inputs=inputs,
+        kit=kit,
+        beside=beside,
+        split=split,
+        fused=fused,
+        signature=same,
+        adaptation=adaptation,
+        objective=objective,
+        weights=whole,
+        pending=Pending(torch.zeros((), device=runtime.device)),
+        saving=saving,
+        best=best,
+        results=results,
+        skipped=_skipped(setup, inputs, split, results),
+        validations=Validations(config, results, best, split.global_batch, reading.count),
     )
     _restore(run)
     return run
@@ -194,10 +179,25 @@ def _in_training(setup: Setup, kit: Kit) -> tuple[nn.Module, Weights]:
     return objective, weights.of(kit.objective, trained, ema, optimizer, outline, runtime)
 
 
-def _write_best(setup: Setup, saving: Saving, folder: Path) -> None:
-    """The weights in training, into a folder of best ones."""
-    state = Saved(bests.step_of(folder), setup.config.role, setup.repositories)
-    saving.write_best(folder, state)
+def _measures(setup: Setup, inputs: Material, kit: Kit) -> Measures:
+    """What is measured at validations; the variance's drift begins at the network as it is now."""
+    config, runtime, probe = setup.config, setup.runtime, inputs.probe
+    where = (setup.repositories["decoder"], runtime)
+    return Measures(
+        drift.of_variance(config, *where, kit, inputs.reading, setup.seed),
+        functools.partial(probe.losses, runtime=runtime) if probe else None,
+        gauge.chosen(config, probe, setup.repositories["prior"], setup.seed),
+    )
+
+
+def _best(setup: Setup, saving: Saving) -> Best | LastIsBest:
+    """What --keep_best and --patience ask for; its weights are those in training."""
+    config = setup.config
+
+    def write(folder: Path) -> None:
+        saving.write_best(folder, Saved(bests.step_of(folder), config.role, setup.repositories))
+
+    return bests.chosen(config.keep_best, config.patience, setup.output_dir, write)
 
 
 def _skipped(setup: Setup, inputs: Material, split: Split, results: Results) -> Skipped:
@@ -222,5 +222,6 @@ def _restore(run: Run) -> None:
     total, run.pending.steps = state.pending_loss
     run.pending.total.fill_(total)
     now = json.loads(json.dumps(schema.public(run.setup.config)))
-    for line in checkpoints.changed(optim.in_force(state.config), optim.in_force(now)):
+    both = (optim.in_force(state.config), optim.in_force(now))
+    for line in run_state.changed(*both, schema.remarked(type(run.setup.config))):
         runtime.say(line)

@@ -27,21 +27,6 @@ ASIDE = ".writing-"
 OLD = f"{ASIDE}old-"  # what a folder is called while another takes its place
 OPTIMIZER = "optimizer.safetensors"
 
-# What may change at a resume, and is said: it changes the numbers, not what the state means.
-REMARKED = (
-    "learning_rate",
-    "lr_scheduler",
-    "lr_warmup_steps",
-    "snr_gamma",
-    "variance_loss",
-    "max_grad_norm",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_weight_decay",
-    "adam_epsilon",
-    "fuse_accumulation",
-)
-
 
 # ---------------------------------------------------------------- whole folders
 
@@ -255,12 +240,6 @@ def _check_optimizer(
     lost = [key.rpartition("::")[0] for key in layout if key not in state]
     for name in [*lost, *(name for name in names if name not in held)]:
         raise UserError(f"{file}: the state of {name!r} is missing or not whole")
-
-
-def changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each remarkable setting that is not what it was."""
-    names = [name for name in REMARKED if saved.get(name) != now.get(name)]
-    return [f"changed since the checkpoint: {n} {saved.get(n)} -> {now.get(n)}" for n in names]
 
 
 # ---------------------------------------------------------------- export

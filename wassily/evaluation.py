@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,7 @@ class Bench:
     device: torch.device
     lists: dict[str, list[str]]
     truth: Truth | None = None
+    bar: Progress = field(init=False)  # from `hold_out` on
 
     def __post_init__(self) -> None:
         config = self.config
@@ -188,7 +189,6 @@ class Bench:
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
         self.probes: dict[str, heldout.Probe] = {}
-        self.bar: Any = None
 
     def hold_out(self, names: Networks, sides: int) -> None:
         """Encode the held-out pictures and captions, if pictures were named; tell the time that
@@ -202,7 +202,7 @@ class Bench:
 
     def _encode(self, names: Networks) -> None:
         config, root = self.config, cache.default_folder(self.config.cache_dir)
-        source: Any = None
+        source: Pictures | None = None
         side = int(self.asked.drawing.height or 0)
         for role in models.TRAINED:
             context = EncoderContext(

@@ -6,7 +6,7 @@ Prior and decoder are known apart here, and in `encoders`; nowhere below.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -205,7 +205,7 @@ class ExampleSet(Protocol):
     def shape(self, which: Any) -> Size:
         """Width and height of an example's crop."""
 
-    def keys(self, split: stream.Split, start: int) -> Iterator[list[stream.Key]]:
+    def keys(self, split: stream.Split, start: int) -> Iterator[list[tuple[int, int, Any]]]:
         """This rank's micro-batches from optimizer step `start` on."""
 
     def names_at(self, step: int, split: stream.Split) -> list[str]:
@@ -253,7 +253,7 @@ class TrainingSet:
         """How many examples there are."""
         return len(self.source)
 
-    def begin(self, split: stream.Split, saved: Any) -> None:
+    def begin(self, split: stream.Split, saved: dict[str, Any] | None) -> None:
         """Go on from what a checkpoint has of `state`: nothing, for every place is known."""
 
     def first(self, most: int) -> list[int]:
@@ -373,7 +373,7 @@ def make_examples(reading: ExampleSet, kit: Kit, seed: int) -> stream.Examples:
     return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 
-def batches(reading: ExampleSet, loader: Any, runtime: Runtime) -> Iterator[Batch]:
+def batches(reading: ExampleSet, loader: Iterable[Any], runtime: Runtime) -> Iterator[Batch]:
     """Micro-batches as the objective reads them, on the device."""
     for found in loader:
         yield runtime.to_device(reading.finish(found))

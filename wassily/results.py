@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from wassily import compiled, gauge, logbook, pictures, report, sample, sheets, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
@@ -32,7 +34,7 @@ class Measures:
     """What is measured at each validation besides the samples, where it is asked for."""
 
     drift: Drift | NoDrift
-    held_out_losses: Callable[[Any], Losses] | None = None
+    held_out_losses: Callable[[nn.Module], Losses] | None = None
     gauge: Gauge | None = None
 
 
@@ -113,7 +115,7 @@ class Results:
             yield whole
             whole.net.train()
 
-    def _measure(self, step: int, objective: Any) -> None:
+    def _measure(self, step: int, objective: nn.Module) -> None:
         """The loss on the held-out pictures, if there are any, into the log and the trackers.
 
         Not if it is there: the end of a finished run may come again.
@@ -128,7 +130,7 @@ class Results:
             f"step {step}: held-out loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
         )
 
-    def _measure_drift(self, step: int, objective: Any) -> None:
+    def _measure_drift(self, step: int, objective: nn.Module) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
         drift = self.measures.drift
         if isinstance(drift, NoDrift) or self._has(step, drift.name):
@@ -152,7 +154,7 @@ class Results:
                 report.refresh(self.output_dir, self.runtime.say)
             self.runtime.wait()
 
-    def _draw(self, step: int, net: Any) -> None:
+    def _draw(self, step: int, net: nn.Module) -> None:
         """What is to be drawn at a step: for the scores, and for the prompts."""
         scores = self.measures.gauge is not None and not self._has(step, "scores")
         samples = bool(self.config.validation_prompts)
@@ -164,7 +166,7 @@ class Results:
                     self._draw_samples(step, prior, decoder)
 
     @contextlib.contextmanager
-    def _drawing(self, net: Any) -> Iterator[tuple[Any, Any]]:
+    def _drawing(self, net: nn.Module) -> Iterator[tuple[Any, Any]]:
         """Both pipelines, one with the network in training; inside, they draw."""
         where = (self.runtime.weight_dtype, self.config.cache_dir)
         own: dict[str, Any] = {self.setup.role: net}
@@ -231,7 +233,7 @@ class Results:
             report.refresh(self.output_dir, self.runtime.say)
         self.runtime.wait()
 
-    def _save_pipeline(self, net: Any, folder: Path) -> None:
+    def _save_pipeline(self, net: nn.Module, folder: Path) -> None:
         home = self.config.role
         make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
         pipeline = make(

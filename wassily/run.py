@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from wassily import (
     cache,
@@ -119,7 +121,7 @@ def announce(run: Run) -> None:
             )
 
 
-def _trained(run: Run) -> list[Any]:
+def _trained(run: Run) -> list[nn.Parameter]:
     return list(run.weights.trained.values())
 
 
@@ -165,7 +167,7 @@ def steps(run: Run, signals: Signals) -> int:
     return done
 
 
-def _loader(run: Run) -> Any:
+def _loader(run: Run) -> Iterable[Any]:
     """What gives the micro-batches, own and other examples mixed; a torch DataLoader."""
     setup, reading = run.setup, run.inputs.reading
     examples = recipes.make_examples(reading, run.kit, setup.seed)
@@ -175,7 +177,7 @@ def _loader(run: Run) -> Any:
     return stream.loader(mixed, order, reading.collate, workers, pinned)
 
 
-def _fit(run: Run, loader: Any, signals: Signals) -> int:
+def _fit(run: Run, loader: Iterable[Any], signals: Signals) -> int:
     """The loop itself; the number of steps done."""
     setup, split = run.setup, run.split
     config, runtime, objective = setup.config, setup.runtime, run.objective

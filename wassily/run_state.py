@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -166,3 +166,12 @@ def check_same(saved: RunState, now: Mapping[str, Any], folder: Path) -> None:
             f"{folder.name} is of another run: {difference}; repeat the command that made it, or "
             "name another --output_dir"
         )
+
+
+def changed(saved: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """A line for each of these flags that is not what it was."""
+    return [
+        f"changed since the checkpoint: {name} {saved.get(name)} -> {now.get(name)}"
+        for name in names
+        if saved.get(name) != now.get(name)
+    ]

@@ -61,7 +61,7 @@ class StreamedSet:
         self.blank = Record("", BLANK, ("",))
         self.bad = 0
 
-    def begin(self, split: Split, saved: Any) -> None:
+    def begin(self, split: Split, saved: dict[str, Any] | None) -> None:
         """Deal the shards to lanes, or go on from what a checkpoint has of `state`."""
         self.lanes = Lanes(self.shards, self.seed, self.config.shuffle_buffer, split, saved)
 
@@ -73,7 +73,7 @@ class StreamedSet:
         """The shape of an example's crop: a square."""
         return self.square
 
-    def keys(self, split: Split, start: int) -> Iterator[Any]:
+    def keys(self, split: Split, start: int) -> Iterator[list[tuple[int, int, Cell]]]:
         """This rank's micro-batches from optimizer step `start` on."""
         return self.lanes.keys(start)
 

@@ -67,8 +67,7 @@ def write(config: TrainConfig, runtime: Runtime, facts: dict[str, Any]) -> None:
     value = {
         "command": ["wassily", "train", config.role, *schema.to_flags(config)],
         "versions": versions(),
-        "prompts": list(config.validation_prompts),
-        "keep_best": config.keep_best,
+        **schema.run_facts(config),
         "processes": runtime.world,
         "device": str(runtime.device),
         "precision": runtime.precision,
