@@ -283,9 +283,10 @@ def test_pictures_of_a_bad_batch_are_named(
     """In the log and on the screen: those that the step read. The run goes on, its weights good."""
     _poison(monkeypatch, 1)
     read: list[list[str]] = []
-    before = runs._fit
+    before = runs._loader
 
-    def noted(run: Any, loader: Any, signals: Any) -> int:
+    def noted(run: Any) -> Any:
+        loader = before(run)
         fetch = loader.dataset.fetch
 
         def fetching(index: int, step: int, slot: int) -> Any:
@@ -294,9 +295,9 @@ def test_pictures_of_a_bad_batch_are_named(
             return fetch(index, step, slot)
 
         loader.dataset.fetch = fetching
-        return before(run, loader, signals)
+        return loader
 
-    monkeypatch.setattr(runs, "_fit", noted)
+    monkeypatch.setattr(runs, "_loader", noted)
     flags = FLAGS | {"train_batch_size": 2, "gradient_accumulation_steps": 1}
     done = train("prior", tmp_path / "run", tiny, photos, **flags)
     rows = [row for row in read_jsonl(tmp_path / "run" / "log.jsonl") if row.get("event")]

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from wassily import (
     cache,
     checkpoint,
@@ -38,7 +36,7 @@ from wassily.run_state import RunState
 from wassily.runtime import Runtime
 from wassily.start import Setup
 from wassily.stopping import Pace, Signals
-from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
+from wassily.train import Events, Learner, Pass, Pending, Span, fit, forward_backward
 from wassily.validations import announced
 
 
@@ -93,7 +91,8 @@ def announce(run: Run) -> None:
     config, runtime, say = setup.config, setup.runtime, setup.runtime.say
     for line in start.told(config, setup.repositories, setup.output_dir):
         say(line)
-    say(f"training the {config.role}: {_count(run):,} parameters in {len(_trained(run))} tensors")
+    tensors = len(run.weights.trained)
+    say(f"training the {config.role}: {_count(run):,} parameters in {tensors} tensors")
     say(f"what is trained: {run.adaptation.describe()}")
     what, often = reading.told(split.global_batch, run.stop)
     say(
@@ -121,13 +120,9 @@ def announce(run: Run) -> None:
             )
 
 
-def _trained(run: Run) -> list[nn.Parameter]:
-    return list(run.weights.trained.values())
-
-
 def _count(run: Run) -> int:
     """How many numbers are trained."""
-    return sum(p.numel() for p in _trained(run))
+    return sum(p.numel() for p in run.weights.trained.values())
 
 
 def begin(run: Run) -> None:
@@ -155,12 +150,22 @@ def begin(run: Run) -> None:
 
 def steps(run: Run, signals: Signals) -> int:
     """The loop, with all that happens beside it; the number of steps done."""
-    setup, validations = run.setup, run.validations
+    setup, split, validations = run.setup, run.split, run.validations
     loader = _loader(run)
+    done = setup.start
     # Known before the first step: the checkpoint may be that of a run that had its end.
     ended = validations.begin(setup.start, run.stop)
     with signals.patience():
-        done = setup.start if ended else _fit(run, loader, signals)
+        if not ended:
+            learner = _learner(run)
+            done = fit(
+                learner,
+                recipes.batches(run.inputs.reading, loader, setup.runtime),
+                span=Span(done, run.stop, split.accumulation, setup.seed, split.global_batch),
+                events=_events(run, learner, signals),
+                runtime=setup.runtime,
+                pending=run.pending,
+            )
     signals.check()
     if done < run.stop:
         setup.runtime.say(validations.why_ended(done, run.stop))
@@ -177,47 +182,46 @@ def _loader(run: Run) -> Iterable[Any]:
     return stream.loader(mixed, order, reading.collate, workers, pinned)
 
 
-def _fit(run: Run, loader: Iterable[Any], signals: Signals) -> int:
-    """The loop itself; the number of steps done."""
-    setup, split = run.setup, run.split
-    config, runtime, objective = setup.config, setup.runtime, run.objective
-    pace = Pace(config.checkpointing_steps, config.checkpointing_minutes, signals, runtime)
-    plain = forward_backward(objective, runtime)
-    recorded = None
-    if graphs.wanted(config, objective, runtime, split.per_process):
-        recorded = graphs.Recorded(plain, objective, _trained(run), run.kit.even, runtime)
+def _learner(run: Run) -> Learner:
+    """What the loop trains; its micro-batches run as CUDA graphs where that pays."""
+    config, runtime, objective = run.setup.config, run.setup.runtime, run.objective
+    trained = list(run.weights.trained.values())
+    each: Pass = forward_backward(objective, runtime)
+    if graphs.wanted(config, objective, runtime, run.split.per_process):
+        each = graphs.Recorded(each, objective, trained, run.kit.even, runtime)
+    return Learner(
+        objective=objective,
+        run=each,
+        trained=trained,
+        optimizer=run.weights.optimizer,
+        learning_rate=optim.learning_rate(config, run.stop),
+        max_grad_norm=config.max_grad_norm,
+        ema=run.weights.ema,
+    )
+
+
+def _events(run: Run, learner: Learner, signals: Signals) -> Events:
+    """What happens beside the steps, and after which."""
+    config = run.setup.config
+    minutes = config.checkpointing_minutes
+    pace = Pace(config.checkpointing_steps, minutes, signals, run.setup.runtime)
 
     def validate(done: int) -> bool:
-        if recorded:
-            recorded.let_go()
+        if isinstance(learner.run, graphs.Recorded):
+            learner.run.let_go()  # what is generated needs their memory
         ends = run.validations.run(done)
-        objective.train()
+        learner.objective.train()
         return ends
 
-    return fit(
-        Learner(
-            objective=objective,
-            run=recorded or plain,
-            trained=_trained(run),
-            optimizer=run.weights.optimizer,
-            learning_rate=optim.learning_rate(config, run.stop),
-            max_grad_norm=config.max_grad_norm,
-            ema=run.weights.ema,
-        ),
-        recipes.batches(run.inputs.reading, loader, runtime),
-        span=Span(setup.start, run.stop, split.accumulation, setup.seed, split.global_batch),
-        events=Events(
-            log_every=config.logging_steps,
-            on_log=run.results.log,
-            save_at=pace.save_at,
-            on_save=functools.partial(_save, run, signals),
-            stop_at=pace.stop_at,
-            on_skipped=run.skipped.note,
-            validate_at=run.validations.due,
-            on_validate=validate,
-        ),
-        runtime=runtime,
-        pending=run.pending,
+    return Events(
+        log_every=config.logging_steps,
+        on_log=run.results.log,
+        save_at=pace.save_at,
+        on_save=functools.partial(_save, run, signals),
+        stop_at=pace.stop_at,
+        on_skipped=run.skipped.note,
+        validate_at=run.validations.due,
+        on_validate=validate,
     )
 
 
