@@ -17,6 +17,7 @@ from wassily import (
     checkpoint,
     encoders,
     encodings,
+    entries,
     heldout,
     lists,
     load,
@@ -283,6 +284,7 @@ class Bench:
 def chosen(config: EvaluateConfig, context: EncoderContext) -> Pictures:
     """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
     source = recipes.named_pictures(config, config.caption_column)
+    entries.tell(source.remarks, source.root, context.runtime.say)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.
     contents, _ = encodings.picture_contents(source, context.root, context.runtime)
     kept = heldout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
