@@ -10,8 +10,6 @@ CANDIDATES := python3 python3.11 python3.12 python3.13 python3.10 python
 ARGS ?=
 # The folder of the training guide's two scripts, for `make bench` to run beside ours.
 REFERENCE ?=
-# Photographs for the tests that train on real pictures; the tests do without them too.
-export WASSILY_SHARED ?= $(CURDIR)/../shared
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -42,7 +40,7 @@ demo: $(STAMP)
 	@$(BIN)/wassily demo $(ARGS)
 
 test: lint
-	@$(BIN)/pytest -q -n auto $(ARGS)
+	@$(BIN)/pytest -q -n auto --dist loadfile $(ARGS)
 
 docs: $(DOCS)
 	@$(BIN)/python tools/website.py
@@ -61,7 +59,7 @@ gpu: $(STAMP)
 	@$(BIN)/pytest -q -m gpu $(ARGS)
 
 slow: $(STAMP)
-	@$(BIN)/pytest -q -n auto -m slow --timeout 900 $(ARGS)
+	@$(BIN)/pytest -q -n auto --dist loadfile -m slow --timeout 1800 $(ARGS)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m tools.chaos $(ARGS)
@@ -69,7 +67,7 @@ chaos: $(STAMP)
 soak: $(STAMP)
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
-BESIDE := $(if $(REFERENCE),--reference $(REFERENCE))
+BESIDE := $(if $(REFERENCE),--reference "$(REFERENCE)")
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.train_speed --size tiny --resolution 64 --steps 22 --results runs/bench $(BESIDE)
 	@$(BIN)/python -m benchmarks.startup --results runs/bench $(BESIDE)

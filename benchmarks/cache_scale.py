@@ -104,7 +104,7 @@ def reading(
     """Seconds to open the stores, and examples read per second in random order."""
     began = time.perf_counter()
     contents, _ = encodings.picture_contents(source, context.root, context.runtime)
-    choice = turns.Choice(0, False)
+    choice = turns.ExampleDraws(0, False)
     cached = turns.Cached(wanted, source, contents, context.root, choice)
     opened = time.perf_counter() - began
     order = np.random.default_rng(0).integers(0, len(source), READS).tolist()

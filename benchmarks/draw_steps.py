@@ -101,7 +101,7 @@ def drawn(
         all(getattr(verdict, name) == getattr(scene, name) for name in judge.JUDGED)
         for verdict, (_, scene) in zip(verdicts, scenes, strict=True)
     ]
-    places = sample.seen(prior, pictures, 64, device).numpy()
+    places = sample.embed_images(prior, pictures, 64, device).numpy()
     fit = np.array([verdict.fit for verdict in verdicts])
     return Outcome(np.array(right, float), fit, places, seconds)
 
@@ -153,7 +153,9 @@ def main(words: list[str] | None = None) -> Path:
     scenes = world.prompts(PROMPT_SEED, args.prompts)
     config = GenerateConfig(prompts=("-",), prior="mini", decoder="mini", dtype="fp32")
     nets = load.pipelines(config, load.find(config))
-    true = sample.seen(nets[0], [world.draw(scene) for _, scene in scenes], 64, nets[2]).numpy()
+    true = sample.embed_images(
+        nets[0], [world.draw(scene) for _, scene in scenes], 64, nets[2]
+    ).numpy()
     folder = args.work / f"{args.prompts}-{args.guidance_scale:g}-{args.prior_guidance_scale:g}"
     folder.mkdir(parents=True, exist_ok=True)
     done = {}

@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 
 from benchmarks import flops, memory, models, report, runs, step_speed
 from benchmarks import train_speed as speed
@@ -177,7 +177,7 @@ def windowed(fit: Callable[..., int], file: Path) -> Callable[..., int]:
 
 def looked_at(batches: Iterator[Any], each: int, file: Path) -> Iterator[Any]:
     """The batches; four steps after eight are profiled, and there the training ends."""
-    seen = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+    seen = profile(activities=report.activities())
     began, cuda = 0.0, torch.cuda.is_available()
     for number, batch in enumerate(batches):
         if number in (8 * each, 12 * each) and cuda:

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity
 
 import wassily
 
@@ -21,6 +22,12 @@ LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "datasets")
 def device() -> torch.device:
     """Where the measurement runs."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def activities() -> list[ProfilerActivity]:
+    """The kinds of work that a profiler can watch here. torch warns if it is asked for others."""
+    cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    return [ProfilerActivity.CPU, *cuda]
 
 
 def machine() -> str:

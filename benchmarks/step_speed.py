@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 
 from benchmarks import flops, models, report
 from wassily import adapt, cli, compiled, graphs, optim, recipes
@@ -131,7 +131,7 @@ class Clock:
 
     def __init__(self, batches: Iterator[Batch], runtime: Runtime, steps: int, profiled: bool):
         self.batches, self.runtime, self.steps = batches, runtime, steps
-        self.seen = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+        self.seen = profile(activities=report.activities())
         self.profiled, self.kernels = profiled, ""
         self.launched, self.first, self.began, self.took = time.perf_counter(), 0.0, 0.0, 0.0
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import helpers
 import pytest
-import torch
 
 if TYPE_CHECKING:
     from wassily.mini.untrained import Tiny
@@ -22,17 +23,27 @@ _home = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any library reads its settings: offline, no tokens, an empty cache, one thread."""
+    """Before any library reads its settings: offline, no tokens, an empty home, one thread."""
     config.stash[_home] = tempfile.mkdtemp(prefix="wassily-tests-")
     home = config.stash[_home]
-    clean = helpers.clean_environment(HF_HOME=home, XDG_CACHE_HOME=home)
+    clean = helpers.clean_environment(HOME=home, HF_HOME=home, XDG_CACHE_HOME=home)
     os.environ.clear()
     os.environ.update(clean)
-    torch.set_num_threads(1)
+    time.tzset()
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        gc.disable()  # until all is imported and collected
+        import torch  # not where the tests are only handed out: it takes 3 s
+
+        torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is searched for again."""
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the cache."""
+    """Remove the home."""
     shutil.rmtree(config.stash[_home], ignore_errors=True)
 
 
@@ -46,15 +57,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 7 real photographs with metadata.jsonl; drawn ones where those are absent."""
-    folder = tmp_path_factory.mktemp("photos") / "pics"
-    helpers.copy_photos(folder, PHOTOS)
-    return folder
+    """A folder of 7 drawn photographs of several formats with metadata.jsonl. Not to be changed."""
+    return helpers.write_photos(tmp_path_factory.mktemp("photos") / "pics", range(PHOTOS))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _only_what_is_new_is_searched() -> None:
+    """Each run ends with a search for garbage: half of its time, if it is among all that pytest and
+    the libraries hold.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """Each test leaves the environment, the working folder and torch's settings as they were."""
+    import torch
+
     variables, here = dict(os.environ), Path.cwd()
     state = torch.random.get_rng_state()
     yield
@@ -67,13 +87,3 @@ def _as_it_was() -> Iterator[None]:
 
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it where the photographs are not there; the workers of a parallel run cannot."""
-    if not (helpers.REAL_PHOTOS / "metadata.jsonl").is_file():
-        terminalreporter.write_line(
-            f"warning: no photographs in {helpers.REAL_PHOTOS} (WASSILY_SHARED names their "
-            "folder): the tests drew pictures themselves",
-            yellow=True,
-        )

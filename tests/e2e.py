@@ -6,6 +6,7 @@ can be killed like any other.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -104,13 +105,21 @@ def _fatal(moment: tuple[str, str]) -> None:
 
 
 def _child(
-    words: list[str], output: str, variables: Mapping[str, str], moment: tuple[str, str] | None
+    words: list[str],
+    outputs: tuple[str, str | None],
+    variables: Mapping[str, str],
+    moment: tuple[str, str] | None,
 ) -> None:
-    with open(output, "wb") as file:
+    out, err = outputs
+    with open(out, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if err is not None:
+        with open(err, "wb") as file:
+            os.dup2(file.fileno(), 2)
     os.environ.update(variables)
     torch.set_num_threads(1)
+    gc.freeze()  # a search of the server's objects for garbage would copy each of their pages
     # A child's own children would come from another such server, which has imported nothing.
     multiprocessing.set_start_method("fork", force=True)
     if moment:
@@ -125,16 +134,27 @@ def start(
     output: Path,
     variables: Mapping[str, str] | None = None,
     moment: tuple[str, str] | None = None,
+    errors: Path | None = None,
 ) -> Any:
-    """`wassily WORDS` as a process, its output into a file; it may be told when to die."""
+    """`wassily WORDS` as a process, its output into a file, that of its errors into another if one
+    is named; it may be told when to die.
+    """
+    outputs = (str(output), None if errors is None else str(errors))
     process = _forks.Process(
-        target=_child, args=([str(w) for w in words], str(output), dict(variables or {}), moment)
+        target=_child, args=([str(w) for w in words], outputs, dict(variables or {}), moment)
     )
     process.start()
     return process
 
 
-def finish(process: Any, timeout: float = 120) -> int:
+def ended(words: Sequence[str], folder: Path) -> Outcome:
+    """Such a process after its end; its outputs stay in a folder."""
+    out, err = folder / "said.txt", folder / "errors.txt"
+    code = finish(start(words, out, errors=err))
+    return Outcome(code, out.read_text("utf-8"), err.read_text("utf-8"))
+
+
+def finish(process: Any, timeout: float = 600) -> int:
     """The exit code of a started process; -9 if it was killed."""
     process.join(timeout)
     if process.exitcode is None:

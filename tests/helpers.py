@@ -1,4 +1,4 @@
-"""What several test files need: the command line in-process and as a process, pictures, photos."""
+"""What several test files need: the command line in-process and as a process, drawn images."""
 
 from __future__ import annotations
 
@@ -6,29 +6,37 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
+if TYPE_CHECKING:
+    import torch
+
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("WASSILY_SHARED") or ROOT.parent / "shared")
-REAL_PHOTOS = SHARED / "data" / "dreambooth"
 
 # Launchers' and users' settings must not leak into a test.
-_LEAKS = ("HF_", "HUGGING", "ACCELERATE_", "WANDB_", "MLFLOW_", "COMET_", "TRACKIO_")
-_LEAK_NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LEAKS = ("HF_", "HUGGING", "ACCELERATE_", "WANDB_", "MLFLOW_", "COMET_", "TRACKIO_", "LC_", "XDG_")
+_LEAK_NAMES = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("LANGUAGE", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONWARNINGS", "PYTHONOPTIMIZE"),
+)
 CLEAN = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",  # two workers on a busy machine do not spin
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # in the process itself: no others that import torch
+    "COLUMNS": "100",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
     "ACCELERATE_USE_CPU": "true",
     "WANDB_MODE": "offline",
     "PYTHONUNBUFFERED": "1",
@@ -38,7 +46,7 @@ CLEAN = {
 def clean_environment(**more: str | None) -> dict[str, str]:
     """The environment without tokens and launcher settings, offline, on the CPU, one thread.
 
-    `more` adds variables; None removes one. HF_HOME and XDG_CACHE_HOME are kept:
+    `more` adds variables; None removes one. HOME, HF_HOME and XDG_CACHE_HOME are kept:
     conftest points them at an empty folder.
     """
     kept = {
@@ -59,7 +67,7 @@ def clean_environment(**more: str | None) -> dict[str, str]:
 def run_command(
     *words: object,
     cwd: Path | None = None,
-    timeout: float = 240,
+    timeout: float = 600,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in a clean environment (plus `env`) and wait; output as text, never raises
@@ -134,6 +142,8 @@ def draw_picture(number: int, width: int = 96, height: int = 80) -> Image.Image:
 
 def guide_pixels(img: Image.Image, side: int) -> torch.Tensor:
     """`center_crop` and `train_transforms` of the guide's decoder script."""
+    import torch
+
     width, height = img.size
     new_size = min(width, height)
     left = (width - new_size) / 2
@@ -164,21 +174,50 @@ def write_folder(folder: Path, captions: list, column: str = "text") -> Path:
     return folder
 
 
-def copy_photos(folder: Path, count: int) -> bool:
-    """Fill a folder with `count` captioned photographs, of subjects spread over the whole set;
-    with drawn pictures where the photographs are absent. Whether they are real.
+def draw_photo(number: int, width: int = 320, height: int = 256) -> Image.Image:
+    """An image with the statistics of a photograph, different for each number and the same on each
+    call: a slope of light, a round object with a hard edge, detail at every scale (its amplitude
+    falls with the frequency) and the noise of a sensor.
     """
-    if not (REAL_PHOTOS / "metadata.jsonl").is_file():
-        write_folder(folder, [f"a picture of pattern {n}" for n in range(count)])
-        return False
-    rows = list(read_jsonl(REAL_PHOTOS / "metadata.jsonl"))
-    chosen = [rows[i * len(rows) // count] for i in range(count)]
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    down, across = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
+    fall = np.maximum(np.hypot(down, across), 1 / width) ** -1.3
+    detail = np.fft.ifft2(np.fft.fft2(rng.standard_normal((height, width))) * fall).real
+    slope = rng.uniform(-80, 80, (2, 3))
+    light = 128 + slope[0] * (x - 0.5)[..., None] + slope[1] * (y - 0.4)[..., None]
+    centre, radius = rng.uniform(0.3, 0.5, 2), rng.uniform(0.15, 0.3)
+    inside = np.hypot(x - centre[0], y - centre[1]) < radius
+    light = np.where(inside[..., None], rng.uniform(30, 225, 3), light)
+    grain = 25 * detail / detail.std() + rng.standard_normal((height, width))
+    return Image.fromarray(np.clip(light + grain[..., None], 0, 255).astype(np.uint8))
+
+
+SUBJECTS = ("red backpack", "bear plushie", "brown dog", "teapot", "tabby cat", "toy robot", "vase")
+PLACES = ("on a wooden table", "in the grass", "on a beach at sunset")
+FORMATS = (("jpg", 320, 256), ("jpeg", 256, 320), ("png", 288, 288), ("webp", 320, 200))
+
+
+def write_photos(folder: Path, numbers: Iterable[int]) -> Path:
+    """A folder of drawn photographs with metadata.jsonl, one a number: JPEG, PNG and WebP of
+    several shapes, each of over 10 KB, so that half of the file is a broken image.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for row in chosen:
-        shutil.copyfile(REAL_PHOTOS / row["file_name"], folder / row["file_name"])
-    lines = [json.dumps({k: row[k] for k in ("file_name", "text")}) for row in chosen]
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    return True
+    rows = []
+    for n in numbers:
+        suffix, width, height = FORMATS[n % len(FORMATS)]
+        subject, place = SUBJECTS[n % len(SUBJECTS)], PLACES[n % len(PLACES)]
+        name = f"{n:02d}_{subject.replace(' ', '_')}.{suffix}"
+        draw_photo(n, width, height).save(folder / name, quality=90)
+        rows.append(json.dumps({"file_name": name, "text": f"a photo of a {subject} {place}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
+    return folder
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, without its sub-folders, sorted by name."""
+    suffixes = {".png", *(f".{suffix}" for suffix, *_ in FORMATS)}
+    return sorted(path for path in folder.iterdir() if path.suffix in suffixes)
 
 
 # ---------------------------------------------------------------- checkpoints

@@ -15,10 +15,10 @@ import bad_pictures
 import bad_words
 import pytest
 from bad_folders import Case
-from e2e import command, refused, train, wassily
-from helpers import draw_picture, run_command, write_folder
+from e2e import command, ended, refused, train, wassily
+from helpers import draw_picture, write_folder
 
-from wassily import data, models, pictures, run_state
+from wassily import captions, data, models, pictures, run_state
 from wassily.errors import UserError, printable
 from wassily.mini.untrained import Tiny
 
@@ -126,7 +126,7 @@ def test_an_odd_folder_is_read(case: Case, here: Path, tiny: Tiny) -> None:
     assert len(found) >= 1
     assert all(caption.strip() for caption in found.all_captions())
     tokenizer = models.load("tokenizer", str(tiny.prior))
-    cut, total = data.count_cut(found, tokenizer)
+    cut, total = captions.count_cut(found.all_captions(), tokenizer)
     assert 0 <= cut <= total
     assert snapshot(here) == before
 
@@ -266,9 +266,10 @@ def test_as_a_command(name: str, here: Path, tiny: Tiny) -> None:
     (case,) = (case for case in METADATA if case.name == name)
     case.make(here / "pics")
     words = command("prior", here / "out", tiny, here / "pics", max_train_steps=1)
-    done = run_command("wassily", *words, cwd=here)
-    assert done.returncode == 2
-    assert done.stderr.startswith("wassily: error: ") and done.stderr.count("\n") == 1
+    (here / "made").mkdir(exist_ok=True)
+    done = ended(words, here / "made")
+    assert done.code == 2
+    assert done.err.startswith("wassily: error: ") and done.err.count("\n") == 1
     with pytest.raises(UserError):
         wassily(*words, "--debug")
 

@@ -5,7 +5,9 @@ What they launch as processes is forked here from a server that has imported tor
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ import torch
 from helpers import ROOT
 
 from benchmarks import (
+    busy,
     cache_scale,
     draw_steps,
     experiments,
@@ -93,6 +96,58 @@ def test_train_speed_beside_a_reference(tmp_path: Path, photos: Path) -> None:
 
 
 @pytest.mark.usefixtures("forked")
+def test_commands_in_terms_of_the_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command here and in the other checkout, by turns; every run with its own output."""
+    asked = []
+
+    def launch(words: Sequence[Any], work: Path) -> Usage:
+        asked.append([str(word) for word in words])
+        took = 2.0 if "import torch" in str(words) else 3.0 if words[0] == "-m" else 6.0
+        return Usage(took, 0, [(0.0, took)])
+
+    monkeypatch.setattr(runs, "launch", launch)
+    words = ["--commands", "--before", tmp_path, "--repeats", "3", "--results", tmp_path]
+    rows = _rows(startup.main([str(word) for word in words]))
+    same = "3.00 (3.00 to 3.00)"
+    assert [row[1:3] for row in rows[-2:]] == [[same, "1.50"], [same, "1.50"]]
+    assert [row[5] for row in rows[-2:]] == ["0.50", "0.50"]
+    assert sum(words[0] == "-c" and str(tmp_path) in words for words in asked) == 6
+    outputs = [word for words in asked for word in words if word.startswith("--output_dir")]
+    assert len(set(outputs)) == len(outputs) == 7
+
+
+def test_ways_of_waiting_are_compared_within_a_turn() -> None:
+    """A machine that is twice as fast in one turn is so for both."""
+    found = {
+        ("a", 0): [busy.Window(10, 1.0, 2.0), busy.Window(20, 1.0, 4.0)],
+        ("b", 0): [busy.Window(5, 1.0, 1.0), busy.Window(10, 1.0, 2.0)],
+        ("b", 1): [busy.Window(1, 1.0, 1.0), busy.Window(2, 1.0, 2.0)],
+    }
+    rows = busy.rows(found, "a")
+    assert [row[:2] + row[3:5] for row in rows] == [
+        ["a", "0", "1.00", "1.00"],
+        ["b", "0", "0.50", "1.00"],
+        ["b", "1", "0.10", "0.20"],
+    ]
+    assert rows[2][5] == "1.000 (1.000 to 1.000)"
+
+
+def test_a_trainer_and_its_competitors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The steps of each window are told; the competitors compute, and are gone afterwards."""
+    monkeypatch.setattr("sys.argv", ["busy", "2"])
+    monkeypatch.setattr("sys.stdin", ["0.01\n", "0.01\n"])
+    busy.train()
+    windows = [busy.Window(*json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    assert len(windows) == 2 and all(w.steps >= 1 and w.processor > 0 for w in windows)
+    before = os.times()
+    with busy.competitors(1):
+        time.sleep(0.5)
+    after = os.times()
+    assert after.children_user > before.children_user
+
+
 def test_startup_and_memory(tmp_path: Path) -> None:
     words = f"--networks prior --work {tmp_path} --results {tmp_path}".split()
     row = _rows(startup.main([*words, "--repeats", "1"]))[-1]

@@ -145,7 +145,7 @@ def test_the_base_may_have_been_better(tmp_path: Path) -> None:
 
 
 def test_without_the_flag_weights_is_kept(tmp_path: Path) -> None:
-    last = bests.chosen(None, None, tmp_path, lambda folder: None)
+    last = bests.chosen_best(None, None, tmp_path, lambda folder: None)
     assert isinstance(last, LastIsBest)
     assert (last.judge(1, {"loss": 1}), last.state(), last.folder()) == (False, None, None)
 
@@ -253,7 +253,9 @@ def test_a_run_cut_off_keeps_its_best(
             interrupt_after(patch, step)
             assert wassily(*words).code == 130
         last = step - 1
-        rows = [r for r in logbook.read(out) if r.get("event") != "held_out" or r["step"] < last]
+        rows = [
+            r for r in logbook.read_log(out) if r.get("event") != "held_out" or r["step"] < last
+        ]
         (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     done = wassily(*words)
     assert done.code == 0, done.text
@@ -290,7 +292,7 @@ def test_a_signal_between_two_validations(
     assert_same_bits(out / "prior", tmp_path / "whole" / "prior")
     assert_same_bits(out / "best-3", tmp_path / "whole" / "best-3")
     assert_same_bits(out / "checkpoint-5", tmp_path / "whole" / "checkpoint-5")
-    steps = [row["step"] for row in logbook.read(out) if row.get("event") == "held_out"]
+    steps = [row["step"] for row in logbook.read_log(out) if row.get("event") == "held_out"]
     assert steps == [0, 1, 2, 3, 4, 5]
 
 
@@ -303,7 +305,7 @@ def test_the_best_draws_as_a_checkpoint(tiny: Tiny, pics: Path, tmp_path: Path) 
     train("prior", tmp_path / "a", tiny, pics, **flags)
     best = tmp_path / "a" / "best-3"
     assert manifest.damage(best) is None
-    assert [path.name for _, path in outputs.found(tmp_path / "a")] == ["checkpoint-3"]
+    assert [path.name for _, path in outputs.checkpoints_in(tmp_path / "a")] == ["checkpoint-3"]
     again = command("prior", tmp_path / "a", tiny, pics, **flags, resume_from_checkpoint=best)
     refusal = wassily(*again)
     assert refusal.code == 2 and "best-3" in refusal.err and refusal.err.count("\n") == 1

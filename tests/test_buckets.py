@@ -50,7 +50,7 @@ def test_kept_against_counting() -> None:
         for width, height in SIZES.tolist():
             across = min(Fraction(width), height * ratio)
             expected.append(float(across * (across / ratio) / (width * height)))
-        assert buckets.kept(SIZES, shape) == pytest.approx(expected, rel=1e-12)
+        assert buckets.retained_share(SIZES, shape) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("side", "step"), [(512, 64), (768, 64), (32, 8)])

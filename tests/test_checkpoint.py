@@ -47,7 +47,7 @@ def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path:
         with pytest.raises(type(error)):
             checkpoint.write_whole(tmp_path / name, fail)
     assert tree(target) == before
-    assert [step for step, _ in outputs.found(tmp_path)] == [5]
+    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [5]
     assert len(list(tmp_path.iterdir())) == (1 if isinstance(error, Exception) else 3)
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-5"]
@@ -122,7 +122,7 @@ def test_killed_at_any_rename_there_is_a_whole_one(
 
     finished = _killed_at(number, work, monkeypatch)
     checkpoint.sweep(tmp_path)
-    found = dict(outputs.found(tmp_path))
+    found = dict(outputs.checkpoints_in(tmp_path))
     assert found
     for step, folder in found.items():
         assert tree(folder)["sub/a"] == {5: b"five", 6: b"six"}[step]
@@ -192,8 +192,8 @@ def test_found_sorts_by_number(tmp_path: Path) -> None:
     for name in ("checkpoint-x", "checkpoint-5-old", "my-checkpoint-7"):
         (tmp_path / name).mkdir()
         (tmp_path / name / outputs.STATE).write_text("{}")
-    assert [step for step, _ in outputs.found(tmp_path)] == [9, 10, 100]
-    assert outputs.found(tmp_path / "none") == []
+    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [9, 10, 100]
+    assert outputs.checkpoints_in(tmp_path / "none") == []
 
 
 def test_latest_is_the_newest_or_a_new_start(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
         patch.setattr(checkpoint.shutil, "rmtree", torn)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.rotate(tmp_path, 1)
-    found = outputs.found(tmp_path)
+    found = outputs.checkpoints_in(tmp_path)
     assert [step for step, _ in found] == [2, 3]
     assert set(tree(found[0][1])) == set(whole)
     checkpoint.sweep(tmp_path)

@@ -11,7 +11,7 @@ import datasets
 import pytest
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import data, errors, models
+from wassily import captions, data, errors, models
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
@@ -359,18 +359,19 @@ def test_opened_pictures_have_a_size_or_a_reason(tmp_path: Path) -> None:
 def test_count_cut_equals_the_tokenizers_own_cut(tiny: Tiny) -> None:
     """A caption is cut if truncation changes its ids. 75 letters and two marks just fit."""
     tokenizer = models.load("tokenizer", str(tiny.prior))
-    captions = ["x" * 75, "x" * 76, "ق" * 37, "ق" * 38, "short"]
+    texts = ["x" * 75, "x" * 76, "ق" * 37, "ق" * 38, "short"]
     table = datasets.Dataset.from_dict(
         {
             "image": [{"path": "p", "bytes": None}] * 3,
-            "text": [captions[:2], captions[2:4], ["short"]],
+            "text": [texts[:2], texts[2:4], ["short"]],
         }
     )
-    whole = tokenizer(captions, truncation=False).input_ids
-    cut = tokenizer(captions, truncation=True).input_ids
+    whole = tokenizer(texts, truncation=False).input_ids
+    cut = tokenizer(texts, truncation=True).input_ids
     expected = sum(a != b for a, b in zip(whole, cut, strict=True))
     assert expected == 2
-    assert data.count_cut(data.Pictures(table, "image", "text", "x"), tokenizer) == (2, 5)
+    source = data.Pictures(table, "image", "text", "x")
+    assert captions.count_cut(source.all_captions(), tokenizer) == (2, 5)
 
 
 def test_count_cut_over_more_than_a_batch(tiny: Tiny) -> None:
@@ -378,7 +379,8 @@ def test_count_cut_over_more_than_a_batch(tiny: Tiny) -> None:
     tokenizer = models.load("tokenizer", str(tiny.prior))
     texts = ["x"] * 2499 + ["y" * 99]
     table = datasets.Dataset.from_dict({"image": [0] * 2500, "text": texts})
-    assert data.count_cut(data.Pictures(table, "image", "text", "x"), tokenizer) == (1, 2500)
+    source = data.Pictures(table, "image", "text", "x")
+    assert captions.count_cut(source.all_captions(), tokenizer) == (1, 2500)
 
 
 def test_listed_counts_the_rest() -> None:

@@ -13,7 +13,7 @@ import pages
 import pytest
 import torch
 from e2e import wassily
-from helpers import ROOT, copy_photos, run_command
+from helpers import ROOT, run_command, write_photos
 from shell_lines import (
     HUB,
     SCRIPTS,
@@ -69,9 +69,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import datasets
 
     monkeypatch.chdir(tmp_path)
-    copy_photos(tmp_path / "pics", 7)
-    copy_photos(tmp_path / "kept", 2)
-    copy_photos(tmp_path / "elsewhere", 7)  # data sets name their pictures by path
+    write_photos(tmp_path / "pics", range(7))
+    write_photos(tmp_path / "kept", range(7, 9))
+    write_photos(tmp_path / "elsewhere", range(7))  # data sets name their pictures by path
     table = datasets.load_dataset("imagefolder", data_dir="elsewhere", split="train", cache_dir="c")
     Path("foxes-parquet").mkdir()
     table.to_parquet("foxes-parquet/train-00000.parquet")

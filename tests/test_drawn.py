@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from e2e import assert_same_bits, command, refused, train
+from helpers import image_files
 from safetensors.torch import load_file
 
 from wassily import drawn, draws, sample, turns
@@ -60,8 +61,8 @@ def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.Monke
     def fetch(index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
         return {"image_embeds": torch.full((3,), -1.0), "latents": torch.full((2,), index * 1.0)}
 
-    choice = turns.Choice(5, False, condition_dropout=0.5)
-    mixed = drawn.Mixed(fetch, Source(), choice, 1.0, drawn.cache.Store(tmp_path))  # type: ignore[arg-type]
+    choice = turns.ExampleDraws(5, False, condition_dropout=0.5)
+    mixed = drawn.WithGeneratedEmbeddings(fetch, Source(), choice, 1.0, drawn.cache.Store(tmp_path))  # type: ignore[arg-type]
     monkeypatch.setattr(drawn.cache.Store, "refresh", None)
     for step in range(40):
         for index in range(2):
@@ -178,7 +179,7 @@ def test_pictures_without_captions_are_refused(tiny: Tiny, photos: Path, tmp_pat
     """A bare folder does for the decoder otherwise."""
     bare = tmp_path / "bare"
     bare.mkdir()
-    for picture in sorted(photos.glob("*.jpg"))[:2] or sorted(photos.rglob("*.png"))[:2]:
+    for picture in image_files(photos)[:2]:
         shutil.copy(picture, bare)
     words = command("decoder", tmp_path / "run", tiny, bare, drawn_embeds=tiny.prior)
     assert str(bare) in refused(*words)

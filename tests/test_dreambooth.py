@@ -22,7 +22,7 @@ from e2e import (
     train,
     wassily,
 )
-from helpers import draw_picture, read_jsonl
+from helpers import draw_picture, image_files, read_jsonl
 
 from wassily import card, config, data, dreambooth, pictures, plan
 from wassily.mini.untrained import Tiny
@@ -314,7 +314,7 @@ def test_links_out_of_the_folder_are_refused(tiny: Tiny, photos: Path, tmp_path:
     """As in a folder with captions: a stranger's link could name any file."""
     inside = tmp_path / "pics"
     inside.mkdir()
-    [first, *_] = sorted(photos.glob("*.jpg")) or sorted(photos.glob("*.png"))
+    first = image_files(photos)[0]
     (inside / f"a{first.suffix}").symlink_to(first)
     words = command("decoder", tmp_path / "run", tiny, None, instance_data_dir=inside)
     assert "a link that leads out of" in refused(*words)

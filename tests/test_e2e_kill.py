@@ -174,7 +174,7 @@ def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".writing-checkpoint-9").mkdir()
     (tmp_path / ".writing-checkpoint-9" / "state.json").write_text("{}")
     (tmp_path / ".writing-run.toml").write_text("half")
-    assert outputs.found(tmp_path) == []
+    assert outputs.checkpoints_in(tmp_path) == []
     with pytest.raises(UserError, match=r"checkpoint-8 is damaged: .*move it away to start anew"):
         starts.chosen("latest", tmp_path)
     checkpoint.sweep(tmp_path)

@@ -302,7 +302,7 @@ def test_compiling_is_for_the_decoder(
     assert done == ["loaded"]
     assert _run(tiny, tmp_path / "b.png", "a", "--seed", 1, "--compile").code == 0
     assert done[1:] == ["checked", "loaded", "UNet2DConditionModel"]
-    assert generate.notes.read(str(tmp_path / "b.png")).config.compile
+    assert generate.notes.read_provenance(str(tmp_path / "b.png")).config.compile
 
 
 def test_each_network_is_located_once(

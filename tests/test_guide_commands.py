@@ -1,4 +1,4 @@
-"""The training guide's command lines, and its flags, on tiny models and real photographs."""
+"""The training guide's command lines, and its flags, on tiny models and drawn photographs."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
     context = encoders.of_training(config, repositories, runtime, tmp / "cache")
     source = recipes.chosen_pictures(config, 3, runtime)
     wanted = encoders.make_encodings(context)
-    probe = heldout.small_probe(
+    probe = heldout.small_held_out_loss(
         source,
         lambda few: recipes.make_reading(
             wanted, few, 3, context, flips=config.random_flip, skip_bad=config.skip_bad_images
@@ -125,7 +125,7 @@ def test_the_loss_is_the_objectives(cls: type, tiny: Tiny, tmp_path: Path) -> No
     found = probe.losses(kit.objective, runtime).values
     assert torch.equal(state, torch.random.get_rng_state())
     assert found.shape == (3, heldout.BANDS)
-    whole = heldout.Probe(probe.batches, probe.seed)
+    whole = heldout.HeldOutLoss(probe.batches, probe.seed)
     np.testing.assert_allclose(whole.losses(kit.objective, runtime).values, found, rtol=1e-4)
     bare = heldout.plain(kit.objective)
     assert bare.net is kit.net

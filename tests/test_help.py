@@ -58,6 +58,16 @@ def test_every_flag_has_help(verb: tuple[str, ...]) -> None:
         assert positional or f"--{field.name}" in shown.replace("-no-", "-"), field.name
 
 
+@pytest.mark.parametrize("role", ["prior", "decoder"])
+def test_no_flag_is_broken_in_a_narrow_terminal(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name stands whole at the start of a line, to be found and copied."""
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run_cli("train", role, "--help").out.splitlines()
+    starts = {line.strip("│| ").split(",")[0].split(" ")[0].replace("-no-", "-") for line in lines}
+    names = {f"--{field.name}" for field in dataclasses.fields(CLASSES["train", role])}
+    assert names - starts == set()
+
+
 def test_the_overview_names_every_verb_and_is_true() -> None:
     """`wassily`, `wassily --help`, `-h` and `help` alike."""
     texts = {run_cli(*words).out for words in ([], ["--help"], ["-h"], ["help"])}

@@ -38,9 +38,7 @@ def hub() -> Iterator[StandInHub]:
 def _call(
     hub: StandInHub, name: str, folder: object = "", token: str = "", env_token: str | None = ""
 ) -> subprocess.CompletedProcess[str]:
-    done = run_command(
-        "python", "-c", CALL, name, folder, token, env=hub.environment(env_token), timeout=100
-    )
+    done = run_command("python", "-c", CALL, name, folder, token, env=hub.environment(env_token))
     assert done.returncode == 0, done.stderr
     assert hub.token not in done.stdout + done.stderr
     return done

@@ -73,6 +73,7 @@ ROWS = [
     {"presets", "sourcing", "outputs", "extras"},
     {"schema", "platforms"},
     {"errors", "__init__"},
+    {"loading"},
 ]
 # Those of wassily/studio, likewise; all of them are above every row but the first. `cli` calls them
 # by name.
@@ -252,7 +253,7 @@ def test_the_way_to_a_checked_config_is_light() -> None:
     the top or in their functions.
     """
     light = {"cli", "commands", "measuring", "config", "checks", "presets", "schema", "words"}
-    light |= {"errors", "sourcing"}
+    light |= {"errors", "loading", "sourcing"}
     for name in light:
         heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
         assert not _packages(PACKAGE / f"{name}.py") & heavy, name

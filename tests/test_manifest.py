@@ -43,7 +43,7 @@ def test_latest_is_the_newest_that_is_whole(way: str, tmp_path: Path) -> None:
     (line,) = said
     assert f"checkpoint-10 is damaged: {told}" in line and "going on from checkpoint-9" in line
     assert tree(tmp_path / "damaged-checkpoint-10") == before
-    assert [step for step, _ in outputs.found(tmp_path)] == [8, 9]
+    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [8, 9]
 
 
 def test_checksums_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
     _damage(tmp_path / "checkpoint-8", "cut")
     with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}; there is no whole one"):
         start.chosen("latest", tmp_path)
-    assert [step for step, _ in outputs.found(tmp_path)] == [8, 9]
+    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [8, 9]
 
 
 def test_without_its_state_a_checkpoint_is_damaged(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import diffusers
@@ -120,6 +121,31 @@ def test_a_hub_name_offline_is_one_line() -> None:
     with pytest.raises(UserError, match="nobody/nothing: cannot load its prior") as caught:
         models.load("prior", "nobody/nothing")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_hub_name_brings_no_warning_of_the_libraries() -> None:
+    """diffusers hands the hub an argument that this warns of, which no user can change."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for load in (models.load, models.load_config):
+            with pytest.raises(UserError, match="nobody/nothing"):
+                load("unet", "nobody/nothing")
+    assert not [str(w.message) for w in found if "symlinks" in str(w.message)]
+
+
+def test_the_name_of_a_dtype_is_the_one_that_a_version_takes(tiny: Tiny) -> None:
+    """At both ends of the supported versions; the installed ones take it, for the dtype is so."""
+    for library, version, name in (
+        ("transformers", "4.56.2", "dtype"),
+        ("transformers", "5.23.0", "dtype"),
+        ("diffusers", "0.35.2", "torch_dtype"),
+        ("diffusers", "0.40.0", "dtype"),
+        ("diffusers", "1.0.0.dev0", "dtype"),
+    ):
+        assert models.dtype_name(library, version) == name, (library, version)
+    for role in ("prior", "text_encoder", "unet"):
+        repository = str(getattr(tiny, models.PARTS[role].home))
+        assert models.load(role, repository, torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_load_network_takes_a_checkpoints_folder(tiny: Tiny, tmp_path: Path) -> None:

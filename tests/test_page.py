@@ -18,7 +18,7 @@ from PIL import Image
 from wassily import curves, logbook, page, pictures, report, summary
 from wassily.curves import Dot, Scale, Series
 from wassily.mini.untrained import Tiny
-from wassily.page import Shown, Story
+from wassily.page import ReportContents, Shown
 
 HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">\' & "q" \udce4'
 PIXEL = "data:image/png;base64,AAAA"
@@ -76,7 +76,7 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
-def _story(**more: Any) -> Story:
+def _contents(**more: Any) -> ReportContents:
     facts = {
         "command": ["wassily", "train", "prior", "--validation_prompts", HOSTILE],
         "base": HOSTILE,
@@ -86,7 +86,7 @@ def _story(**more: Any) -> Story:
         "beside": ["1 of 50 class pictures a step, weight 1", HOSTILE],
     }
     strips = {HOSTILE: [Shown(0, PIXEL, True), Shown(10, PIXEL, True)], "قطة": []}
-    return Story(
+    return ReportContents(
         **(
             {"name": HOSTILE, "facts": facts, "rows": _rows(), "exported": 10, "strips": strips}
             | more
@@ -101,7 +101,7 @@ def test_nothing_of_a_users_is_obeyed() -> None:
     """Markup in a prompt, a path, a version: shown as text; every tag is closed; nothing is loaded
     and nothing runs.
     """
-    made = page.page(_story())
+    made = page.page(_contents())
     made.encode("utf-8")
     read = Reader(made)
     assert not read.open
@@ -119,11 +119,11 @@ def test_nothing_of_a_users_is_obeyed() -> None:
 
 def test_what_a_page_tells() -> None:
     """Base against the exported step, the change and whether it is one; data; the command."""
-    text = Reader(page.page(_story())).text
+    text = Reader(page.page(_contents())).text
     assert "Held-out loss 2.0000 → 1.0000 ▲ better −1.0000 (−50.0%)" in text
     assert "Learned 0.4000 → 0.6000 ▲ better +0.2000 (+50.0%)" in text
     assert "Kept 0.7000 → 0.6900 ● within the spread −0.0100 (−1.4%)" in text
-    worse = Reader(page.page(_story(exported=20))).text
+    worse = Reader(page.page(_contents(exported=20))).text
     assert "Kept 0.7000 → 0.5000 ▼ worse" in worse
     assert "pictures trained on 1,200" in text and "copies among them 3" in text
     assert "beside them 1 of 50 class pictures a step, weight 1; </title>" in text
@@ -133,25 +133,25 @@ def test_what_a_page_tells() -> None:
 
 def test_prompts_lie_in_their_own_direction() -> None:
     """Arabic from the right, English from the left, as the browser finds."""
-    read = Reader(page.page(_story()))
+    read = Reader(page.page(_contents()))
     prompts = [a for t, a in read.tags if a.get("class") == "prompt"]
     assert len(prompts) == 2 and all(a["dir"] == "auto" for a in prompts)
 
 
 def test_a_run_of_which_nothing_is_known() -> None:
     """An empty page says which flags fill it; one without a base compares nothing."""
-    text = Reader(page.page(Story("x"))).text
+    text = Reader(page.page(ReportContents("x"))).text
     for flag in ("--holdout", "--validation_scores", "--validation_prompts"):
         assert flag in text
     rows = [row for row in _rows() if row["step"] == 10]
-    alone = Reader(page.page(Story("x", rows=rows, exported=10))).text
+    alone = Reader(page.page(ReportContents("x", rows=rows, exported=10))).text
     assert "better" not in alone.replace("is better", "").replace("Is it better", "")
     assert "Held-out loss 1.0000" in alone
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
     rows = [{"step": 1, "train_loss": math.nan}, {"step": 2, "train_loss": 1.0}]
-    made = page.page(Story("x", rows=rows))
+    made = page.page(ReportContents("x", rows=rows))
     assert "nan" not in made and made.count("<circle") == 1
 
 
@@ -232,12 +232,12 @@ def test_pictures_are_small_and_whole(tmp_path: Path) -> None:
     """Tiny ones to the pixel, large ones as small JPEGs; a broken one is left out."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    tiny = report.story_of(_folder(tmp_path / "a", [0, 10], 32))
+    tiny = report.contents_of(_folder(tmp_path / "a", [0, 10], 32))
     assert [(s.step, s.small) for s in tiny.strips["a"]] == [(0, True), (10, True)]
     assert tiny.strips["a"][0].uri.startswith("data:image/png;base64,")
     big = _folder(tmp_path / "b", [0, 10, 20], 1024, HOSTILE.replace("\udce4", ""))
     (big / "validation" / "step-20" / "00.png").write_bytes(b"no picture")
-    ((_, shown),) = report.story_of(big).strips.items()
+    ((_, shown),) = report.contents_of(big).strips.items()
     assert [s.step for s in shown] == [0, 10]
     assert shown[0].uri.startswith("data:image/jpeg;base64,") and len(shown[0].uri) < 40_000
 
@@ -286,12 +286,12 @@ def test_a_run_with_all_of_it(role: str, tiny: Tiny, tmp_path: Path) -> None:
     flags |= {"keep_best": "both", "max_train_steps": 2, "validation_prompts": prompts}
     done = train(role, out, tiny, pics, **flags, logging_steps=1)
     assert re.search(r"step 0: learned -?\d\.\d{4}, kept -?\d\.\d{4}", done.out)
-    rows = page.events(logbook.read(out), "scores")
+    rows = page.events(logbook.read_log(out), "scores")
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert rows[0]["kept_low"] <= rows[0]["kept"] <= rows[0]["kept_high"]
     assert (rows[0]["kept_n"], rows[0]["learned_n"]) == (
         3,
-        min(3, summary.read(out)["data"]["held_out"]),
+        min(3, summary.read_summary(out)["data"]["held_out"]),
     )
     assert rows[0]["learned"] != rows[2]["learned"]
     made = (out / "report.html").read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import draw_picture, guide_pixels
+from helpers import draw_picture, guide_pixels, image_files
 from PIL import Image, ImageFile, features
 
 from wassily import pictures, sheets
@@ -41,8 +41,8 @@ def test_square_pixels_are_the_guides_to_the_bit(size: tuple[int, int], side: in
 
 
 def test_square_pixels_of_photographs(photos: Path) -> None:
-    """The same on real photographs."""
-    files = sorted(p for p in photos.iterdir() if p.suffix in (".jpg", ".png"))
+    """The same on photographs, whose edges and detail a resize must treat the same way."""
+    files = image_files(photos)
     assert files
     for file in files:
         ours = pictures.centre_pixels(pictures.open_rgb(file), 64, 64)

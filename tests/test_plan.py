@@ -49,6 +49,25 @@ def test_a_flag_of_the_preset_is_not_told_as_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("measure", [plan.at_most, lambda *known: plan.estimate(*known, "no")])
+def test_every_part_is_looked_for_in_cache_dir(
+    role: str, measure: Any, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler as well as the networks."""
+    asked, real = [], models.load_config
+
+    def load_config(role: str, repository: str, cache_dir: str | None = None) -> dict[str, Any]:
+        asked.append((role, cache_dir))
+        return real(role, repository, cache_dir)
+
+    monkeypatch.setattr(models, "load_config", load_config)
+    config = PLANS[role](**_names(tiny), cache_dir=str(tmp_path))
+    measure(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
+    assert models.TRAINED[role] in dict(asked)
+    assert {where for _, where in asked} == {str(tmp_path)}
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_without_data(role: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kinds and moments, and what would tell more; no weight is read."""
     monkeypatch.setattr(models, "load", None)
@@ -111,7 +130,7 @@ def test_an_adapter_by_hand(role: str, tiny: Tiny) -> None:
     repositories = models.repositories(str(tiny.prior), str(tiny.decoder))
     made = PLANS[role](**_names(tiny), lora=True, mixed_precision="bf16", use_ema=True)
     net: Any = models.load(models.TRAINED[role], repositories[role])
-    adapt.chosen(made).attach(net, torch.bfloat16, 0)
+    adapt.chosen_adaptation(made).attach(net, torch.bfloat16, 0)
     trained = sum(p.numel() for p in adapt.trained_parameters(net).values())
     found = plan.estimate(made, repositories, "bf16")
     assert dict(found.moments["update"]) == {
@@ -252,7 +271,9 @@ def test_out_of_memory_is_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("wassily.objectives.Prior.forward", full)
-    monkeypatch.setattr(plan, "estimate", lambda *_: plan.Estimate({"step": plan.Kinds()}, 0, 0))
+    monkeypatch.setattr(
+        plan, "estimate", lambda *_: plan.MemoryEstimate({"step": plan.Kinds()}, 0, 0)
+    )
     flags = {"gradient_accumulation_steps": 2, "fuse_accumulation": fuse}
     line = refused(*command("prior", tmp_path / "run", tiny, photos, **flags))
     head = "out of memory: the estimate was 0.6 GB; "

@@ -71,14 +71,14 @@ def test_the_held_examples_have_the_distance_to_the_base_as_loss() -> None:
     """By hand: ((1 - 0)^2 + (3 - 1)^2) / 2 = 2.5 for the held one, the given loss for the other."""
     output = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
     batch = {"held": torch.tensor([1.0, 0.0]), "base": torch.tensor([[0.0, 1.0], [9.0, 9.0]])}
-    loss = objectives.held(torch.tensor([7.0, 8.0]), output, batch)
+    loss = objectives.held_to_base(torch.tensor([7.0, 8.0]), output, batch)
     assert loss.tolist() == [2.5, 8.0]
 
 
 def test_without_held_examples_the_loss_is_what_it_was() -> None:
     """The same object goes on."""
     loss = torch.ones(2)
-    assert objectives.held(loss, torch.ones(2, 2), {}) is loss
+    assert objectives.held_to_base(loss, torch.ones(2, 2), {}) is loss
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from helpers import draw_picture, guide_pixels, read_jsonl, write_folder
+from helpers import draw_picture, guide_pixels, image_files, read_jsonl, write_folder
 from PIL import Image
 
 from wassily import data, draws, encoders, models, recipes, stream
@@ -298,7 +298,7 @@ def test_xformers_or_one_line(
 
 def test_pixels_are_not_all_alike(photos: Path) -> None:
     """The comparisons above compare something: photographs differ after the transform."""
-    files = [p for p in sorted(photos.iterdir()) if p.suffix in (".jpg", ".png")]
+    files = image_files(photos)
     with Image.open(files[0]) as a, Image.open(files[1]) as b:
         first, second = (guide_pixels(p.convert("RGB"), 16) for p in (a, b))
     assert np.abs((first - second).numpy()).max() > 0.1

@@ -19,7 +19,7 @@ from wassily.best import LastIsBest
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
-from wassily.validations import Validations, announced
+from wassily.validations import Validations, sample_lines
 
 
 def _train(home: str, tiny: Tiny, folder: Path, out: Path, *words: object) -> Outcome:
@@ -284,10 +284,10 @@ def test_many_samples_are_announced_in_short(tiny: Tiny, tmp_path: Path) -> None
         (10, 6, 16, "15, 16"),
         (None, 0, 100, "0, 100"),
     ):
-        (line,) = announced(config, 2, pictures, *span, tmp_path)
+        (line,) = sample_lines(config, 2, pictures, *span, tmp_path)
         assert line.startswith(f"samples of 1 prompt at step {steps}: in {tmp_path}/validation")
     silent = dataclasses.replace(config, validation_prompts=())
-    assert announced(silent, 2, 10, 0, 100, tmp_path) == []
+    assert sample_lines(silent, 2, 10, 0, 100, tmp_path) == []
 
 
 @pytest.mark.parametrize("world", [1, 2])

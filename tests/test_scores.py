@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 
 from wassily import measures, scores
-from wassily.scores import Drawn, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 
 
 def _rows(seed: int, count: int = 6) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, 5))
 
 
-def _side(seed: int) -> Side:
+def _side(seed: int) -> Outcome:
     losses = {"prior": _rows(seed + 4)[:, :2] ** 2, "decoder": _rows(seed + 5)[:, :2] ** 2}
-    lists = {"english": Drawn(_rows(seed + 6, 4), _rows(seed + 7, 4))}
-    return Side(Drawn(_rows(seed), _rows(seed + 1)), _rows(seed + 2), losses, lists)
+    lists = {"english": GeneratedEmbeddings(_rows(seed + 6, 4), _rows(seed + 7, 4))}
+    return Outcome(
+        GeneratedEmbeddings(_rows(seed), _rows(seed + 1)), _rows(seed + 2), losses, lists
+    )
 
 
 TRUTH = Truth(_rows(91), _rows(92), np.array([3, 4, 5, 0, 1, 2]))
@@ -74,11 +76,11 @@ def test_a_model_against_itself_has_changed_nothing() -> None:
 
 def test_without_pictures_and_without_a_base() -> None:
     """Only what the prompts tell."""
-    alone = Side(lists=_side(0).lists)
+    alone = Outcome(lists=_side(0).lists)
     found = scores.all_scores(alone, None, None, TEXTS, 0)
     assert [(s.group, s.name) for s in found] == [("english", "clip"), ("english", "text")]
     assert all(s.base is None and s.change is None for s in found)
-    both = scores.all_scores(alone, Side(lists=_side(20).lists), None, TEXTS, 0)
+    both = scores.all_scores(alone, Outcome(lists=_side(20).lists), None, TEXTS, 0)
     assert {s.name for s in both} == {"clip", "text", "drift", "picture_drift", "kid", "cmmd"}
 
 

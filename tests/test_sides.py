@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wassily import draws, objectives, sides, stream
-from wassily.stream import Examples, Side, Split
+from wassily.stream import Examples, ExtraExamples, Split
 from wassily.turns import collate
 
 OWN, OTHER, THIRD = 3, 11, 12  # seeds
@@ -25,12 +25,12 @@ def _shape(index: int) -> tuple[int, ...]:
 
 
 SIDES = [
-    Side("class pictures", _examples(OTHER, 100), 5, 4, 0.5),
-    Side("old ones", _examples(THIRD, 1000), 3, 1, 2.0),
+    ExtraExamples("class pictures", _examples(OTHER, 100), 5, 4, 0.5),
+    ExtraExamples("old ones", _examples(THIRD, 1000), 3, 1, 2.0),
 ]
 
 
-def _batches(split: Split, start: int, found: list[Side]) -> Any:
+def _batches(split: Split, start: int, found: list[ExtraExamples]) -> Any:
     own = _examples(OWN, 0)
     keys = stream.keys(OWN, [range(7)], split, start)
     examples, order = stream.beside(own, keys, found, split, start)
@@ -68,7 +68,9 @@ def test_the_weights_make_a_sum_of_means(cut: tuple[int, int, int]) -> None:
 
 def test_equal_parts_have_the_plain_weights() -> None:
     """B own and K others in each micro-batch: (B + K) / B and w (B + K) / K."""
-    found = [Side("c", _examples(OTHER, 100), 5, 6, 0.25)]  # 2 micro-batches of 2 own and 3 others
+    found = [
+        ExtraExamples("c", _examples(OTHER, 100), 5, 6, 0.25)
+    ]  # 2 micro-batches of 2 own and 3 others
     batch = next(_batches(Split(2, 2, 1, 0), 0, found))
     assert batch["weight"].tolist() == pytest.approx([5 / 2] * 2 + [0.25 * 5 / 3] * 3)
 
@@ -118,7 +120,7 @@ def test_a_source_may_bring_its_noise_its_time_and_more() -> None:
     """What it brings is taken; a field that the own have not is zero for them."""
     given = {"x": torch.tensor(1.0), "noise": torch.ones(2), "t": torch.tensor(5)}
     given["answer"] = torch.tensor([3.0, 4.0])
-    found = [Side("s", Examples(lambda *key: dict(given), OTHER, _shape, 9), 1, 1, 1.0)]
+    found = [ExtraExamples("s", Examples(lambda *key: dict(given), OTHER, _shape, 9), 1, 1, 1.0)]
     batch = next(_batches(Split(2, 1, 1, 0), 0, found))
     assert batch["noise"][2].tolist() == [1, 1] and int(batch["t"][2]) == 5
     assert torch.equal(batch["noise"][1], draws.noise(OWN, 0, 1, (2,)))
@@ -128,8 +130,8 @@ def test_a_source_may_bring_its_noise_its_time_and_more() -> None:
 def test_the_loss_is_weighted_where_there_is_a_weight() -> None:
     """Example by example."""
     loss, weight = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])
-    assert objectives.weighted(loss, {"weight": weight}).tolist() == [0.5, 6.0]
-    assert objectives.weighted(loss, {}) is loss
+    assert objectives.times_weight(loss, {"weight": weight}).tolist() == [0.5, 6.0]
+    assert objectives.times_weight(loss, {}) is loss
 
 
 def test_a_source_has_one_example_at_least() -> None:

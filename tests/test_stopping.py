@@ -18,7 +18,7 @@ from wassily import cli, encodings, models, preserve, stopping
 from wassily import train as loop
 from wassily.errors import Stopped
 from wassily.mini.untrained import Tiny
-from wassily.stopping import Pace, Signals
+from wassily.stopping import SaveSchedule, StopSignals
 
 FLAGS: dict[str, Any] = {
     "max_train_steps": 6,
@@ -108,7 +108,7 @@ def test_the_second_one_leaves_at_once(number: int, monkeypatch: pytest.MonkeyPa
         raise Left(code)
 
     monkeypatch.setattr(stopping.os, "_exit", leave)
-    with Signals() as signals, signals.patience():
+    with StopSignals() as signals, signals.patience():
         os.kill(os.getpid(), number)
         time.sleep(0.01)
         with pytest.raises(Left, match=str(128 + number)):
@@ -123,7 +123,7 @@ def test_a_second_hangup_is_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr(stopping.os, "_exit", left.append)
     for first in (signal.SIGHUP, signal.SIGTERM):
-        with Signals("all is kept") as signals, signals.patience():
+        with StopSignals("all is kept") as signals, signals.patience():
             for number in (first, signal.SIGHUP, signal.SIGHUP):
                 os.kill(os.getpid(), number)
                 time.sleep(0.01)
@@ -292,12 +292,12 @@ def test_minutes_besides_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
     for minutes, wanted in ((None, [5, 10]), (2.0, [3, 5, 8, 10, 13])):
         now[0] = 0.0
-        pace = Pace(5, minutes, Signals(), _Alone())  # type: ignore[arg-type]
+        schedule = SaveSchedule(5, minutes, StopSignals(), _Alone())  # type: ignore[arg-type]
         saved = []
         for done in range(1, 14):
             now[0] += 50
-            assert not pace.stop_at(done)
-            if pace.save_at(done):
+            assert not schedule.stop_at(done)
+            if schedule.save_at(done):
                 saved.append(done)
         assert saved == wanted
 

@@ -21,7 +21,7 @@ from wassily.commands import StudioConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 from wassily.studio import form, shelf, watch, words
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 
 # ---------------------------------------------------------------- the command
 
@@ -108,49 +108,49 @@ def test_values_in_their_places() -> None:
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Fence:
+def allowed(tmp_path: Path) -> AllowedFolders:
     """Runs and data, a folder beside them, and links that lead out."""
     for name in ("runs/studio", "runs/a/b", "pics/train", "pics/.hidden", "private"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "runs/out").symlink_to(tmp_path / "private")
     (tmp_path / "pics/out").symlink_to(tmp_path / "private")
-    return Fence(tmp_path / "runs", (tmp_path / "pics",))
+    return AllowedFolders(tmp_path / "runs", (tmp_path / "pics",))
 
 
-def test_only_given_folders(yard: Fence) -> None:
+def test_only_given_folders(allowed: AllowedFolders) -> None:
     """Data lies in --data, trainings lie below --runs; links and dots lead nowhere."""
-    pics = yard.data[0]
-    assert yard.folders() == [str(pics), str(pics / "train")]
-    assert yard.data_folder(str(pics / "train")) == str(pics / "train")
-    for name in ("/etc", str(pics / ".."), str(pics / "out"), str(yard.runs), "\0", None, ""):
+    pics = allowed.data[0]
+    assert allowed.folders() == [str(pics), str(pics / "train")]
+    assert allowed.data_folder(str(pics / "train")) == str(pics / "train")
+    for name in ("/etc", str(pics / ".."), str(pics / "out"), str(allowed.runs), "\0", None, ""):
         with pytest.raises(UserError, match=r"--data"):
-            yard.data_folder(name)
-    assert yard.run("a/b") == yard.runs / "a/b"
+            allowed.data_folder(name)
+    assert allowed.run("a/b") == allowed.runs / "a/b"
     for name in ("..", "../pics", "/etc", "out", ".", "a/../.."):
         with pytest.raises(UserError, match="not below"):
-            yard.run(name)
+            allowed.run(name)
     with pytest.raises(UserError, match="no training is chosen"):
-        yard.run(None)
+        allowed.run(None)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x", "studio", "a b", "x" * 65, None])
-def test_names_that_are_none(yard: Fence, name: str | None) -> None:
+def test_names_that_are_none(allowed: AllowedFolders, name: str | None) -> None:
     """Of a new training; in Arabic they may be."""
     with pytest.raises(UserError, match="no name for a training"):
-        yard.new_run(name)
-    assert yard.new_run(" تجربة-1 ") == yard.runs / "تجربة-1"
+        allowed.new_run(name)
+    assert allowed.new_run(" تجربة-1 ") == allowed.runs / "تجربة-1"
 
 
-def test_names_that_are_taken(yard: Fence) -> None:
+def test_names_that_are_taken(allowed: AllowedFolders) -> None:
     """By a training; what is proposed is the first that no folder has."""
-    assert yard.unused("my-prior") == "my-prior"
-    (yard.runs / "my-prior").mkdir()
-    (yard.runs / "my-prior-2").mkdir()
-    assert yard.unused("my-prior") == "my-prior-3"
-    yard.new_run("my-prior")
-    (yard.runs / "my-prior" / "run.toml").touch()
+    assert allowed.unused("my-prior") == "my-prior"
+    (allowed.runs / "my-prior").mkdir()
+    (allowed.runs / "my-prior-2").mkdir()
+    assert allowed.unused("my-prior") == "my-prior-3"
+    allowed.new_run("my-prior")
+    (allowed.runs / "my-prior" / "run.toml").touch()
     with pytest.raises(UserError, match="there is a training already"):
-        yard.new_run("my-prior")
+        allowed.new_run("my-prior")
 
 
 # ---------------------------------------------------------------- models
@@ -177,7 +177,7 @@ def runs(tmp_path: Path, tiny: Tiny) -> Path:
 
 def test_models_are_found(runs: Path) -> None:
     """Each with its network; the studio's own folder, links and broken files are passed over."""
-    found = {(one.place, one.home, one.adapter) for one in shelf.found(runs)}
+    found = {(one.place, one.home, one.adapter) for one in shelf.model_choices(runs)}
     assert found == {
         ("one/prior-run", "prior", False),
         ("decoder-run/checkpoint-5", "decoder", False),
@@ -221,7 +221,7 @@ def test_what_is_finished_is_offered_first(runs: Path, tiny: Tiny) -> None:
         assert [text for text, _ in shelf.networks(runs, "decoder", say)] == expected
         shown = [text for text, _ in shelf.adapters(runs, "decoder", say)]
         assert shown == [f"adapter ({done})", f"adapter/checkpoint-9 ({way})"]
-    last = shelf.found(runs)[-1]
+    last = shelf.model_choices(runs)[-1]
     assert last.shown(words.Say("en"), "decoder") == f"{made[2]} (decoder, checkpoint)"
     for place in (*finished, *saved):
         assert shelf.checked(runs, "decoder", str(runs / place)) == str(runs / place)

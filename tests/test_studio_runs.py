@@ -1,4 +1,4 @@
-"""The studio's trainings and drawings without its pages: processes, what they tell, the easel."""
+"""The studio's trainings and images without its pages: processes, what they tell, the queue."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 from wassily.studio import easel as easels
 from wassily.studio import looks, process, watch
-from wassily.studio.easel import Cancelled, Easel, Job
-from wassily.studio.fence import Fence
+from wassily.studio.easel import Cancelled, GenerationQueue, Job
+from wassily.studio.fence import AllowedFolders
 
 
-def wait_for(holds: Callable[[], Any], seconds: float = 60) -> None:
+def wait_for(holds: Callable[[], Any], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "waited in vain"
@@ -40,9 +40,9 @@ def wait_for(holds: Callable[[], Any], seconds: float = 60) -> None:
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Fence:
+def allowed(tmp_path: Path) -> AllowedFolders:
     (tmp_path / "runs" / "studio").mkdir(parents=True)
-    return Fence(tmp_path / "runs", (tmp_path,))
+    return AllowedFolders(tmp_path / "runs", (tmp_path,))
 
 
 def endless(folder: Path) -> None:
@@ -58,57 +58,60 @@ def endless(folder: Path) -> None:
     (folder / "wassily.py").write_text(code, "utf-8")
 
 
-def test_start_stop_and_start_again(yard: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_stop_and_start_again(
+    allowed: AllowedFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One at a time; SIGTERM once, however often it is asked for; its last line is kept."""
-    endless(yard.data[0])
-    monkeypatch.chdir(yard.data[0])
-    own = process.ticket(yard, yard.runs / "a" / "b")
+    endless(allowed.data[0])
+    monkeypatch.chdir(allowed.data[0])
+    own = process.process_of(allowed, allowed.runs / "a" / "b")
     assert not process.runs(own) and process.last_line(own) == ""
     with pytest.raises(UserError, match="does not run"):
         process.stop(own)
     number = process.start(own, ["train", "prior"])
     try:
-        assert process.runs(own) and process.read(own)["words"] == ["train", "prior"]
+        assert process.runs(own) and process.record_of(own)["words"] == ["train", "prior"]
         assert os.getsid(number) == number  # its terminal's end is not its own
         with pytest.raises(UserError, match="runs already"):
             process.start(own, ["train", "prior"])
         wait_for(lambda: process.last_line(own) == "ready")
-        assert watch.look(yard, yard.runs / "a" / "b").state == "starting"
+        assert watch.look(allowed, allowed.runs / "a" / "b").state == "starting"
         process.stop(own)
         process.stop(own) if process.runs(own) else None
         wait_for(lambda: not process.runs(own))
         assert process.last_line(own) == "stopped by SIGTERM"
         number = process.start(own, ["train", "prior"])
-        assert process.runs(own) and process.read(own)["stopping"] is False
+        assert process.runs(own) and process.record_of(own)["stopping"] is False
     finally:
         os.kill(number, signal.SIGKILL)
     wait_for(lambda: not process.runs(own))
 
 
-def test_it_outlives_who_started_it(yard: Fence) -> None:
+def test_it_outlives_who_started_it(allowed: AllowedFolders) -> None:
     """And is found, and stopped, by another."""
     starter = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from wassily.studio import process\nfrom wassily.studio.fence import Fence\n"
+        "from wassily.studio import process\nfrom wassily.studio.fence import AllowedFolders\n"
         "runs = Path(sys.argv[1])\nos.chdir(sys.argv[2])\n"
-        "print(process.start(process.ticket(Fence(runs), runs / 'x'), ['train', 'prior']))\n"
+        "own = process.process_of(AllowedFolders(runs), runs / 'x')\n"
+        "print(process.start(own, ['train', 'prior']))\n"
     )
-    endless(yard.data[0])
-    words = [sys.executable, "-c", starter, str(yard.runs), str(yard.data[0])]
+    endless(allowed.data[0])
+    words = [sys.executable, "-c", starter, str(allowed.runs), str(allowed.data[0])]
     done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True)
-    own = process.ticket(yard, yard.runs / "x")
-    assert process.runs(own) and process.read(own)["process"] == int(done.stdout)
+    own = process.process_of(allowed, allowed.runs / "x")
+    assert process.runs(own) and process.record_of(own)["process"] == int(done.stdout)
     wait_for(lambda: process.last_line(own) == "ready")
     process.stop(own)
     wait_for(lambda: not process.runs(own))
     assert process.last_line(own) == "stopped by SIGTERM"
 
 
-def test_a_disk_that_refuses_is_one_line(yard: Fence) -> None:
+def test_a_disk_that_refuses_is_one_line(allowed: AllowedFolders) -> None:
     """Nothing is started then."""
-    (yard.own / "trainings").write_text("in the way", "utf-8")
+    (allowed.own / "trainings").write_text("in the way", "utf-8")
     with pytest.raises(UserError, match="trainings: "):
-        process.start(process.ticket(yard, yard.runs / "x"), ["train", "prior"])
+        process.start(process.process_of(allowed, allowed.runs / "x"), ["train", "prior"])
 
 
 # ---------------------------------------------------------------- what a run tells
@@ -130,30 +133,30 @@ def a_run(folder: Path, steps: int = 50) -> Path:
     return folder
 
 
-def test_how_a_training_stands(yard: Fence) -> None:
+def test_how_a_training_stands(allowed: AllowedFolders) -> None:
     """From its files alone: not there, stopped, finished, and held by another process."""
-    assert watch.look(yard, yard.runs / "x") == watch.Seen("none")
-    folder = a_run(yard.runs / "x")
-    assert watch.look(yard, folder) == watch.Seen("stopped", 20, 50)
+    assert watch.look(allowed, allowed.runs / "x") == watch.Seen("none")
+    folder = a_run(allowed.runs / "x")
+    assert watch.look(allowed, folder) == watch.Seen("stopped", 20, 50)
     with lock.held(folder):
-        found = watch.look(yard, folder)
+        found = watch.look(allowed, folder)
     # 30 steps of 6 pictures are left, at 3 a second in the mean
     assert (found.state, found.left) == ("elsewhere", pytest.approx(60))
     assert not lock.is_held(folder)
     (folder / "model_index.json").write_text("{}", "utf-8")
-    assert watch.look(yard, folder).state == "stopped"
-    done = a_run(yard.runs / "y" / "z", steps=20)
+    assert watch.look(allowed, folder).state == "stopped"
+    done = a_run(allowed.runs / "y" / "z", steps=20)
     (done / "model_index.json").write_text("{}", "utf-8")
-    assert watch.look(yard, done).state == "finished"
+    assert watch.look(allowed, done).state == "finished"
 
 
-def test_the_training_to_look_at_first(yard: Fence) -> None:
+def test_the_training_to_look_at_first(allowed: AllowedFolders) -> None:
     """The newest one that runs, however old it is; then the newest of those that rest."""
     for age, place in enumerate(("running", "old", "y/new")):
-        os.utime(a_run(yard.runs / place) / "run.toml", (1e9 + age, 1e9 + age))
-    assert watch.trainings(yard) == ["y/new", "old", "running"]
-    with lock.held(yard.runs / "running"):
-        assert watch.trainings(yard) == ["running", "y/new", "old"]
+        os.utime(a_run(allowed.runs / place) / "run.toml", (1e9 + age, 1e9 + age))
+    assert watch.trainings(allowed) == ["y/new", "old", "running"]
+    with lock.held(allowed.runs / "running"):
+        assert watch.trainings(allowed) == ["running", "y/new", "old"]
 
 
 def test_time_left() -> None:
@@ -199,14 +202,14 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_the_easel_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_queue_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
     """To the bit, with the same notes; again from the notes of one; its progress rises to its
     end, by every pass of both networks.
     """
     told: list[float] = []
-    easel = Easel()
+    queue = GenerationQueue()
     config = config_for(tiny, tmp_path / "studio")
-    found = easel.draw(config, Job(told.append))
+    found = queue.draw(config, Job(told.append))
     assert [seed for _, seed in found] == [5, 6, 5, 6]
     words = ["a", "b", "--num_images", 2, "--seed", 5, "--batch_size", 3, "--steps", 4]
     words += ["--prior_steps", 3, "--prior", tiny.prior, "--decoder", tiny.decoder]
@@ -216,18 +219,18 @@ def test_the_easel_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
         assert Image.open(mine).text["wassily"] == Image.open(theirs).text["wassily"]
     assert told == [n / 14 for n in range(14)]
 
-    loaded = easel._loaded
-    old = easels.notes_of(found[3][0])
-    again = easel.again(old, tmp_path / "studio", None, Job())
+    loaded = queue._loaded
+    old = easels.provenance_of(found[3][0])
+    again = queue.again(old, tmp_path / "studio", None, Job())
     assert (pixels(again) == pixels(found[3][0])).all()
-    assert easel._loaded is loaded  # nothing of it has changed
+    assert queue._loaded is loaded  # nothing of it has changed
     assert easels.history(tmp_path / "studio")[0] == again
     assert len(easels.history(tmp_path / "studio")) == 5
 
 
 def test_a_cancelled_drawing_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
     """Whether it is in its middle or waits for its turn; the next one is whole."""
-    easel, event = Easel(), threading.Event()
+    queue, event = GenerationQueue(), threading.Event()
 
     def tell(share: float) -> None:
         if share > 0.5:
@@ -235,24 +238,24 @@ def test_a_cancelled_drawing_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
 
     config = config_for(tiny, tmp_path / "out")
     with pytest.raises(Cancelled):
-        easel.draw(config, Job(tell, event))
+        queue.draw(config, Job(tell, event))
     with pytest.raises(Cancelled):
-        easel.draw(config, Job(lambda share: None, event))
+        queue.draw(config, Job(lambda share: None, event))
     assert not list((tmp_path / "out").glob("*"))
-    assert len(easel.draw(dataclasses.replace(config, num_images=1), Job())) == 2
+    assert len(queue.draw(dataclasses.replace(config, num_images=1), Job())) == 2
 
 
 def test_a_model_that_was_written_anew_is_loaded_anew(tiny: Tiny, tmp_path: Path) -> None:
     """A training may have exported meanwhile."""
-    easel = Easel()
-    easel.draw(config_for(tiny, tmp_path), Job())
-    loaded = easel._loaded
+    queue = GenerationQueue()
+    queue.draw(config_for(tiny, tmp_path), Job())
+    loaded = queue._loaded
     file = Path(tiny.decoder) / "unet" / "config.json"
     stat = file.stat()
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
-    easel.draw(config_for(tiny, tmp_path), Job())
+    queue.draw(config_for(tiny, tmp_path), Job())
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert easel._loaded is not loaded
+    assert queue._loaded is not loaded
 
 
 def test_pictures_of_others_are_not_followed(tiny: Tiny, tmp_path: Path) -> None:
@@ -262,7 +265,7 @@ def test_pictures_of_others_are_not_followed(tiny: Tiny, tmp_path: Path) -> None
     words += ["--prior", tiny.prior, "--decoder", tiny.decoder, "--strength", 0.5]
     assert run_cli("generate", "a", *words, "--out", tmp_path / "h.png").code == 0
     with pytest.raises(UserError, match="drawn from other pictures; wassily generate --from"):
-        easels.notes_of(tmp_path / "h.png")
+        easels.provenance_of(tmp_path / "h.png")
 
 
 # ---------------------------------------------------------------- data
@@ -273,28 +276,28 @@ def test_findings_and_their_pictures(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pics", ["a", "b", "c"])
     (folder / "01.png").write_bytes((folder / "00.png").read_bytes())
     (folder / "02.png").write_bytes(b"no picture")
-    yard = Fence(tmp_path / "runs", (folder,))
-    looked = looks.look(yard, str(folder), 32, True, "mini")
+    allowed = AllowedFolders(tmp_path / "runs", (folder,))
+    looked = looks.look(allowed, str(folder), 32, True, "mini")
     kinds = [finding.kind for finding in looked.findings]
     assert kinds[0] == "broken" and "duplicates" in kinds and looked.summary["pictures"] == 3
     found = dict(zip(kinds, looked.findings, strict=True))
-    assert looks.thumbnails(found["broken"], yard) == []
-    shown = looks.thumbnails(found["duplicates"], yard)
+    assert looks.thumbnails(found["broken"], allowed) == []
+    shown = looks.thumbnails(found["duplicates"], allowed)
     assert [name for _, name in shown] == ["00.png", "01.png"]
     assert all(max(picture.size) <= looks.SIDE for picture, _ in shown)
     with pytest.raises(UserError, match="--data"):
-        looks.look(yard, str(tmp_path), 32, True, "mini")
+        looks.look(allowed, str(tmp_path), 32, True, "mini")
 
 
 def test_names_in_an_item(tmp_path: Path) -> None:
     """With colons and spaces in them; none outside of the data, whatever an item says."""
-    yard = Fence(tmp_path, (tmp_path / "pics",))
+    allowed = AllowedFolders(tmp_path, (tmp_path / "pics",))
     (tmp_path / "pics").mkdir()
     for name in ("a: b.png", "c = d.png"):
         draw_picture(1).save(tmp_path / "pics" / name)
     draw_picture(1).save(tmp_path / "e.png")
     item = f"{tmp_path}/pics/a: b.png: 32 x 32"
-    assert [path.name for path in looks.files(item, yard)] == ["a: b.png"]
+    assert [path.name for path in looks.files(item, allowed)] == ["a: b.png"]
     item = f"{tmp_path}/pics/a: b.png (train) = {tmp_path}/e.png (test)"
-    assert [path.name for path in looks.files(item, yard)] == ["a: b.png"]
-    assert looks.files("nothing: here", yard) == []
+    assert [path.name for path in looks.files(item, allowed)] == ["a: b.png"]
+    assert looks.files("nothing: here", allowed) == []

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from wassily import measures, sweep
 from wassily.measures import Estimate
 from wassily.mini.untrained import Tiny
-from wassily.scores import Drawn, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.sweep import Line
 
 FEW = ("--steps", 2, "--prior_steps", 2, "--max_prompts", 4)
@@ -47,7 +47,7 @@ def _line(alpha: float, learned: float, kept: float) -> Line:
 def test_the_best_has_the_greatest_sum() -> None:
     """Of equals the smaller share, whatever their order."""
     row = [_line(0, 0.1, 0.9), _line(0.5, 0.5, 0.75), _line(0.75, 0.75, 0.5), _line(1, 0.8, 0.1)]
-    assert sweep.chosen(row).alpha == sweep.chosen(row[::-1]).alpha == 0.5
+    assert sweep.best_line(row).alpha == sweep.best_line(row[::-1]).alpha == 0.5
 
 
 def test_learned_is_a_cosine_to_the_true_picture() -> None:
@@ -55,7 +55,12 @@ def test_learned_is_a_cosine_to_the_true_picture() -> None:
     rng = np.random.default_rng(0)
     true, text, embeds, redrawn, drawn = (rng.normal(size=(4, 3)) for _ in range(5))
     truth = Truth(true, text, np.arange(4))
-    side = Side(Drawn(embeds, drawn), redrawn, {}, {sweep.LEARNED: Drawn(embeds, drawn)})
+    side = Outcome(
+        GeneratedEmbeddings(embeds, drawn),
+        redrawn,
+        {},
+        {sweep.LEARNED: GeneratedEmbeddings(embeds, drawn)},
+    )
     one, two = measures.cosine(embeds, true), measures.cosine(redrawn, true)
     assert np.allclose(sweep.learned(side, truth, {}, ["prior"]), one)
     assert np.allclose(sweep.learned(side, truth, {}, ["decoder"]), two)

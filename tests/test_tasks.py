@@ -92,7 +92,7 @@ def test_one_of_a_batch_is_drawn_again(here: Path, tiny: Tiny) -> None:
     done = _run(tiny, *words, "--batch_size", 4, "--decoder", tiny.decoder, "--out", "all")
     assert done.code == 0, done.text
     files = sorted(Path("all").iterdir())
-    told = [notes.read(str(file)) for file in files]
+    told = [notes.read_provenance(str(file)) for file in files]
     assert [one.place for one in told] == [0, 1, 2, 3, 0, 1]
     assert [one.config.batch_size for one in told] == [4, 4, 4, 4, 2, 2]
     assert [one.config.seed for one in told] == [3, 4, 3, 4, 3, 4]
@@ -106,9 +106,9 @@ def test_what_is_not_the_same_any_more_is_said(here: Path, tiny: Tiny) -> None:
     words = ("a", "--image", "in.png", "--strength", 1, "--decoder", tiny.decoder)
     done = _run(tiny, *words, "--out", "x.png")
     assert done.code == 0, done.text
-    old = notes.read("x.png")
+    old = notes.read_provenance("x.png")
     assert notes.differences(old, sample.torch.device("cpu")) == []
-    other = notes.Drawn(old.config, 0, {}, {"torch": "1.0"})
+    other = notes.Provenance(old.config, 0, {}, {"torch": "1.0"})
     (line,) = notes.differences(other, sample.torch.device("cpu"))
     assert line.startswith("drawn with torch 1.0, this is ")
     draw_picture(9, 48, 32).save("in.png")
@@ -142,7 +142,7 @@ def test_damaged_notes(here: Path, chunk: object, message: str) -> None:
         info.add_itxt("wassily", str(chunk))
     Image.new("RGB", (8, 8)).save("x.png", pnginfo=info)
     with pytest.raises(UserError, match=r"--from x\.png: ") as refused:
-        notes.read("x.png")
+        notes.read_provenance("x.png")
     assert message in str(refused.value)
 
 

@@ -103,7 +103,7 @@ def run(words: list[str], output: Path, seconds: float | None = None) -> bool:
 def check_whole(folder: Path) -> None:
     """Raise Wrong if WORK/NAME holds something that is called whole and is not."""
     out = folder / "run"
-    for _, saved in outputs.found(out):
+    for _, saved in outputs.checkpoints_in(out):
         if reason := manifest.damage(saved):
             raise Wrong(f"{saved}: {reason}")
     if (out / "model_index.json").is_file():
@@ -136,7 +136,7 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 def numbers(out: Path) -> dict[str, Any]:
     """All that a run computed, by file and name; of the log, what is not a measure of time."""
     found: dict[str, Any] = {}
-    for folder in [*(path for _, path in outputs.found(out)), out / "prior", out / "unet"]:
+    for folder in [*(path for _, path in outputs.checkpoints_in(out)), out / "prior", out / "unet"]:
         for file in folder.rglob("*.safetensors"):
             for name, value in tensors(file).items():
                 found[f"{file.relative_to(out)}: {name}"] = value
@@ -169,7 +169,7 @@ def left(folder: Path) -> str:
         return "within another file"
     if not (folder / "run" / "run.toml").exists():
         return "before the first step"
-    steps = [step for step, _ in outputs.found(folder / "run")]
+    steps = [step for step, _ in outputs.checkpoints_in(folder / "run")]
     return "after the last step" if STEPS in steps else "between two checkpoints"
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from wassily import loading
+
+# Here, because every entry point comes by before it imports torch.
+loading.wait_asleep()
+
 __version__ = "0.1.0"
 __all__ = [
     "Canvas",

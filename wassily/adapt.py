@@ -60,10 +60,10 @@ class Whole:
 
     role: str
 
-    def attach(self, net: Any, dtype: torch.dtype, seed: int) -> None:
+    def attach(self, net: models.Network, dtype: torch.dtype, seed: int) -> None:
         """Nothing to add."""
 
-    def signature(self) -> dict[str, Any]:
+    def signature(self) -> dict[str, object]:
         """What a resume compares: no adapter, so nothing."""
         return dict.fromkeys(Lora(self.role).signature())
 
@@ -71,20 +71,20 @@ class Whole:
         """What is trained, for a person."""
         return "the whole network"
 
-    def save(self, net: Any, folder: Path, averaged: bool = False) -> None:
+    def save(self, net: models.Network, folder: Path, averaged: bool = False) -> None:
         """The network in a sub-folder of a checkpoint."""
         net.save_pretrained(folder / (f"{self.role}_ema" if averaged else self.role))
 
-    def load(self, net: Any, folder: Path) -> None:
+    def load(self, net: models.Network, folder: Path) -> None:
         """Take the network of a checkpoint."""
         net.load_state_dict(models.load_network(folder / self.role, self.role).state_dict())
 
-    def averages(self, net: Any, folder: Path) -> Mapping[str, Tensor]:
+    def averages(self, net: models.Network, folder: Path) -> Mapping[str, Tensor]:
         """The averages in a checkpoint, by parameter name."""
         return models.load_network(folder / f"{self.role}_ema", self.role).state_dict()
 
     def export(
-        self, net: Any, folder: Path, save_pipeline: Callable[[Path], None], card: str
+        self, net: models.Network, folder: Path, save_pipeline: Callable[[Path], None], card: str
     ) -> None:
         """The whole pipeline and its card."""
         checkpoint.export(folder, save_pipeline, card)
@@ -105,7 +105,7 @@ class Lora:
     use_dora: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
 
-    def attach(self, net: Any, dtype: torch.dtype, seed: int) -> None:
+    def attach(self, net: models.Network, dtype: torch.dtype, seed: int) -> None:
         """Add the adapter in fp32; B starts at zero, so the network computes what it did before.
 
         The frozen weights of linear and convolution layers are kept in `dtype`, in which autocast
@@ -135,7 +135,7 @@ class Lora:
             "alpha_pattern": {},
         }
 
-    def signature(self) -> dict[str, Any]:
+    def signature(self) -> dict[str, object]:
         """What a resume compares."""
         return {
             "lora": True,
@@ -153,7 +153,7 @@ class Lora:
         where = ", ".join(self.targets)
         return f"{kind} of rank {self.rank}, alpha {self.alpha}{dropout} on {where}"
 
-    def save(self, net: Any, folder: Path, averaged: bool = False) -> None:
+    def save(self, net: models.Network, folder: Path, averaged: bool = False) -> None:
         """The adapter as one file, which `load_lora_adapter` of diffusers reads."""
         tensors = {
             stored(name): p.detach().cpu().contiguous()
@@ -165,26 +165,26 @@ class Lora:
         file = models.ADAPTER_EMA if averaged else models.ADAPTER
         checkpoint.write_tensors(folder / file, tensors, notes)
 
-    def load(self, net: Any, folder: Path) -> None:
+    def load(self, net: models.Network, folder: Path) -> None:
         """Take the adapter of a checkpoint. Raises UserError if it is not whole."""
         values = _values(net, folder / models.ADAPTER)
         with torch.no_grad():
             for name, parameter in trained_parameters(net).items():
                 parameter.copy_(values[name])
 
-    def averages(self, net: Any, folder: Path) -> Mapping[str, Tensor]:
+    def averages(self, net: models.Network, folder: Path) -> Mapping[str, Tensor]:
         """The averages in a checkpoint, by parameter name. Raises UserError."""
         return _values(net, folder / models.ADAPTER_EMA)
 
     def export(
-        self, net: Any, folder: Path, save_pipeline: Callable[[Path], None], card: str
+        self, net: models.Network, folder: Path, save_pipeline: Callable[[Path], None], card: str
     ) -> None:
         """The adapter and its card. No pipeline: that would be gigabytes of the base, unchanged."""
         checkpoint.write_text(folder / "README.md", card)
         self.save(net, folder)
 
 
-def chosen(config: TrainConfig, notes: dict[str, str] | None = None) -> Whole | Lora:
+def chosen_adaptation(config: TrainConfig, notes: dict[str, str] | None = None) -> Whole | Lora:
     """What a config trains of its network; `notes` go into the header of an adapter's file."""
     role = models.TRAINED[config.role]
     if not config.lora:
@@ -217,7 +217,7 @@ def notes(config: TrainConfig, repositories: dict[str, str], fingerprint: str) -
 
 def check_chosen(config: TrainConfig, repositories: dict[str, str]) -> None:
     """Raise UserError for a target of --lora_targets that the network does not have."""
-    found = chosen(config)
+    found = chosen_adaptation(config)
     if isinstance(found, Lora) and config.lora_targets:
         with torch.device("meta"):
             net = models.skeleton(found.role, repositories[config.role], cache_dir=config.cache_dir)
@@ -271,7 +271,7 @@ def _values(net: nn.Module, file: Path) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- drawing and merging
 
 
-def fold(net: Any, file: Path, scale: float = 1.0) -> None:
+def fold(net: models.Network, file: Path, scale: float = 1.0) -> None:
     """Add an adapter, `scale` times, to the weights of a network that stays a stock one.
 
     Raises UserError if it is not of this network. In fp32, so that merging loses nothing.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -26,8 +26,8 @@ class Pipelines:
     device they draw on; each is there only while it works.
     """
 
-    prior: Any
-    decoder: Any
+    prior: sample.KandinskyV22PriorPipeline
+    decoder: sample.KandinskyV22Pipeline
     device: torch.device
 
     def draw(
@@ -35,7 +35,7 @@ class Pipelines:
         subjects: Subject | Iterable[Subject],
         seeds: Iterable[int] = (0,),
         drawing: Drawing | None = None,
-    ) -> list[Any]:
+    ) -> list[pictures.Picture]:
         """Each subject with each seed, subject by subject, as PIL pictures.
 
         A subject is a text or a `Mix`. The same seed gives what `wassily generate --seed` does.
@@ -78,7 +78,7 @@ def load_pipelines(
     return Pipelines(*load.pipelines(config, load.find(config)))
 
 
-def open_picture(path: str | os.PathLike[str]) -> Any:
+def open_picture(path: str | os.PathLike[str]) -> pictures.Picture:
     """A picture for a `Mix` or a `Canvas`, as PIL in RGB: upright, transparent parts white.
 
     Raises UserError for anything that is not a whole picture.

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 
@@ -35,7 +34,7 @@ class Cell:
 
     where: str
     image: bytes | None
-    captions: Any
+    captions: object
 
     def record(self, captioned: bool) -> Record:
         """The same, checked. Raises UserError."""

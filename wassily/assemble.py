@@ -33,14 +33,14 @@ from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.config import TrainConfig
 from wassily.ema import average
-from wassily.material import Material
+from wassily.material import Inputs
 from wassily.recipes import Kit
 from wassily.results import Measures, Results
 from wassily.run_state import Saved
 from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.start import Setup
-from wassily.stream import Side, Split
+from wassily.stream import ExtraExamples, Split
 from wassily.train import Pending
 from wassily.validations import Validations
 from wassily.weights import Weights
@@ -55,9 +55,9 @@ class Run:
     """
 
     setup: Setup
-    inputs: Material
+    inputs: Inputs
     kit: Kit
-    beside: list[Side]
+    beside: list[ExtraExamples]
     split: Split
     fused: bool
     signature: dict[str, Any]
@@ -86,7 +86,7 @@ def steps_in_all(config: TrainConfig, count: int | None, global_batch: int) -> i
     return math.ceil(config.num_train_epochs * per_epoch)
 
 
-def assemble(setup: Setup, inputs: Material, fused: bool) -> Run:
+def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
     """All parts of a run, as a checkpoint left them if one is resumed. Raises UserError."""
     config, runtime, reading, resumed = setup.config, setup.runtime, inputs.reading, setup.resumed
     split = Split(*plan.cut(config, fused), runtime.world, runtime.rank)
@@ -94,7 +94,7 @@ def assemble(setup: Setup, inputs: Material, fused: bool) -> Run:
     kit = recipes.make_kit(config, setup.repositories)
     beside = sides.streams(inputs.beside, kit, split.global_batch)
     base = models.fingerprint(kit.net)
-    adaptation = adapt.chosen(config, adapt.notes(config, setup.repositories, base))
+    adaptation = adapt.chosen_adaptation(config, adapt.notes(config, setup.repositories, base))
     adaptation.attach(kit.net, runtime.weight_dtype, setup.seed)
     same = {"network": config.role, "base model": base, **reading.signature()}
     same |= {**adaptation.signature(), **_signature(setup, kit, split, beside)}
@@ -132,7 +132,7 @@ def assemble(setup: Setup, inputs: Material, fused: bool) -> Run:
     return run
 
 
-def _signature(setup: Setup, kit: Kit, split: Split, beside: list[Side]) -> dict[str, Any]:
+def _signature(setup: Setup, kit: Kit, split: Split, beside: list[ExtraExamples]) -> dict[str, Any]:
     """What must be the same for a checkpoint to be resumed, besides base, data and adaptation."""
     config = setup.config
     return {
@@ -176,10 +176,10 @@ def _in_training(setup: Setup, kit: Kit) -> tuple[nn.Module, Weights]:
         optim.release_gradients(kit.net, optimizer)
     if config.compile:
         compiled.compile_in_place(kit.net)
-    return objective, weights.of(kit.objective, trained, ema, optimizer, outline, runtime)
+    return objective, weights.weights_of(kit.objective, trained, ema, optimizer, outline, runtime)
 
 
-def _measures(setup: Setup, inputs: Material, kit: Kit) -> Measures:
+def _measures(setup: Setup, inputs: Inputs, kit: Kit) -> Measures:
     """What is measured at validations; the variance's drift begins at the network as it is now."""
     config, runtime, probe = setup.config, setup.runtime, inputs.probe
     where = (setup.repositories["decoder"], runtime)
@@ -197,10 +197,10 @@ def _best(setup: Setup, saving: Saving) -> Best | LastIsBest:
     def write(folder: Path) -> None:
         saving.write_best(folder, Saved(bests.step_of(folder), config.role, setup.repositories))
 
-    return bests.chosen(config.keep_best, config.patience, setup.output_dir, write)
+    return bests.chosen_best(config.keep_best, config.patience, setup.output_dir, write)
 
 
-def _skipped(setup: Setup, inputs: Material, split: Split, results: Results) -> Skipped:
+def _skipped(setup: Setup, inputs: Inputs, split: Split, results: Results) -> Skipped:
     """The account of skipped steps, resumed."""
     before = setup.resumed.state.skipped_steps if setup.resumed else 0
     most = None if setup.config.gradient_release else setup.config.max_bad_steps

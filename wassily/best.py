@@ -14,10 +14,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor, nn
 
 from wassily import checkpoint, manifest, outputs, run_state
-from wassily.ema import Ema
+from wassily.ema import Ema, NoEma
 from wassily.errors import UserError
 from wassily.run_state import Saved
 
@@ -31,12 +33,27 @@ METRICS = {
 NAME = re.compile(r"best-(\d+)")
 
 
+class Adaptation(Protocol):
+    """What is used of `adapt.Whole` and `adapt.Lora`."""
+
+    def save(self, net: nn.Module, folder: Path, averaged: bool = False) -> None:
+        """Write the trained part of a network."""
+
+    def load(self, net: nn.Module, folder: Path) -> None:
+        """Take it back."""
+
+    def averages(self, net: nn.Module, folder: Path) -> Mapping[str, Tensor]:
+        """Its averages by parameter name."""
+
+
 def step_of(folder: Path) -> int:
     """The step in the name of a folder of best weights."""
     return int(folder.name.partition("-")[2])
 
 
-def write_weights(folder: Path, adaptation: Any, net: Any, ema: Any, state: Saved) -> None:
+def write_weights(
+    folder: Path, adaptation: Adaptation, net: nn.Module, ema: Ema | NoEma, state: Saved
+) -> None:
     """The weights that were measured, averaged if there is an average; drawn with as a checkpoint.
 
     `state` tells which network they are of.
@@ -50,7 +67,7 @@ def write_weights(folder: Path, adaptation: Any, net: Any, ema: Any, state: Save
     checkpoint.write_whole(folder, write)
 
 
-def take_weights(folder: Path, adaptation: Any, net: Any, ema: Any) -> None:
+def take_weights(folder: Path, adaptation: Adaptation, net: nn.Module, ema: Ema | NoEma) -> None:
     """Put such weights where an export takes them from: into the average, or into the network."""
     if isinstance(ema, Ema):
         ema.load(adaptation.averages(net, folder))
@@ -98,11 +115,11 @@ class Best:
     def _better(self, value: float, other: float) -> bool:
         return value > other if self.more_is_better else value < other
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self) -> dict[str, object] | None:
         """What a checkpoint keeps."""
         return asdict(self.standing)
 
-    def restore(self, saved: Any, beside: Path) -> str | None:
+    def restore(self, saved: object, beside: Path) -> str | None:
         """Take back what a checkpoint kept; its best lies in the output folder, or `beside` it.
 
         A line to say if the best is looked for anew. Raises UserError for a state that is none.
@@ -155,11 +172,11 @@ class LastIsBest:
         """Never a reason to end."""
         return False
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self) -> dict[str, object] | None:
         """Nothing to keep."""
         return None
 
-    def restore(self, saved: Any, beside: Path) -> str | None:
+    def restore(self, saved: object, beside: Path) -> str | None:
         """Nothing to take back."""
         return None
 
@@ -189,7 +206,7 @@ def _checked(saved: Any) -> Standing:
     return found
 
 
-def chosen(
+def chosen_best(
     metric: str | None, patience: int | None, home: Path, write: Callable[[Path], None]
 ) -> Best | LastIsBest:
     """What --keep_best and --patience ask for."""

@@ -26,7 +26,7 @@ def shapes(side: int, step: int) -> list[Size]:
     return sorted(((a * step, b * step) for a, b in turned), key=lambda s: (s[0] / s[1], s))
 
 
-def kept(sizes: np.ndarray, shape: Size | np.ndarray) -> np.ndarray:
+def retained_share(sizes: np.ndarray, shape: Size | np.ndarray) -> np.ndarray:
     """Sizes (N, 2) -> the fraction of each picture's pixels that a crop to `shape` keeps, (N,).
 
     `shape` is one for all, or (N, 2). The largest box of ratio r = w / h inside a picture of ratio
@@ -45,7 +45,7 @@ def nearest(sizes: np.ndarray, shapes: Sequence[Size]) -> np.ndarray:
     order = sorted(range(len(shapes)), key=lambda i: -shapes[i][0] * shapes[i][1])
     best, most = np.zeros(len(sizes), np.int64), np.full(len(sizes), -1.0)
     for number in order:
-        fraction = kept(sizes, shapes[number])
+        fraction = retained_share(sizes, shapes[number])
         better = fraction > most
         best[better], most[better] = number, fraction[better]
     return best
@@ -98,5 +98,5 @@ class Buckets:
 def sorted_into(sizes: np.ndarray, shapes: list[Size]) -> Buckets:
     """Pictures of sizes (N, 2), each into the shape that loses the fewest of its pixels."""
     of = nearest(sizes, shapes)
-    own = kept(sizes, np.array(shapes)[of])
-    return Buckets(shapes, of, float(own.mean()), float(kept(sizes, (1, 1)).mean()))
+    own = retained_share(sizes, np.array(shapes)[of])
+    return Buckets(shapes, of, float(own.mean()), float(retained_share(sizes, (1, 1)).mean()))

@@ -255,7 +255,7 @@ class Writer:
             ) from None
 
 
-def kept(root: Path) -> str:
+def retained_remark(root: Path) -> str:
     """What to say of a run that is stopped while it fills the cache."""
     return f"what was encoded is kept in {root}, up to the last minute"
 

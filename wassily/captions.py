@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 NO_LETTERS = "no letters"
+MARKS = 2  # tokens around a caption: its beginning and its end
 # The first word of a letter's Unicode name is its script, but for these.
 SCRIPTS = {"cjk": "han", "fullwidth": "latin", "halfwidth": "katakana", "hangul": "hangul"}
+
+
+class _Ids(Protocol):
+    input_ids: list[list[int]]
+
+
+class Tokenizer(Protocol):
+    """What is used of transformers' CLIPTokenizer."""
+
+    model_max_length: int
+
+    def __call__(self, text: list[str], *, truncation: bool, verbose: bool) -> _Ids:
+        """Texts -> the ids of their tokens."""
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -47,7 +62,7 @@ class Captions:
         """The captions of `least` examples or more, and of how many; the commonest first."""
         return [(text, n) for text, n in self.texts.most_common() if n >= least]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Plain values for the report."""
         return {
             "captions": len(self.lengths),
@@ -73,7 +88,7 @@ def count(examples: Iterable[tuple[str, ...]]) -> Captions:
     return found
 
 
-def spread(values: Any) -> dict[str, float]:
+def spread(values: Sequence[int]) -> dict[str, float]:
     """Least, median, mean and most; nothing of nothing."""
     if not len(values):
         return {}
@@ -81,3 +96,26 @@ def spread(values: Any) -> dict[str, float]:
     found = (row.min(), np.median(row), row.mean(), row.max())
     names = ("least", "median", "mean", "most")
     return {name: round(float(value), 2) for name, value in zip(names, found, strict=True)}
+
+
+def count_cut(captions: Iterable[str], tokenizer: Tokenizer) -> tuple[int, int]:
+    """How many captions are longer than the tokenizer's limit, of how many."""
+    limit, total = tokenizer.model_max_length, 0
+
+    def doubtful() -> Iterator[str]:
+        nonlocal total
+        for caption in captions:
+            total += 1
+            # A token is one letter at least; other scripts may grow when they are normalised.
+            if len(caption) + MARKS > limit or not caption.isascii():
+                yield caption
+
+    cut = sum(length > limit for length in token_counts(doubtful(), tokenizer))
+    return cut, total
+
+
+def token_counts(captions: Iterable[str], tokenizer: Tokenizer) -> Iterator[int]:
+    """The length of each caption in tokens, both ends included, before anything is cut."""
+    left = iter(captions)
+    while batch := list(itertools.islice(left, 1000)):
+        yield from map(len, tokenizer(batch, truncation=False, verbose=False).input_ids)

@@ -21,7 +21,7 @@ from torch import nn
 
 from wassily import manifest, platforms, shards
 from wassily.errors import UserError
-from wassily.outputs import found
+from wassily.outputs import checkpoints_in
 
 ASIDE = ".writing-"
 OLD = f"{ASIDE}old-"  # what a folder is called while another takes its place
@@ -153,7 +153,7 @@ def sweep(output_dir: Path) -> None:
 
 def rotate(output_dir: Path, limit: int | None) -> list[Path]:
     """Remove the oldest checkpoints beyond `limit`; what was removed."""
-    old = found(output_dir)[:-limit] if limit else []
+    old = checkpoints_in(output_dir)[:-limit] if limit else []
     for _, path in old:
         # Out of the way in one rename first: a kill in between leaves no half checkpoint.
         aside = path.parent / f"{ASIDE}{path.name}"

@@ -8,10 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from wassily import presets, sourcing
 from wassily.schema import at_least, require
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WORKERS = 256  # processes that read for one process; none of them does much
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
@@ -40,6 +43,23 @@ def training(config: Any) -> None:
     )
     at_least(config, 0, "dataloader_num_workers", "seed", "lr_warmup_steps", "adam_weight_decay")
     at_least(config, 0, "max_grad_norm", "max_bad_steps")
+    _check_numbers(config)
+    _check_names(config)
+    _check_optimizer(config)
+    _check_gradient_release(config)
+    require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
+    _check_best(config)
+    sourcing.check(config)
+    _check_preserve(config)
+    _check_hub(config)
+    _check_lora(config)
+    require(
+        bool(config.output_dir.strip()),
+        "--output_dir is empty: name the folder that takes the results",
+    )
+
+
+def _check_numbers(config: Any) -> None:
     workers = config.dataloader_num_workers
     require(workers <= WORKERS, f"--dataloader_num_workers: {workers} is more than {WORKERS}")
     for name in ("learning_rate", "adam_epsilon", "snr_gamma", "checkpointing_minutes"):
@@ -57,6 +77,9 @@ def training(config: Any) -> None:
         config.resolution >= 8 and config.resolution % 8 == 0,
         f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",
     )
+
+
+def _check_names(config: Any) -> None:
     logs = Path(config.logging_dir)
     inside = not logs.is_absolute() and ".." not in logs.parts
     require(inside, f"--logging_dir {logs}: it lies inside of --output_dir; name a plain folder")
@@ -64,18 +87,6 @@ def training(config: Any) -> None:
     require(
         bool(project.strip()) and not {"/", "\\"} & set(project) and ".." not in project,
         f"--tracker_project_name {project!r}: a name without slashes",
-    )
-    _check_optimizer(config)
-    _check_gradient_release(config)
-    require(0 <= config.holdout < 1, f"--holdout: {config.holdout:g} is not in [0, 1)")
-    _check_best(config)
-    sourcing.check(config)
-    _check_preserve(config)
-    _check_hub(config)
-    _check_lora(config)
-    require(
-        bool(config.output_dir.strip()),
-        "--output_dir is empty: name the folder that takes the results",
     )
 
 
@@ -231,7 +242,35 @@ def drawing(config: Any) -> None:
         require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
 
 
-def steps(drawing: Any, canvas: Any) -> int:
+class Steps(Protocol):
+    """How many steps a config or a `Drawing` asks for, and of which scheduler."""
+
+    @property
+    def steps(self) -> int | None:
+        """None: as many as the scheduler needs."""
+
+    @property
+    def scheduler(self) -> str:
+        """One of STEPS."""
+
+
+class Canvas(Protocol):
+    """What a config or a `Canvas` says of the image to paint on."""
+
+    @property
+    def image(self) -> object | None:
+        """The image, or its name."""
+
+    @property
+    def mask(self) -> object | None:
+        """The part of it."""
+
+    @property
+    def strength(self) -> float | None:
+        """How much of it is changed."""
+
+
+def steps(drawing: Steps, canvas: Canvas) -> int:
     """The decoder's steps: those asked for, or as many as the scheduler wants for such a canvas."""
     usual = STEPS[drawing.scheduler]
     changed = canvas.image is not None and canvas.mask is None
@@ -251,7 +290,7 @@ def canvas(config: Any) -> None:
     strength(config, steps(config, config))
 
 
-def strength(canvas: Any, steps: int) -> None:
+def strength(canvas: Canvas, steps: int) -> None:
     """Raise UserError if a picture would not be changed by one step, or by more than all."""
     value = STRENGTH if canvas.strength is None else canvas.strength
     require(0 < value <= 1, f"--strength: {value:g} is not in (0, 1]")
@@ -262,7 +301,7 @@ def strength(canvas: Any, steps: int) -> None:
     )
 
 
-def drawn_again(config: Any) -> None:
+def drawn_again(config: DataclassInstance) -> None:
     """Raise UserError if anything is asked of a picture drawn again besides where it goes."""
     free = {"from_picture", "out", "offload", "cache_dir"}
     for field in dataclasses.fields(config):

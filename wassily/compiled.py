@@ -7,9 +7,9 @@ serves all. Those of the decoder differ, and each is compiled by itself.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
+from torch import nn
 
 from wassily import shards
 from wassily.errors import UserError
@@ -34,7 +34,7 @@ def check_launch(role: str, device: torch.device, precision: str) -> None:
         )
 
 
-def compile_in_place(net: Any) -> None:
+def compile_in_place(net: nn.Module) -> None:
     """Have the blocks of a prior or a UNet compiled at their first call.
 
     A prior's sequences vary in length from batch to batch: its code is made for any length at

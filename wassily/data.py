@@ -6,17 +6,18 @@ or the column.
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import itertools
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
@@ -38,8 +39,6 @@ from wassily.folders import (
 
 CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
 
-MARKS = 2  # tokens around a caption: its beginning and its end
-
 # Of what a tar holds, text and JSON are decoded; the library would load tensors by torch.load, too.
 TEXTS = ("txt", "text", "transcript", "json", "jsn")
 WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
@@ -48,6 +47,8 @@ WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
 ABSENT = "not in the table, and a path in one is not followed: write it with save_to_disk"
 
 READ_BY = {"parquet": ".parquet", "webdataset": ".tar"}  # which files a builder reads
+Table = TypeVar("Table", datasets.Dataset, datasets.IterableDataset)
+
 
 Place = str | tuple[str, int]  # of a picture: its file, or its table's fingerprint and its row
 
@@ -111,9 +112,14 @@ class Pictures:
             digest.update(json.dumps([name, file_size(path), own]).encode() + b"\n")
         return digest.hexdigest()[:16]
 
+    @functools.cached_property
+    def _flat(self) -> datasets.Dataset:
+        """With a column for path and one for bytes; made once, for `datasets` digests each form."""
+        return self.table.flatten().with_format("arrow")
+
     def places(self) -> Iterator[Place]:
         """Where each picture is; files, or rows if the source holds the pictures' bytes itself."""
-        flat = self.table.flatten()
+        flat = self._flat
         inside = flat.data.column(f"{self.image_column}.bytes")  # counted, not read
         outside = flat.data.column(f"{self.image_column}.path")
         if not self.paths or inside.null_count < len(inside) or outside.null_count:
@@ -131,8 +137,7 @@ class Pictures:
 
     def values(self, column: str) -> Iterator[Any]:
         """A column in order, without making a row of each value."""
-        flat = self.table.flatten().select_columns([column]).with_format("arrow")
-        for part in flat.iter(CHUNK):
+        for part in self._flat.select_columns([column]).iter(CHUNK):
             yield from part.column(column).to_pylist()
 
 
@@ -163,7 +168,9 @@ def read_folder(
     listing, parts = entries.scan(Path(folder)), []
     rows = rows_of(folder, caption_column, fault, listing)
     while some := list(itertools.islice(rows, CHUNK)):
-        columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path, _ in some]}
+        columns: dict[str, Sequence[object]] = {
+            "image": [{"path": path, "bytes": None} for path, _ in some]
+        }
         if caption_column:
             columns[caption_column] = [list(captions) for _, captions in some]
         parts.append(datasets.Dataset.from_dict(columns))
@@ -188,7 +195,9 @@ def read_prompted(folder: str, prompt: str | None) -> Pictures:
     paths = [str(path) for path in found]
     if not paths:
         raise no_pictures(listing)
-    columns: dict[str, Any] = {"image": [{"path": path, "bytes": None} for path in paths]}
+    columns: dict[str, Sequence[object]] = {
+        "image": [{"path": path, "bytes": None} for path in paths]
+    }
     if prompt is not None:
         columns["text"] = [[prompt]] * len(paths)
     table = datasets.Dataset.from_dict(columns)
@@ -300,7 +309,7 @@ def check_columns(
             )
 
 
-def undecoded(table: Any, image_column: str) -> Any:
+def undecoded(table: Table, image_column: str) -> Table:
     """A table whose pictures are bytes: they are decoded by us, so that a broken one can be named.
 
     Raises UserError if the column holds no pictures.
@@ -355,7 +364,7 @@ def _load_tables(
 
 
 def opened(
-    source: Pictures, indices: range, on_done: Callable[[], Any]
+    source: Pictures, indices: range, on_done: Callable[[], object]
 ) -> dict[int, tuple[int, int] | str]:
     """Open every picture among `indices`; index -> (width, height), or "name: reason" of one that
     cannot be read.
@@ -373,26 +382,3 @@ def opened(
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         return dict(zip(indices, pool.map(look, indices), strict=True))
-
-
-def count_cut(source: Pictures, tokenizer: Any) -> tuple[int, int]:
-    """How many captions are longer than the tokenizer's limit, of how many."""
-    limit, total = tokenizer.model_max_length, 0
-
-    def doubtful() -> Iterator[str]:
-        nonlocal total
-        for caption in source.all_captions():
-            total += 1
-            # A token is one letter at least; other scripts may grow when they are normalised.
-            if len(caption) + MARKS > limit or not caption.isascii():
-                yield caption
-
-    cut = sum(length > limit for length in token_counts(doubtful(), tokenizer))
-    return cut, total
-
-
-def token_counts(captions: Iterable[str], tokenizer: Any) -> Iterator[int]:
-    """The length of each caption in tokens, both ends included, before anything is cut."""
-    left = iter(captions)
-    while batch := list(itertools.islice(left, 1000)):
-        yield from map(len, tokenizer(batch, truncation=False, verbose=False).input_ids)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +23,7 @@ SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12
 MARK = ".wassily-demo"  # in a folder whose contents a demo may replace
 
-Job = tuple[str, Any]  # a prompt and the scene it asks for
+Job = tuple[str, world.Scene]  # a prompt and the scene it asks for
 
 
 def demo(config: DemoConfig) -> None:
@@ -97,7 +96,7 @@ def command_line(config: TrainConfig) -> str:
 
 def drawn_with(
     label: str, prior: str, decoder: str, jobs: dict[str, list[Job]], config: DemoConfig
-) -> dict[str, list[Any]]:
+) -> dict[str, list[pictures.Picture]]:
     """The pictures of all prompts by one pair of networks, at the same seeds each time."""
     device, dtype = torch.device("cpu"), torch.float32
     pipelines = (
@@ -118,7 +117,7 @@ def drawn_with(
     return found
 
 
-def wholly_right(drawn: list[Any], jobs: list[Job], names: tuple[str, ...]) -> float:
+def wholly_right(drawn: list[pictures.Picture], jobs: list[Job], names: tuple[str, ...]) -> float:
     """Share of pictures in which every named attribute is what the prompt asks for, in percent."""
     verdicts = [judge.judge(picture) for picture in drawn]
     right = [
@@ -132,8 +131,8 @@ def report(
     config: DemoConfig,
     root: Path,
     jobs: dict[str, list[Job]],
-    before: dict[str, list[Any]],
-    after: dict[str, list[Any]],
+    before: dict[str, list[pictures.Picture]],
+    after: dict[str, list[pictures.Picture]],
 ) -> None:
     """Write the sheet; print the scores and what to type next."""
     rows, labels = [], []

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wassily import __version__, buckets, captions, data, lookalikes, models, pictures
 from wassily.commands import DataCheckConfig
 from wassily.errors import SHOWN, UserError
-from wassily.findings import Finding, as_json, as_text, counted
+from wassily.findings import Finding, Gravity, as_json, as_text, counted
 from wassily.folders import Fault
 from wassily.progress import progress
 from wassily.runtime import quiet_libraries
@@ -59,7 +58,7 @@ class Part:
 
 def check(config: DataCheckConfig) -> int:
     """Look, report, and tell by the exit code whether there are errors: 1, or 0."""
-    findings, summary = found(config)
+    findings, summary = findings_of(config)
     shown = None if config.verbose else SHOWN
     print(as_text(findings, summary, shown), end="")
     if config.json:
@@ -68,14 +67,14 @@ def check(config: DataCheckConfig) -> int:
     return int(any(finding.gravity == "error" for finding in findings))
 
 
-def found(config: DataCheckConfig) -> tuple[list[Finding], dict[str, Any]]:
+def findings_of(config: DataCheckConfig) -> tuple[list[Finding], dict[str, object]]:
     """What is found, and the summary by name. Raises UserError for an unknown tokenizer."""
     quiet_libraries()
     prior = models.resolve(config.pretrained_prior_model_name_or_path, "prior")
-    findings, parts = read(config)
+    findings, parts = parts_of(config)
     for part in parts:
         look_through(part, config.resolution)
-    summary: dict[str, Any] = {}
+    summary: dict[str, object] = {}
     if parts:
         findings += [*broken(parts), *alike(parts, Path(config.folder))]
         summary |= of_pictures(parts, config, findings)
@@ -87,7 +86,7 @@ def found(config: DataCheckConfig) -> tuple[list[Finding], dict[str, Any]]:
 # ---------------------------------------------------------------- reading
 
 
-def read(config: DataCheckConfig) -> tuple[list[Finding], list[Part]]:
+def parts_of(config: DataCheckConfig) -> tuple[list[Finding], list[Part]]:
     """The parts to look through, and what is wrong with their metadata."""
     faults: list[str] = []
 
@@ -161,7 +160,7 @@ def look_through(part: Part, side: int) -> None:
                     part.broken.append(reason)
 
 
-def look(image: str | bytes, side: int) -> tuple[Any, ...]:
+def look(image: str | bytes, side: int) -> tuple[object, ...]:
     """What is kept of one picture, in the order of LOOK. Raises BadPicture."""
     content = image if isinstance(image, bytes) else pictures.file_bytes(image)
     picture = pictures.open_rgb(content)
@@ -187,7 +186,7 @@ def broken(parts: list[Part]) -> Iterator[Finding]:
         yield Finding("error", "broken", message, bad)
 
 
-def _trained(parts: list[Part]) -> Iterator[tuple[data.Pictures, int, Any]]:
+def _trained(parts: list[Part]) -> Iterator[tuple[data.Pictures, int, np.void]]:
     """Source, index and look of each whole picture that a training would read."""
     for part in parts:
         if part.trained:
@@ -197,7 +196,7 @@ def _trained(parts: list[Part]) -> Iterator[tuple[data.Pictures, int, Any]]:
 
 def of_pictures(
     parts: list[Part], config: DataCheckConfig, findings: list[Finding]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Sizes, sharpness, shapes and steps of the pictures that a training would read."""
     side, total = config.resolution, sum(len(p.looks) for p in parts if p.trained)
     looks = np.concatenate([np.zeros(0, LOOK), *(p.looks for p in parts if p.trained)])
@@ -206,7 +205,7 @@ def of_pictures(
     kept = edges / np.maximum(1, looks["size"].max(axis=1))
     size = "{size[0]} x {size[1]}"
 
-    def find(gravity: Any, kind: str, message: str, which: np.ndarray, words: str) -> None:
+    def find(gravity: Gravity, kind: str, message: str, which: np.ndarray, words: str) -> None:
         if count := int(which.sum()):
             items = _named(parts, which, words)
             findings.append(Finding(gravity, kind, f"{counted(count, 'picture')} {message}", items))
@@ -237,7 +236,7 @@ def of_pictures(
     }
 
 
-def in_buckets(sizes: np.ndarray, side: int) -> dict[str, Any]:
+def in_buckets(sizes: np.ndarray, side: int) -> dict[str, object]:
     """Where `--bucket` would put pictures of sizes (N, 2); nothing if the side does not fit."""
     if side % BUCKET_STEP or not len(sizes):
         return {}
@@ -325,7 +324,7 @@ def _split_of(name: str, folder: Path) -> str:
 
 def of_captions(
     parts: list[Part], prior: str, config: DataCheckConfig, findings: list[Finding]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """How many captions, how long, in which scripts; which are cut, and which come again."""
     sources = [part.source for part in parts if part.trained]
     found = captions.count(one for source in sources for one in source.captions())
@@ -345,7 +344,7 @@ def of_captions(
 
 def cut(
     sources: list[data.Pictures], prior: str, config: DataCheckConfig, findings: list[Finding]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Captions longer than the text encoder reads, if the prior's tokenizer can be had."""
     try:
         # Where there are no files, transformers gives an empty tokenizer and no error.
@@ -359,7 +358,7 @@ def cut(
     for source in sources:
         whose = [i for i, texts in enumerate(source.captions()) for t in texts if _is_text(t)]
         texts = (t for texts in source.captions() for t in texts if _is_text(t))
-        for index, length in zip(whose, data.token_counts(texts, tokenizer), strict=True):
+        for index, length in zip(whose, captions.token_counts(texts, tokenizer), strict=True):
             lengths.append(length)
             if length > limit:
                 items.append(f"{source[index].name}: {length} tokens")
@@ -369,5 +368,5 @@ def cut(
     return {"tokens": captions.spread(lengths)}
 
 
-def _is_text(caption: Any) -> bool:
+def _is_text(caption: object) -> bool:
     return isinstance(caption, str) and bool(caption.strip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wassily import outputs
+from wassily import loading, outputs
 from wassily.commands import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
 
@@ -12,7 +12,8 @@ from wassily.errors import UserError
 def generate(config: GenerateConfig) -> None:
     """Draw, after the first line. Raises UserError."""
     begin(config)
-    from wassily import generate as slow
+    with loading.uncollected():
+        from wassily import generate as slow
 
     slow.generate(config)
 
@@ -20,7 +21,8 @@ def generate(config: GenerateConfig) -> None:
 def mix(config: MixConfig) -> None:
     """The same of several texts and pictures. Raises UserError."""
     begin(config)
-    from wassily import generate as slow
+    with loading.uncollected():
+        from wassily import generate as slow
 
     slow.draw(config)
 

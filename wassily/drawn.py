@@ -46,20 +46,20 @@ def mixed(reading: TrainingSet, config: TrainConfig, context: EncoderContext) ->
         return reading
     there = dataclasses.replace(context, repositories={**context.repositories, "prior": prior})
     store = _filled(there, list(dict.fromkeys(reading.source.all_captions())))
-    choice = turns.Choice(reading.seed, config.random_flip, config.condition_dropout)
+    choice = turns.ExampleDraws(reading.seed, config.random_flip, config.condition_dropout)
     share = getattr(config, "drawn_share", 0.0)
-    fetch = Mixed(reading.fetch, reading.source, choice, share, store)
+    fetch = WithGeneratedEmbeddings(reading.fetch, reading.source, choice, share, store)
     also = {"drawn embeddings": store.folder.name}
     return dataclasses.replace(reading, fetch=fetch, also=also)
 
 
 @dataclass(frozen=True)
-class Mixed:
+class WithGeneratedEmbeddings:
     """An example as `fetch` has it, with a drawn embedding in the place of its picture's own."""
 
     fetch: Callable[[int, int, int], Row]
     source: Pictures
-    choice: turns.Choice
+    choice: turns.ExampleDraws
     share: float
     store: cache.Store
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from wassily import models, recipes
 from wassily.config import DecoderConfig, TrainConfig
 from wassily.errors import UserError
+from wassily.objectives import Objective
 from wassily.recipes import ExampleSet, Kit
 from wassily.runtime import Runtime
 
@@ -20,10 +20,10 @@ PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that i
 class Drift:
     """`read` is called once here, with the base's objective, and again at each `measure`."""
 
-    def __init__(self, name: str, read: Callable[[Any], Tensor], base: Any):
+    def __init__(self, name: str, read: Callable[[Objective], Tensor], base: Objective):
         self.name, self.read, self.base = name, read, read(base)
 
-    def measure(self, objective: Any) -> dict[str, float]:
+    def measure(self, objective: Objective) -> dict[str, float]:
         """{name: mean absolute change since then}, in the unit of what is read."""
         return {self.name: float((self.read(objective) - self.base).abs().mean())}
 
@@ -31,7 +31,7 @@ class Drift:
 class NoDrift:
     """The same, where nothing is followed."""
 
-    def measure(self, objective: Any) -> dict[str, float]:
+    def measure(self, objective: Objective) -> dict[str, float]:
         """No number."""
         return {}
 
@@ -83,7 +83,7 @@ def of_variance(
     times = spread * examples.timesteps // (2 * len(fixed))
 
     @torch.no_grad()
-    def variance_half(objective: Any) -> Tensor:
+    def variance_half(objective: Objective) -> Tensor:
         objective.net.eval()
         with runtime.accelerator.autocast():
             found = [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from wassily.data import Pictures
 from wassily.progress import progress
 from wassily.runtime import Runtime
 
+T = TypeVar("T")
 READERS = 4  # threads that read and prepare pictures
 CHUNK = 64  # pictures prepared ahead
 
@@ -261,7 +262,7 @@ def _with_twins(bad: dict[int, str], contents: np.ndarray, source: Pictures) -> 
     return {index: f"{source[index].name}: {reason}" for index, reason in alike}
 
 
-def _ahead(work: Callable[[int], Any], items: list[int]) -> Iterator[Any]:
+def _ahead(work: Callable[[int], T], items: list[int]) -> Iterator[T]:
     """`work` on all items in order, by threads, a bounded number of them ahead."""
     with ThreadPoolExecutor(READERS) as pool:
         waiting = [pool.submit(work, item) for item in items[:CHUNK]]

@@ -38,7 +38,7 @@ from wassily.load import Networks
 from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
-from wassily.scores import Drawn, Score, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
 
 # Home -> the field of a network's configuration that has the width of an image embedding.
 WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}
@@ -149,7 +149,7 @@ def prompt_lists(config: EvaluateConfig) -> dict[str, list[str]]:
     if config.prompts in ("builtin", "mini"):
         found = lists.builtin("mini" in (config.prior, config.base_prior, config.prompts))
     else:
-        found = {Path(config.prompts).stem: lists.lines(Path(config.prompts))}
+        found = {Path(config.prompts).stem: lists.prompt_lines(Path(config.prompts))}
     short = lists.shortened(found, config.max_prompts)
     if any(len(prompts) < 2 for prompts in short.values()):
         raise UserError(f"--prompts {config.prompts}: at least 2 prompts are needed")
@@ -189,7 +189,7 @@ class Bench:
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
-        self.probes: dict[str, heldout.Probe] = {}
+        self.probes: dict[str, heldout.HeldOutLoss] = {}
 
     def hold_out(self, names: Networks, sides: int) -> None:
         """Encode the held-out pictures and captions, if pictures were named; tell the time that
@@ -215,7 +215,7 @@ class Bench:
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
-            self.probes[role] = heldout.probe(reading, config.seed, config.batch_size)
+            self.probes[role] = heldout.held_out_loss(reading, config.seed, config.batch_size)
         self.captions = list(self.probes["prior"].captions)
         batches = self.probes["prior"].batches
         self.truth = Truth(
@@ -224,22 +224,22 @@ class Bench:
             scores.other_texts(self.captions),
         )
 
-    def side(self, label: str) -> Side:
+    def side(self, label: str) -> Outcome:
         """Everything that is asked, with the networks that are in the pipelines now."""
         drawn = {n: self._drawn(p, f"{label}/{n}") for n, p in self.lists.items()}
         if self.truth is None:
-            return Side(lists=drawn)
-        return Side(
+            return Outcome(lists=drawn)
+        return Outcome(
             self._drawn(self.captions, f"{label}/held_out"),
             self._redrawn(f"{label}/redrawn"),
             self._losses(),
             drawn,
         )
 
-    def _drawn(self, prompts: list[str], name: str) -> Drawn:
+    def _drawn(self, prompts: list[str], name: str) -> GeneratedEmbeddings:
         """Prompts through both networks, each with a seed of its own, the same on both sides."""
         embedded = self.asked.of_prompts(prompts)
-        return Drawn(embedded.values(), self._painted(embedded, prompts, name))
+        return GeneratedEmbeddings(embedded.values(), self._painted(embedded, prompts, name))
 
     def _redrawn(self, name: str) -> np.ndarray:
         """The held-out pictures painted from their own embeddings: (N, D)."""

@@ -40,8 +40,8 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
         return None
     if isinstance(error, BrokenPipeError):
         return (
-            f"nobody reads any more what is printed, for the pipe is closed; {kept(output_dir)}: "
-            "repeat the command with its output in a file"
+            "nobody reads any more what is printed, for the pipe is closed; "
+            f"{checkpoint_remark(output_dir)}: repeat the command with its output in a file"
         )
     where = Path(os.fsdecode(error.filename)) if error.filename else output_dir
     inside = output_dir == where or output_dir in where.parents
@@ -56,12 +56,12 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
         remedy = "see that it can be written, or name another --output_dir"
     else:
         return None
-    return f"{where}: {reason}; {kept(output_dir)}: {remedy}, then repeat the command"
+    return f"{where}: {reason}; {checkpoint_remark(output_dir)}: {remedy}, then repeat the command"
 
 
-def kept(output_dir: Path) -> str:
-    """What a run can be gone on with."""
-    here = outputs.found(output_dir)
+def checkpoint_remark(output_dir: Path) -> str:
+    """Which checkpoint a run can be resumed from, for the end of an error."""
+    here = outputs.checkpoints_in(output_dir)
     if not here:
         return "there is no checkpoint yet"
     return f"{here[-1][1].name} is whole (--resume_from_checkpoint latest)"
@@ -73,7 +73,7 @@ def check_room(output_dir: Path, needs: int, what: str) -> None:
     if needs > has:
         raise UserError(
             f"--output_dir {output_dir}: no room for {what}: it needs {_size(needs)}, the disk has "
-            f"{_size(has)}; {kept(output_dir)}: make room, then repeat the command"
+            f"{_size(has)}; {checkpoint_remark(output_dir)}: make room, then repeat the command"
         )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from wassily.errors import printable
 
@@ -30,7 +30,7 @@ def counted(number: int, thing: str, plural: str = "") -> str:
     return f"{number} {thing if number == 1 else plural or thing + 's'}"
 
 
-def as_text(findings: Sequence[Finding], summary: dict[str, Any], shown: int | None) -> str:
+def as_text(findings: Sequence[Finding], summary: Mapping[str, object], shown: int | None) -> str:
     """The findings, the gravest first and at most `shown` items of each, then the summary."""
     lines = []
     for gravity in GRAVITIES:
@@ -49,7 +49,7 @@ def as_text(findings: Sequence[Finding], summary: dict[str, Any], shown: int | N
     return "\n".join([*lines, ", ".join(counts)]) + "\n"
 
 
-def _summary_lines(summary: dict[str, Any]) -> list[str]:
+def _summary_lines(summary: Mapping[str, object]) -> list[str]:
     width = max(map(len, summary), default=0)
     return [
         f"{INDENT}{name.replace('_', ' '):{width}}  {_value(value)}"
@@ -57,13 +57,15 @@ def _summary_lines(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_value(v)}" for name, v in value.items()) or "none"
     return f"{value:,g}" if isinstance(value, float) else str(value)
 
 
-def as_json(findings: Sequence[Finding], summary: dict[str, Any], about: dict[str, Any]) -> str:
+def as_json(
+    findings: Sequence[Finding], summary: Mapping[str, object], about: Mapping[str, object]
+) -> str:
     """The same, with every item: `about`, `summary`, `findings` and how many of each gravity."""
     numbers = Counter(finding.gravity for finding in findings)
     report = {

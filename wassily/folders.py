@@ -14,15 +14,18 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 from urllib.parse import unquote
 
 from wassily import entries, pictures
 from wassily.entries import Listing, Names
 from wassily.errors import UserError, did_you_mean, listed
 
+T = TypeVar("T")
+D = TypeVar("D")
+P = ParamSpec("P")
 Row = tuple[str, tuple[str, ...]]  # path, captions
 Fault = Callable[[UserError], None]  # is told what is wrong; where it returns, the reading goes on
 
@@ -32,10 +35,12 @@ def stop(error: UserError) -> None:
     raise error
 
 
-def attempt(fault: Fault, otherwise: Any, make: Callable[..., Any], *words: Any) -> Any:
+def attempt(
+    fault: Fault, otherwise: D, make: Callable[P, T], *words: P.args, **named: P.kwargs
+) -> T | D:
     """What `make` gives; `otherwise` where it raised a UserError and `fault` let that pass."""
     try:
-        return make(*words)
+        return make(*words, **named)
     except UserError as error:
         fault(error)
         return otherwise
@@ -100,7 +105,7 @@ def _metadata_rows(
 
 
 def _named_picture(
-    row: dict[str, Any], folder: str, inside: Path, root: Path, where: str, names: Names
+    row: Mapping[str, object], folder: str, inside: Path, root: Path, where: str, names: Names
 ) -> str:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
@@ -186,7 +191,7 @@ def _is_below(folder: str, inside: Path) -> bool:
     return Path(folder).resolve().is_relative_to(inside)
 
 
-def _row_captions(row: dict[str, Any], column: str, where: str) -> tuple[str, ...]:
+def _row_captions(row: Mapping[str, object], column: str, where: str) -> tuple[str, ...]:
     if column not in row:
         names = [str(key) for key in row]
         hint = did_you_mean(column, names)
@@ -197,13 +202,13 @@ def _row_captions(row: dict[str, Any], column: str, where: str) -> tuple[str, ..
     return checked_captions(row[column], f"{where}, column {column!r}")
 
 
-def as_captions(value: Any) -> tuple[str, ...]:
+def as_captions(value: object) -> tuple[str, ...]:
     """A cell of a caption column as a tuple; empty for what is no caption."""
     several = value if isinstance(value, (list, tuple)) else ()
     return (value,) if isinstance(value, str) else tuple(several)
 
 
-def checked_captions(value: Any, where: str) -> tuple[str, ...]:
+def checked_captions(value: object, where: str) -> tuple[str, ...]:
     """A caption or a list of captions, none empty; raises UserError naming `where`."""
     captions = as_captions(value) if isinstance(value, (str, list, tuple)) else None
     if captions is None or not all(isinstance(c, str) for c in captions):
@@ -250,7 +255,7 @@ def _lines_of(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
         fault(UserError(f"{file}: {error.strerror}"))
 
 
-def _parse_jsonl(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parse_jsonl(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in _lines_of(file, fault):
         if line.strip():
             row = attempt(fault, None, _json_row, line, f"{file} line {number}")
@@ -258,7 +263,7 @@ def _parse_jsonl(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]
                 yield number, row
 
 
-def _json_row(line: str, where: str) -> dict[str, Any]:
+def _json_row(line: str, where: str) -> dict[str, object]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -273,7 +278,7 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, object]]]:
     # A file, not splitlines(): a cell may hold U+2028, which is no end of a CSV row.
     text = attempt(fault, "", _text_of, file)
     reader: csv.DictReader[str] = csv.DictReader(io.StringIO(text, newline=""), fieldnames=[])

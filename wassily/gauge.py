@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wassily import encode, lists, measures, sample
 from wassily.config import TrainConfig
-from wassily.heldout import Probe
+from wassily.heldout import HeldOutLoss
 from wassily.measures import Estimate
 
 PRIOR_STEPS, STEPS, BATCH = 25, 20, 8
@@ -74,11 +74,15 @@ class Asked:
 
     def look(self, images: list[Any]) -> np.ndarray:
         """PIL images as numbers, (N, D)."""
-        return as_array(sample.seen(self.prior, images, self.drawing.batch_size, self.device))
+        return as_array(
+            sample.embed_images(self.prior, images, self.drawing.batch_size, self.device)
+        )
 
     def read(self, prompts: list[str]) -> np.ndarray:
         """Prompts as numbers, (N, D)."""
-        return as_array(sample.read(self.prior, prompts, self.drawing.batch_size, self.device))
+        return as_array(
+            sample.embed_texts(self.prior, prompts, self.drawing.batch_size, self.device)
+        )
 
     def _generators(self, count: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(self.seed + n) for n in range(count)]
@@ -134,7 +138,7 @@ def _mean(one: np.ndarray, other: np.ndarray, seed: int) -> Estimate:
     return measures.mean(measures.cosine(one, other), seed)
 
 
-def chosen(config: TrainConfig, probe: Probe | None, prior: str, seed: int) -> Gauge | None:
+def chosen(config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int) -> Gauge | None:
     """What --validation_scores asks for; `prior` is resolved, its name tells which prompts."""
     most = config.validation_scores
     if not most:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +16,9 @@ from wassily.errors import UserError
 from wassily.load import Networks
 from wassily.progress import Progress
 from wassily.runtime import DTYPES, quiet_libraries
+
+if TYPE_CHECKING:
+    from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
 DTYPE_NAMES = {DTYPES[precision]: name for name, precision in load.NAMES.items()}
 
@@ -38,9 +41,9 @@ def draw(config: DrawConfig) -> None:
     pairs = [(subject, seed) for subject, _, seed in jobs]
     drawn = sample.draw(prior, decoder, pairs, drawing, device, bar.advance)
     bar.close()
-    noted = notes_of(config, task, jobs, decoder.unet.dtype, device)
+    noted = provenance_of(config, task, jobs, decoder.unet.dtype, device)
     for (_, words, seed), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-        pictures.save_png(picture, file, notes.of(one, words))
+        pictures.save_png(picture, file, notes.png_chunks(one, words))
         print(f"{file}  (seed {seed})")
     if config.grid:
         path = grid_file(config, len(drawn))
@@ -60,26 +63,26 @@ def jobs_of(config: DrawConfig, task: tasks.Task) -> list[tuple[sample.Subject, 
     ]
 
 
-def notes_of(
+def provenance_of(
     config: DrawConfig,
     task: tasks.Task,
     jobs: list[tuple[sample.Subject, str, int]],
     dtype: torch.dtype,
     device: torch.device,
-) -> list[notes.Drawn]:
+) -> list[notes.Provenance]:
     """What draws each of these pictures again, in a batch like its own."""
     made_with, noted = notes.made_with(device), []
     for number, (_, words, seed) in enumerate(jobs):
         begin = number - number % config.batch_size
         size = min(config.batch_size, len(jobs) - begin)
         one = alone(config, words, seed=seed, batch_size=size, dtype=DTYPE_NAMES[dtype])
-        noted.append(notes.Drawn(one, number - begin, task.digests, made_with))
+        noted.append(notes.Provenance(one, number - begin, task.digests, made_with))
     return noted
 
 
 def draw_again(config: GenerateConfig) -> None:
     """Draw one picture as its notes tell, in a batch like its first one."""
-    old = notes.read(str(config.from_picture))
+    old = notes.read_provenance(str(config.from_picture))
     asked = dataclasses.replace(
         old.config, out=config.out, offload=config.offload, cache_dir=config.cache_dir
     )
@@ -89,11 +92,12 @@ def draw_again(config: GenerateConfig) -> None:
     (file,), prior, decoder, device = ready(asked, task)
     for line in notes.differences(old, device):
         print(line)
+    assert asked.seed is not None  # `read_provenance` saw to that
     jobs = [(task.subjects[0], asked.seed)] * asked.batch_size
     drawing = drawing_of(asked, task.canvas)
     picture = sample.draw(prior, decoder, jobs, drawing, device)[old.place]
     again = dataclasses.replace(old, made_with=notes.made_with(device))
-    pictures.save_png(picture, file, notes.of(again, task.words[0]))
+    pictures.save_png(picture, file, notes.png_chunks(again, task.words[0]))
     print(f"{file}  (seed {asked.seed})")
 
 
@@ -105,7 +109,9 @@ def destinations(config: DrawConfig, task: tasks.Task, networks: Networks) -> li
     return output_files(config, task.words)
 
 
-def ready(config: DrawConfig, task: tasks.Task) -> tuple[list[Path], Any, Any, torch.device]:
+def ready(
+    config: DrawConfig, task: tasks.Task
+) -> tuple[list[Path], KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]:
     """`destinations`, both pipelines and the device. Raises UserError."""
     networks = load.find(config)
     files = destinations(config, task, networks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from wassily.errors import UserError
 from wassily.objectives import Batch
 from wassily.runtime import Runtime
 from wassily.train import Pass
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE
 
 ORDINARY = 3  # passes of a shape before it is recorded: libraries make their choices in them
 MOST = 8  # shapes; what comes in another one is computed in the ordinary way
@@ -217,7 +220,7 @@ class Graph:
         work: Callable[[Batch], Tensor],
         given: Batch,
         anew: list[Tensor],
-        pool: Any,
+        pool: _POOL_HANDLE | None,
         device: torch.device,
     ):
         """Record `work`; the tensors `anew` begin with zero. `pool` is another graph's memory:

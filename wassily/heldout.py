@@ -11,16 +11,17 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wassily import draws, encodings, turns
 from wassily.data import Pictures
+from wassily.encodings import Row
 from wassily.errors import UserError
-from wassily.recipes import TrainingSet
+from wassily.objectives import Objective
 from wassily.runtime import Runtime
 
 BANDS = 10  # equal stretches of the noise schedule
@@ -103,7 +104,7 @@ class Losses:
         return {"loss": float(each.mean()), "standard_error": spread, **bands}
 
 
-def plain(objective: Any) -> nn.Module:
+def plain(objective: Objective) -> Objective:
     """The same network under its plain loss: no weights of timesteps, nothing added or dropped.
 
     So runs with other settings of the training loss can be compared.
@@ -112,7 +113,7 @@ def plain(objective: Any) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Probe:
+class HeldOutLoss:
     """Held-out examples to measure losses on, each a batch of one, on the CPU.
 
     `chunk` bands of one example are computed at once. `captions`: one of each, where they are read.
@@ -123,20 +124,22 @@ class Probe:
     chunk: int = BANDS
     captions: tuple[str, ...] = ()
 
-    def losses(self, objective: Any, runtime: Runtime) -> Losses:
+    def losses(self, objective: Objective, runtime: Runtime) -> Losses:
         """The plain loss of an objective's network, each process doing its share."""
         measured = plain(objective).eval()
         mine = range(runtime.rank, len(self.batches), runtime.world)
         with torch.no_grad(), runtime.accelerator.autocast():
-            own: dict[int, Any] = {number: self._one(measured, number, runtime) for number in mine}
+            own: dict[int, list[float]] = {
+                number: self._one(measured, number, runtime) for number in mine
+            }
         found = runtime.gathered(own)
         return Losses(np.array([found[number] for number in sorted(found)]))
 
-    def _one(self, objective: nn.Module, number: int, runtime: Runtime) -> list[float]:
+    def _one(self, objective: Objective, number: int, runtime: Runtime) -> list[float]:
         """The losses of one example in all bands."""
         batch = self.batches[number]
         shape = tuple(batch.get("latents", batch["image_embeds"]).shape[1:])
-        steps = len(objective.alpha_bars)  # type: ignore[arg-type]
+        steps = len(objective.alpha_bars)
         losses: list[float] = []
         for start in range(0, BANDS, self.chunk):
             bands = range(start, min(start + self.chunk, BANDS))
@@ -150,21 +153,41 @@ class Probe:
         return losses
 
 
-def probe(reading: TrainingSet, seed: int, chunk: int = BANDS) -> Probe:
-    """The probe over all examples of a held-out reading; they are encoded here, once."""
+class Encoded(Protocol):
+    """What is used of a `Reading`: its images, and one example after another as a batch."""
+
+    @property
+    def source(self) -> Pictures:
+        """The images."""
+
+    @property
+    def fetch(self) -> Callable[[int, int, int], Row]:
+        """Index, step and slot -> an example."""
+
+    @property
+    def collate(self) -> Callable[[list[Row]], Any]:
+        """Examples -> what a reader's process hands over."""
+
+    @property
+    def finish(self) -> Callable[[Any], dict[str, Tensor]]:
+        """That -> a batch."""
+
+
+def held_out_loss(reading: Encoded, seed: int, chunk: int = BANDS) -> HeldOutLoss:
+    """The loss over all examples of a held-out reading, which are encoded here, once."""
     numbers = range(len(reading.source))
     rows = (reading.fetch(number, 0, number) for number in numbers)
     batches = [reading.finish(reading.collate([row])) for row in rows]
-    choice, source = turns.Choice(seed, False), reading.source
+    choice, source = turns.ExampleDraws(seed, False), reading.source
     told = [choice.caption(source[n], 0, n) for n in numbers if source[n].captions]
-    return Probe(batches, seed, chunk, tuple(told))
+    return HeldOutLoss(batches, seed, chunk, tuple(told))
 
 
-def small_probe(
-    held: Pictures | None, make_reading: Callable[[Pictures], TrainingSet], seed: int, chunk: int
-) -> Probe | None:
-    """The probe of a training: over at most MOST held-out pictures; none if none are held out."""
+def small_held_out_loss(
+    held: Pictures | None, make_reading: Callable[[Pictures], Encoded], seed: int, chunk: int
+) -> HeldOutLoss | None:
+    """The loss of a training: over at most MOST held-out pictures; none if none are held out."""
     if held is None:
         return None
     few = held.select(list(range(min(MOST, len(held)))))
-    return probe(make_reading(few), seed, min(BANDS, chunk))
+    return held_out_loss(make_reading(few), seed, min(BANDS, chunk))

@@ -5,6 +5,9 @@ Tokens pass through here and nowhere else; none is printed or kept.
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -23,6 +26,14 @@ UPLOADED = [
 
 def _reason(error: Exception, token: str) -> str:
     return masked(" ".join(str(error).split()), token)[:300]
+
+
+@contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """Within, diffusers' own call of the hub, with an argument that is gone, does not warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The `local_dir_use_symlinks` argument")
+        yield
 
 
 def create(name: str, token: str | None) -> str:

@@ -5,7 +5,8 @@ Told from the configurations, before any weight is loaded.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from wassily import config as configs
 from wassily import models
@@ -33,7 +34,7 @@ def check_widths(
         )
 
 
-def decoder_kind(network: dict[str, Any]) -> Literal["plain", "inpainting", "hint"]:
+def decoder_kind(network: Mapping[str, object]) -> Literal["plain", "inpainting", "hint"]:
     """What a decoder's network of this configuration reads besides latents and an embedding."""
     if network.get("addition_embed_type") == "image_hint" or network.get("in_channels") == 8:
         return "hint"

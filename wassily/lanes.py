@@ -159,7 +159,7 @@ class Lanes:
         each = self.split.global_batch // self.dealt.lanes
         return {number: lane.mark(done * each) for number, lane in self.open.items()}
 
-    def saved(self, marks: dict[int, Mark]) -> dict[str, Any]:
+    def saved(self, marks: dict[int, Mark]) -> dict[str, object]:
         """The states of all processes as plain values."""
         return asdict(self.dealt) | {"marks": {str(n): astuple(m) for n, m in marks.items()}}
 

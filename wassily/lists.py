@@ -14,10 +14,10 @@ GENERIC = Path(__file__).parent / "prompts"
 def builtin(mini: bool) -> dict[str, list[str]]:
     """Prompts by language, line by line the same; those of its own world for the bundled model."""
     folder = models.MINI / "prompts" if mini else GENERIC
-    return {name: lines(folder / f"{name}.txt") for name in LISTS}
+    return {name: prompt_lines(folder / f"{name}.txt") for name in LISTS}
 
 
-def lines(path: Path) -> list[str]:
+def prompt_lines(path: Path) -> list[str]:
     """The prompts of a text file, one a line. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8-sig")

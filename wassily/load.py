@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,11 @@ from wassily.commands import DrawConfig
 from wassily.errors import UserError
 from wassily.models import Trained
 from wassily.runtime import DTYPES, has_accelerator, process_state
+
+if TYPE_CHECKING:
+    from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+
+    Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
@@ -55,12 +60,12 @@ def check_decoder(config: DrawConfig, networks: Networks, canvas: sample.Canvas)
     sample.check_kind(f"--decoder {config.decoder}", network, canvas.kind)
 
 
-def pipelines(config: DrawConfig, networks: Networks) -> tuple[Any, Any, torch.device]:
+def pipelines(config: DrawConfig, networks: Networks) -> Pipelines:
     """Both pipelines, and the device to draw on. Raises UserError for networks that do not fit."""
     device, dtype = process_state().device, _dtype(config)
     if config.compile:
         compiled.check(device)
-    made = {
+    made: dict[str, Any] = {
         home: make(
             networks.at(home).repository,
             dtype,
@@ -103,7 +108,9 @@ def _given(
     return {models.TRAINED[home]: net.to(dtype)}
 
 
-def check_widths(config: DrawConfig, prior: Any, decoder: Any) -> None:
+def check_widths(
+    config: DrawConfig, prior: KandinskyV22PriorPipeline, decoder: KandinskyV22Pipeline
+) -> None:
     """Raise UserError if the decoder does not read embeddings as wide as the prior makes them."""
     made, read = prior.prior.config.embedding_dim, decoder.unet.config.encoder_hid_dim
     if read not in (None, made):

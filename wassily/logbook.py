@@ -13,7 +13,7 @@ LOG = "log.jsonl"
 Row = dict[str, Any]
 
 
-def read(folder: Path) -> list[Row]:
+def read_log(folder: Path) -> list[Row]:
     """The whole lines of a run's log, in their order; a line that a kill cut is passed over."""
     path = folder / LOG
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -37,7 +37,7 @@ def append(folder: Path, row: Row) -> None:
 def rewind(folder: Path, step: int) -> None:
     """Drop what was logged after `step`, and all at step 0: a run goes on from its checkpoint."""
     if (folder / LOG).exists():
-        kept = [row for row in read(folder) if step > 0 and row["step"] <= step]
+        kept = [row for row in read_log(folder) if step > 0 and row["step"] <= step]
         checkpoint.write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
 
 

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from wassily import drawn, encoders, heldout, recipes, sides, streaming, summary
 from wassily.config import TrainConfig
 from wassily.encoders import EncoderContext
-from wassily.heldout import Probe
+from wassily.heldout import HeldOutLoss
 from wassily.recipes import ExampleSet
-from wassily.sides import Source
+from wassily.sides import ExtraSource
 
 
 @dataclass(frozen=True)
-class Material:
+class Inputs:
     """What is trained on, what is only measured on, what comes beside, and counts of it all."""
 
     reading: ExampleSet
-    probe: Probe | None
-    beside: list[Source]
+    probe: HeldOutLoss | None
+    beside: list[ExtraSource]
     facts: dict[str, int]
 
 
-def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Material:
+def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     """Open the sources of a config; look up or make the encodings of all but a stream.
 
     The encoders come and go before the network in training takes its memory. Raises UserError.
@@ -41,19 +41,19 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Material:
     reading_of = functools.partial(
         recipes.make_reading, wanted, seed=seed, context=still, skip_bad=skip
     )
-    probe = heldout.small_probe(held, reading_of, seed, config.train_batch_size)
+    probe = heldout.small_held_out_loss(held, reading_of, seed, config.train_batch_size)
     own = recipes.make_reading(
         wanted, source, seed, context, flips=config.random_flip, skip_bad=skip
     )
     reading = drawn.mixed(own, config, context)
     beside = sides.sources(wanted, seed, config, context)
-    return Material(reading, probe, beside, summary.of_data(reading.source, context, held))
+    return Inputs(reading, probe, beside, summary.of_data(reading.source, context, held))
 
 
-def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Material:
+def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     """Nothing of a stream is held out or counted."""
     shards = streaming.open_shards(config, context.runtime)
     beside = sides.sources([], seed, config, context)
     wanted = encoders.make_encodings(dataclasses.replace(context, no_cache=True))
     reading = streaming.StreamedSet(config, context, wanted, shards, seed)
-    return Material(reading, None, beside, {"shards": len(shards)})
+    return Inputs(reading, None, beside, {"shards": len(shards)})

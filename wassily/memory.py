@@ -15,7 +15,6 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +50,12 @@ class _FullNorms(TorchFunctionMode):
     """Norms in fp32, as autocast has them on a GPU and not on a CPU."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if func in (torch.layer_norm, torch.group_norm):
             args = tuple(a.float() if isinstance(a, Tensor) else a for a in args)
         return func(*args, **(kwargs or {}))
@@ -69,11 +72,15 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.now, self.fullest = Kinds(), Kinds()
         self._known = {_storage(tensor) for tensor in known}
-        self._alive: dict[int, tuple[Any, str, int]] = {}
+        self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage], str, int]] = {}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
@@ -176,7 +183,7 @@ def step(
 
 
 @torch.no_grad()
-def forward(network: nn.Module, run: Callable[[], Any]) -> int:
+def forward(network: nn.Module, run: Callable[[], object]) -> int:
     """Bytes at the fullest moment of a pass through a frozen network, without its weights."""
     live = Live([*network.parameters(), *network.buffers()])
     with live:
@@ -216,7 +223,7 @@ def bound(objective: nn.Module, batch: Mapping[str, Tensor], noise: Tensor, t: T
     """
     maps = 0
 
-    def seen(layer: nn.Module, given: Any, made: Any) -> None:
+    def seen(layer: nn.Module, given: object, made: object) -> None:
         nonlocal maps
         maps += sum(x.numel() for x in tree_leaves((given, made)) if isinstance(x, Tensor))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -115,7 +114,7 @@ def interpolate(net: nn.Module, other: nn.Module, alpha: float) -> None:
 
 def prior_named(config: MergeConfig, home: str, repository: str) -> str:
     """The prior that a merged decoder's card names, for diffusers to find."""
-    found: Any = None
+    found: str | None = None
     if config.lora and home == "decoder":
         file = models.adapter_file(config.lora, home, config.cache_dir)
         found = origins.behind(file, "prior")

@@ -6,21 +6,24 @@ The only file that names the model classes of diffusers and transformers for loa
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.metadata
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
-import transformers
 from torch import nn
 
-from wassily import checkpoint, hub, origins, outputs, run_state
+from wassily import checkpoint, hub, loading, origins, outputs, run_state
 from wassily import config as configs
 from wassily.errors import UserError, out_of_memory
 from wassily.run_state import Saved
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin as Network
 
 MINI = Path(__file__).parent / "mini"
 GUIDANCE = {"decoder": 2.5, "prior": 2.0}  # what the bundled model draws best with, see its card
@@ -33,28 +36,32 @@ ADAPTERS = (ADAPTER_EMA, ADAPTER)  # the averaged one is preferred
 class Part:
     """A role's class, the repository that holds it ("prior" or "decoder"), its sub-folder."""
 
-    kind: type
+    library: str
+    name: str
     home: str
     folder: str
 
+    @property
+    def kind(self) -> Any:
+        """The class. Imported when it is asked for: with the CLIP models come two seconds."""
+        with loading.uncollected():
+            library = importlib.import_module(self.library)
+            # The PIL flavour needs no torchvision; older transformers have it as the plain name.
+            return getattr(library, f"{self.name}Pil", None) or getattr(library, self.name)
 
-# The PIL flavour gives the same pixels with and without torchvision; older transformers have only
-# it. The other is imported by diffusers' pipelines too, and would advise to install torchvision.
-transformers.utils.logging.set_verbosity_error()
-_ImageProcessor = (
-    getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
-)
 
 PARTS = {
-    "prior": Part(diffusers.PriorTransformer, "prior", "prior"),
-    "image_encoder": Part(transformers.CLIPVisionModelWithProjection, "prior", "image_encoder"),
-    "text_encoder": Part(transformers.CLIPTextModelWithProjection, "prior", "text_encoder"),
-    "tokenizer": Part(transformers.CLIPTokenizer, "prior", "tokenizer"),
-    "image_processor": Part(_ImageProcessor, "prior", "image_processor"),
-    "prior_scheduler": Part(diffusers.UnCLIPScheduler, "prior", "scheduler"),
-    "unet": Part(diffusers.UNet2DConditionModel, "decoder", "unet"),
-    "movq": Part(diffusers.VQModel, "decoder", "movq"),
-    "scheduler": Part(diffusers.DDPMScheduler, "decoder", "scheduler"),
+    "prior": Part("diffusers", "PriorTransformer", "prior", "prior"),
+    "image_encoder": Part(
+        "transformers", "CLIPVisionModelWithProjection", "prior", "image_encoder"
+    ),
+    "text_encoder": Part("transformers", "CLIPTextModelWithProjection", "prior", "text_encoder"),
+    "tokenizer": Part("transformers", "CLIPTokenizer", "prior", "tokenizer"),
+    "image_processor": Part("transformers", "CLIPImageProcessor", "prior", "image_processor"),
+    "prior_scheduler": Part("diffusers", "UnCLIPScheduler", "prior", "scheduler"),
+    "unet": Part("diffusers", "UNet2DConditionModel", "decoder", "unet"),
+    "movq": Part("diffusers", "VQModel", "decoder", "movq"),
+    "scheduler": Part("diffusers", "DDPMScheduler", "decoder", "scheduler"),
 }
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 TRAINED = {
@@ -133,22 +140,21 @@ def load(
     dtype: torch.dtype = torch.float32,
     cache_dir: str | None = None,
 ) -> Any:
-    """One part of a resolved repository: safetensors only, on the CPU, networks in eval mode,
-    frozen.
-
+    """One part of a resolved repository: safetensors only, on the CPU, networks frozen, in eval.
     Raises UserError in one line if it is not there or not whole.
     """
-    part = PARTS[role]
-    network = issubclass(part.kind, nn.Module)
+    part, kind = PARTS[role], PARTS[role].kind
+    network = issubclass(kind, nn.Module)
     options: dict[str, Any] = {"subfolder": part.folder, "cache_dir": cache_dir}
     if network:
         _check_files(Path(repository) / part.folder, repository, part.folder)
-        options |= {"use_safetensors": True, _dtype_name(part.kind): dtype}
-        options |= {"output_loading_info": True}
-        if issubclass(part.kind, transformers.PreTrainedModel):
+        options |= {"use_safetensors": True, "output_loading_info": True}
+        options |= {dtype_name(part.library, importlib.metadata.version(part.library)): dtype}
+        if part.library == "transformers":
             options |= {"ignore_mismatched_sizes": True}  # to be named below
     try:
-        loaded: Any = part.kind.from_pretrained(repository, **options)  # type: ignore[attr-defined]
+        with hub.unwarned():
+            loaded = kind.from_pretrained(repository, **options)
     except Exception as error:  # of many kinds, each a matter of the folder or the hub
         raise _not_loaded(repository, part.folder, error) from error
     if network:
@@ -176,16 +182,16 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
     """A network's or scheduler's configuration, without its weights; the released model's is known
     without a network. Raises UserError.
     """
-    part, kind = PARTS[role], PARTS[role].kind
     if repository in (configs.PRIOR, configs.DECODER):
-        known = json.loads(RELEASED.read_text(encoding="utf-8"))
-        return dict(known[role])
+        return dict(json.loads(RELEASED.read_text(encoding="utf-8"))[role])
+    part, kind = PARTS[role], PARTS[role].kind
+    options = {"subfolder": part.folder, "cache_dir": cache_dir}
     try:
-        if issubclass(kind, transformers.PreTrainedModel):
-            options = {"subfolder": part.folder, "cache_dir": cache_dir}
-            found, _ = kind.config_class.get_config_dict(repository, **options)  # type: ignore[attr-defined]
+        if part.library == "transformers":
+            found, _ = kind.config_class.get_config_dict(repository, **options)
             return dict(found)
-        return kind.load_config(repository, subfolder=part.folder, cache_dir=cache_dir)  # type: ignore[attr-defined]
+        with hub.unwarned():
+            return dict(kind.load_config(repository, **options))
     except Exception as error:
         raise _not_loaded(repository, part.folder, error) from error
 
@@ -210,12 +216,12 @@ def skeleton(
 
     Raises UserError.
     """
-    kind: Any = PARTS[role].kind
+    kind = PARTS[role].kind
     config = load_config(role, repository, cache_dir)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # a fake network cannot be converted afterwards
     try:
-        if issubclass(kind, transformers.PreTrainedModel):
+        if PARTS[role].library == "transformers":
             built: Any = kind(kind.config_class.from_dict(config))
         else:
             built = kind.from_config(config)
@@ -248,21 +254,19 @@ def files(role: str, repository: str, cache_dir: str | None = None) -> list[Path
     return sorted(path for path in folder.iterdir() if path.suffix in kept)
 
 
-def _dtype_name(kind: type) -> str:
-    """transformers renamed `torch_dtype` to `dtype` in 4.56; diffusers keeps the old name."""
-    if not issubclass(kind, transformers.PreTrainedModel):
-        return "torch_dtype"
-    version = tuple(int(n) for n in transformers.__version__.split(".")[:2])
-    return "dtype" if version >= (4, 56) else "torch_dtype"
+def dtype_name(library: str, version: str) -> str:
+    """The argument for a dtype: `dtype` from transformers 4.56 and diffusers 0.40 on."""
+    old = library == "diffusers" and tuple(int(n) for n in version.split(".")[:2]) < (0, 40)
+    return "torch_dtype" if old else "dtype"
 
 
-def load_network(folder: Path, role: str) -> nn.Module:
+def load_network(folder: Path, role: str) -> Network:
     """A network from a folder of its own (`checkpoint-N/unet`), in fp32 on the CPU."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no such network (no config.json)")
     _check_no_pickle(folder)
     try:
-        network = PARTS[role].kind.from_pretrained(folder, use_safetensors=True)  # type: ignore[attr-defined]
+        network: Network = PARTS[role].kind.from_pretrained(folder, use_safetensors=True)
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -289,6 +293,8 @@ def config_of(found: Trained, home: str, cache_dir: str | None = None) -> dict[s
 
 def prior_alpha_bars() -> torch.Tensor:
     """The prior's training schedule: squared cosine, 1000 steps, capped betas; shape (1000,)."""
+    import diffusers
+
     schedule = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample")
     return schedule.alphas_cumprod
 

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,14 +24,14 @@ MOST = 1024  # pictures in a batch that a PNG may ask for
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Provenance:
     """What drew one picture: a config for it alone, and its place in the batch.
 
     A network's last bits depend on how many pictures it sees at once, so `config.batch_size` is
     the number of pictures in that batch.
     """
 
-    config: Any
+    config: DrawConfig
     place: int
     digests: dict[str, str]
     made_with: dict[str, str]
@@ -45,9 +44,11 @@ def made_with(device: torch.device) -> dict[str, str]:
     return {"wassily": __version__, **found, "device": device.type}
 
 
-def of(drawn: Drawn, words: str) -> dict[str, Any]:
-    """The text chunks of a picture: one a setting for people, and all in one for `read`."""
-    config = drawn.config
+def png_chunks(provenance: Provenance, words: str) -> dict[str, object]:
+    """The text chunks of a picture: each setting for people, and all in one
+    for `read_provenance`.
+    """
+    config = provenance.config
     command = next(name for name, kind in KINDS.items() if isinstance(config, kind))
     named = ("prior_lora", "decoder_lora", "image", "mask", "control", "variations")
     given = {name: getattr(config, name, None) for name in named}
@@ -59,9 +60,9 @@ def of(drawn: Drawn, words: str) -> dict[str, Any]:
     whole = {
         "command": command,
         "config": {k: v for k, v in plain.items() if v is not None},
-        "place": drawn.place,
-        "digests": drawn.digests,
-        "made_with": drawn.made_with,
+        "place": provenance.place,
+        "digests": provenance.digests,
+        "made_with": provenance.made_with,
     }
     return {
         "prompt": words,
@@ -79,7 +80,7 @@ def of(drawn: Drawn, words: str) -> dict[str, Any]:
     }
 
 
-def read(name: str) -> Drawn:
+def read_provenance(name: str) -> Provenance:
     """What drew a PNG. Raises UserError for one that does not tell, or not rightly."""
     where = f"--from {name}"
     try:
@@ -94,26 +95,28 @@ def read(name: str) -> Drawn:
         values = {k: v for k, v in whole["config"].items() if k not in LEFT_OUT}
         values.setdefault("scheduler", "stock")  # of pictures from before there was another
         config: DrawConfig = kind(**schema.from_mapping(kind, values, "notes"))
-        drawn = Drawn(config, whole["place"], dict(whole["digests"]), dict(whole["made_with"]))
-        if config.seed is None or not 0 <= drawn.place < config.batch_size <= MOST:
+        provenance = Provenance(
+            config, whole["place"], dict(whole["digests"]), dict(whole["made_with"])
+        )
+        if config.seed is None or not 0 <= provenance.place < config.batch_size <= MOST:
             raise ValueError("no seed, or no place in a batch")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise UserError(f"{where}: its notes are damaged ({error})") from None
-    return drawn
+    return provenance
 
 
-def check_same(drawn: Drawn, digests: dict[str, str]) -> None:
+def check_same(provenance: Provenance, digests: dict[str, str]) -> None:
     """Raise UserError if a picture that it was drawn from is another now."""
     for name, digest in digests.items():
-        if drawn.digests.get(name) != digest:
+        if provenance.digests.get(name) != digest:
             raise UserError(f"{name}: no longer the picture that it was drawn from")
 
 
-def differences(drawn: Drawn, device: torch.device) -> list[str]:
-    """A line for each thing that was another when it was drawn: then the bits may be others."""
+def differences(provenance: Provenance, device: torch.device) -> list[str]:
+    """A line for each thing that was different at generation: then the bits may be others."""
     now = made_with(device)
     return [
         f"drawn with {name} {before}, this is {now[name]}: the last bits may differ"
-        for name, before in drawn.made_with.items()
+        for name, before in provenance.made_with.items()
         if name in now and before != now[name]
     ]

@@ -5,30 +5,47 @@ processes (DDP and FSDP synchronise in the wrapped module's `forward`). It holds
 a batch brings encodings. Nothing here is drawn at random.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import PriorTransformer, UNet2DConditionModel
 from torch import Tensor, nn
 
 from wassily import diffusion, unpadded
 
+if TYPE_CHECKING:
+    from diffusers import PriorTransformer, UNet2DConditionModel
+
 Batch = dict[str, Tensor]  # fields of examples, each (B, ...)
 
 
-class _Weighted(nn.Module):
+class Objective(nn.Module):
     """The noise schedule and the Min-SNR weight that both objectives share."""
 
     alpha_bars: Tensor
 
-    def __init__(self, alpha_bars: Tensor, prediction: str, snr_gamma: float | None):
+    def __init__(
+        self,
+        net: nn.Module,
+        alpha_bars: Tensor,
+        prediction: str,
+        snr_gamma: float | None = None,
+    ):
         super().__init__()
         if prediction not in diffusion.PREDICTIONS:
             raise ValueError(f"unknown prediction type {prediction!r}")
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
-        self.prediction, self.snr_gamma = prediction, snr_gamma
+        self.net, self.prediction, self.snr_gamma = net, prediction, snr_gamma
 
-    def weigh(self, loss: Tensor, alpha_bar: Tensor) -> Tensor:
+    def output(
+        self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The noisy input of the network, and its answer."""
+        raise NotImplementedError
+
+    def min_snr_weighted(self, loss: Tensor, alpha_bar: Tensor) -> Tensor:
         """(B,) -> (B,): times the Min-SNR weight, where a gamma was given."""
         if self.snr_gamma is None:
             return loss
@@ -36,12 +53,12 @@ class _Weighted(nn.Module):
         return loss * diffusion.min_snr_weight(self.prediction, ratio, self.snr_gamma)
 
 
-def weighted(loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def times_weight(loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """(B,) -> (B,): times the `weight` (B,) of each example, where the batch has one."""
     return loss * batch["weight"] if "weight" in batch else loss
 
 
-def held(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def held_to_base(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """(B,) -> (B,): for the examples with `held` 1 the mean square of what the network gives to
     what its base gave, `base` (B, ...) like the output; the loss for the others.
 
@@ -53,7 +70,7 @@ def held(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return torch.where(batch["held"] > 0, diffusion.squared_error(output, batch["base"]), loss)
 
 
-class Prior(_Weighted):
+class Prior(Objective):
     """Denoise a whitened CLIP image embedding given a text; the network predicts x_0.
 
     batch: `image_embeds` (B, D) raw, `text_embeds` (B, D), `text_states` (B, N, D), `text_mask` (B,
@@ -61,6 +78,8 @@ class Prior(_Weighted):
     x_0 = (image_embeds - clip_mean) / clip_std, as the stock pipeline's `post_process_latents`
     undoes.
     """
+
+    net: PriorTransformer
 
     def __init__(
         self,
@@ -70,16 +89,16 @@ class Prior(_Weighted):
         snr_gamma: float | None = None,
         recompute: Callable[..., Tensor] | None = None,
     ):
-        super().__init__(alpha_bars, prediction, snr_gamma)
-        self.net, self.recompute = net, recompute
+        super().__init__(net, alpha_bars, prediction, snr_gamma)
+        self.recompute = recompute
 
     def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
         """Loss per example, (B,)."""
         alpha_bar, x0 = self.alpha_bars[t], self.whitened(batch)
         _, predicted = self.output(batch, noise, t)
         wanted = diffusion.target(self.prediction, x0, noise, alpha_bar)
-        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
-        return weighted(held(loss, predicted, batch), batch)
+        loss = self.min_snr_weighted(diffusion.squared_error(predicted, wanted), alpha_bar)
+        return times_weight(held_to_base(loss, predicted, batch), batch)
 
     def whitened(self, batch: Mapping[str, Tensor]) -> Tensor:
         """x_0, (B, D)."""
@@ -102,7 +121,7 @@ class Prior(_Weighted):
         )
 
 
-class Decoder(_Weighted):
+class Decoder(Objective):
     """Denoise MoVQ latents given a CLIP image embedding.
 
     batch: `latents` (B, C, H/f, W/f) unquantised and unscaled, `image_embeds` (B, D) raw (not
@@ -119,8 +138,8 @@ class Decoder(_Weighted):
         snr_gamma: float | None = None,
         variance_weight: float = 0.0,
     ):
-        super().__init__(alpha_bars, prediction, snr_gamma)
-        self.net, self.variance_weight = net, variance_weight
+        super().__init__(net, alpha_bars, prediction, snr_gamma)
+        self.variance_weight = variance_weight
 
     def forward(self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor) -> Tensor:
         """Loss per example, (B,)."""
@@ -129,12 +148,12 @@ class Decoder(_Weighted):
         noisy, output = self.output(batch, noise, t)
         predicted = output[:, : latents.shape[1]]
         wanted = diffusion.target(self.prediction, latents, noise, alpha_bar)
-        loss = self.weigh(diffusion.squared_error(predicted, wanted), alpha_bar)
+        loss = self.min_snr_weighted(diffusion.squared_error(predicted, wanted), alpha_bar)
         if self.variance_weight:
             loss = loss + self.variance_weight * diffusion.variance_loss(
                 self.prediction, output, latents, noisy, self.alpha_bars, t
             )
-        return weighted(held(loss, output, batch), batch)
+        return times_weight(held_to_base(loss, output, batch), batch)
 
     def output(
         self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor

@@ -49,14 +49,14 @@ def _second_decay(named: float | None, dtype: str) -> float:
     return usual if named is None else named
 
 
-def in_force(values: Mapping[str, Any]) -> dict[str, Any]:
+def in_force(values: Mapping[str, Any]) -> dict[str, object]:
     """A config's plain values, of any version, with the second decay that is used; None: none."""
     decay = _second_decay(values.get("adam_beta2"), values.get("weights_dtype", "fp32"))
     adam = values.get("optimizer", "adamw") in ("adamw", "adamw8bit")
     return {**values, "adam_beta2": decay if adam else None}
 
 
-def told(config: TrainConfig) -> list[str]:
+def beta2_lines(config: TrainConfig) -> list[str]:
     """A line where a default is not the usual one."""
     changed = config.weights_dtype == "bf16" and name(config) == "adamw"
     if not changed or config.adam_beta2 is not None:
@@ -116,7 +116,9 @@ def _check_sharded(config: TrainConfig, precision: str) -> None:
             raise UserError(f"{flag} does not go with FSDP2: leave it out, or launch --multi_gpu")
 
 
-def optimizer(config: TrainConfig, parameters: list[nn.Parameter], device: torch.device) -> Any:
+def optimizer(
+    config: TrainConfig, parameters: list[nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
     """The optimizer of a config over the trained list, in one group."""
     rate: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.adam_weight_decay}
     betas = (config.adam_beta1, beta2(config))
@@ -141,7 +143,7 @@ def _optimi(
     parameters: list[nn.Parameter],
     device: torch.device,
     options: dict[str, Any],
-) -> Any:
+) -> torch.optim.Optimizer:
     """torch-optimi's AdamW or Lion; with Kahan summation where the weights are in bf16.
 
     What it would find out at its first step is given here, so that a resumed run, whose first step
@@ -163,7 +165,7 @@ def _optimi(
     return made
 
 
-def release_gradients(net: nn.Module, optimizer: Any) -> None:
+def release_gradients(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Have each trained weight of a network updated, and its gradient freed, within `backward`."""
     import optimi
 

@@ -16,7 +16,7 @@ NAME = re.compile(r"checkpoint-(\d+)")
 STATE, RUN = "state.json", "run.json"
 
 
-def found(output_dir: Path) -> list[tuple[int, Path]]:
+def checkpoints_in(output_dir: Path) -> list[tuple[int, Path]]:
     """(step, folder) of the checkpoints in a folder, oldest first."""
     return [(step, folder) for step, folder in named(output_dir) if (folder / STATE).is_file()]
 
@@ -31,7 +31,7 @@ def named(output_dir: Path) -> list[tuple[int, Path]]:
 
 def unfinished(folder: Path) -> str | None:
     """What to say of the folder of a run that has not come to its end; None of any other."""
-    saved, file = found(folder), folder / "run.toml"
+    saved, file = checkpoints_in(folder), folder / "run.toml"
     if not (saved or file.is_file()) or _drawable(folder):
         return None
     ways = [f"go on with {_again(file)}"] if file.is_file() else []

@@ -35,7 +35,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportContents:
     """All that a report tells. `exported` is the step whose weights are, or would be, exported."""
 
     name: str
@@ -46,10 +46,10 @@ class Story:
     left_out: int = 0
 
 
-def page(story: Story) -> str:
+def page(contents: ReportContents) -> str:
     """The whole file."""
     sections = [_verdict, _learned_and_kept, _pictures, _losses, _training, _data, _made]
-    body = "\n".join(section(story) for section in sections)
+    body = "\n".join(section(contents) for section in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -57,12 +57,12 @@ def page(story: Story) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{_text(story.name)} - report</title>
+<title>{_text(contents.name)} - report</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <main>
-{_head(story)}
+{_head(contents)}
 {body}
 </main>
 </body>
@@ -78,16 +78,16 @@ def _text(value: object) -> str:
     return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"))
 
 
-def _head(story: Story) -> str:
-    facts = story.facts
-    last = max((row["step"] for row in story.rows), default=0)
+def _head(contents: ReportContents) -> str:
+    facts = contents.facts
+    last = max((row["step"] for row in contents.rows), default=0)
     of = f" of {_text(facts['steps'])}" if "steps" in facts else ""
     base = f" from <bdi>{_text(facts['base'])}</bdi>" if "base" in facts else ""
     command = facts.get("command")
     role = command[2] if isinstance(command, list) and len(command) > 2 else "network"
     return f"""<header>
 <p class="kicker">The {_text(role)}, fine-tuned{base}</p>
-<h1 dir="auto">{_text(story.name)}</h1>
+<h1 dir="auto">{_text(contents.name)}</h1>
 <p class="quiet">step {last:,}{of}</p>
 </header>"""
 
@@ -108,8 +108,8 @@ MEASURES = (
 )
 
 
-def _verdict(story: Story) -> str:
-    tiles = [tile for measure in MEASURES if (tile := _tile(story, *measure))]
+def _verdict(contents: ReportContents) -> str:
+    tiles = [tile for measure in MEASURES if (tile := _tile(contents, *measure))]
     if not tiles:
         inner = (
             f"<p>Nothing was measured yet. To have it, {FLAGS['loss']}, or {FLAGS['scores']}.</p>"
@@ -128,9 +128,9 @@ def _at(rows: list[Row], step: int | None) -> Row | None:
     return next((row for row in rows if row["step"] == step), rows[-1] if rows else None)
 
 
-def _tile(story: Story, event: str, name: str, title: str, words: str) -> str:
-    rows = [row for row in events(story.rows, event) if name in row]
-    now = _at(rows, story.exported)
+def _tile(contents: ReportContents, event: str, name: str, title: str, words: str) -> str:
+    rows = [row for row in events(contents.rows, event) if name in row]
+    now = _at(rows, contents.exported)
     if now is None:
         return ""
     base = rows[0] if rows[0]["step"] == 0 and now["step"] else None
@@ -169,8 +169,8 @@ def _judged(base: Row, now: Row, name: str) -> str:
     return "better" if (other[0] < one[0]) == (name == "loss") else "worse"
 
 
-def _learned_and_kept(story: Story) -> str:
-    rows = events(story.rows, "scores")
+def _learned_and_kept(contents: ReportContents) -> str:
+    rows = events(contents.rows, "scores")
     both = [row for row in rows if "learned" in row and "kept" in row]
     title = "<h2>Learned against kept</h2>"
     if not both:
@@ -182,7 +182,7 @@ def _learned_and_kept(story: Story) -> str:
             f"step {row['step']:,}" if row["step"] else "base",
             interval(row, "learned"),
             interval(row, "kept"),
-            "exported" if row["step"] == story.exported else "step" if row["step"] else "base",
+            "exported" if row["step"] == contents.exported else "step" if row["step"] else "base",
         )
         for row in both
     ]
@@ -196,13 +196,13 @@ crosses are 95&nbsp;% intervals over the examples.</p>"""
 # ---------------------------------------------------------------- pictures
 
 
-def _pictures(story: Story) -> str:
+def _pictures(contents: ReportContents) -> str:
     title = "<h2>The same prompts and seeds, step by step</h2>"
-    if not story.strips:
+    if not contents.strips:
         return _lacking(title, f"No pictures were drawn: {FLAGS['pictures']}.")
-    strips = "".join(_strip(p, shown, story.exported) for p, shown in story.strips.items())
-    more = f'<p class="quiet">{story.left_out} more prompts are in <code>validation/</code>.</p>'
-    return f"<section>{title}{strips}{more if story.left_out else ''}</section>"
+    strips = "".join(_strip(p, shown, contents.exported) for p, shown in contents.strips.items())
+    more = f'<p class="quiet">{contents.left_out} more prompts are in <code>validation/</code>.</p>'
+    return f"<section>{title}{strips}{more if contents.left_out else ''}</section>"
 
 
 def _strip(prompt: str, shown: list[Shown], exported: int | None) -> str:
@@ -223,8 +223,8 @@ alt="{label}: {_text(prompt)}" loading="lazy"><figcaption>{label}{mark}</figcapt
 # ---------------------------------------------------------------- curves
 
 
-def _losses(story: Story) -> str:
-    rows = events(story.rows, "held_out")
+def _losses(contents: ReportContents) -> str:
+    rows = events(contents.rows, "held_out")
     title = "<h2>Loss on held-out pictures</h2>"
     if not rows:
         return _lacking(title, f"No pictures were held out: {FLAGS['loss']}.")
@@ -253,8 +253,8 @@ def _bands(rows: list[Row]) -> Iterable[Series]:
         yield Series(f"{n * share}–{(n + 1) * share} %", points, 250 - n * 240 // len(names))
 
 
-def _training(story: Story) -> str:
-    rows = [row for row in story.rows if "train_loss" in row]
+def _training(contents: ReportContents) -> str:
+    rows = [row for row in contents.rows if "train_loss" in row]
     if not rows:
         return ""
     loss = Series("training loss", [(r["step"], r["train_loss"]) for r in rows], ORANGE)
@@ -265,7 +265,7 @@ def _training(story: Story) -> str:
             [Series("pictures/s", rate, GREEN)], "Pictures a second", "step", "pictures/s"
         ),
     ]
-    drift = [(r["step"], r["variance_drift"]) for r in story.rows if "variance_drift" in r]
+    drift = [(r["step"], r["variance_drift"]) for r in contents.rows if "variance_drift" in r]
     if drift:
         charts.append(
             curves.line_chart(
@@ -299,21 +299,21 @@ MADE = {
 }
 
 
-def _data(story: Story) -> str:
-    data = story.facts.get("data")
+def _data(contents: ReportContents) -> str:
+    data = contents.facts.get("data")
     if not isinstance(data, dict):
         return ""
     words = ["duplicates", "cut_captions"]
     warned = {name for name in words if data.get(name)}
-    beside = story.facts.get("beside")
+    beside = contents.facts.get("beside")
     others = [str(line) for line in beside] if isinstance(beside, list) else []
     if others:
         data = {**data, "beside": "; ".join(others)}
     return f"<section><h2>Data</h2>{_list(data, DATA, warned)}</section>"
 
 
-def _made(story: Story) -> str:
-    facts = story.facts
+def _made(contents: ReportContents) -> str:
+    facts = contents.facts
     if not facts:
         return ""
     command = facts.get("command")
@@ -327,7 +327,7 @@ def _made(story: Story) -> str:
 <p class="quiet">{numbers}</p></section>"""
 
 
-def _list(facts: Mapping[str, Any], names: Mapping[str, str], warned: Iterable[str] = ()) -> str:
+def _list(facts: Mapping[str, object], names: Mapping[str, str], warned: Iterable[str] = ()) -> str:
     rows = "".join(
         f"<div{' class=warned' if name in warned else ''}><dt>{words}</dt>"
         f'<dd dir="auto">{_counted(facts[name])}</dd></div>'

@@ -57,7 +57,7 @@ def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
 
 def _is_of(folder: Path, home: str, base: str, learned: str) -> bool:
     """Whether a folder has the result of a training of that network from that base on that data."""
-    facts = summary.read(folder) if is_run(folder) else {}
+    facts = summary.read_summary(folder) if is_run(folder) else {}
     results = (folder / models.TRAINED[home] / "config.json", folder / models.ADAPTER)
     command = facts.get("command")
     trained = command[1:3] if isinstance(command, list) else []

@@ -10,9 +10,9 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wassily import colours, containers
 
+Picture = Image.Image  # an open one
 SUFFIXES = frozenset(
     [
         ".jpg",
@@ -127,7 +128,10 @@ def _opened(
 
 
 def _read(
-    file: Any, beside: dict[str, bytes], convert: Callable[[Image.Image], Result], load: bool
+    file: str | os.PathLike[str] | io.BytesIO,
+    beside: dict[str, bytes],
+    convert: Callable[[Image.Image], Result],
+    load: bool,
 ) -> Result:
     with Image.open(file, formats=_kinds()) as picture:
         for name, value in beside.items():
@@ -302,7 +306,7 @@ def _in_cells(values: np.ndarray, cell: int) -> np.ndarray:
     return cut.reshape(rows, cell, columns, cell).mean(axis=(1, 3))
 
 
-def save_png(picture: Image.Image, path: Path, notes: dict[str, Any]) -> None:
+def save_png(picture: Image.Image, path: Path, notes: Mapping[str, object]) -> None:
     """Write a PNG, whole or not at all, with `notes` as text chunks (prompt, seed, model, ...)."""
     info = PngImagePlugin.PngInfo()
     for key, value in notes.items():

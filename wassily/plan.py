@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ MOMENTS = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes by kind at each moment of a run, of what is trained, and of one encoded example."""
 
     moments: dict[str, Kinds]
@@ -54,16 +55,17 @@ def precision_of(config: TrainConfig) -> str:
 
 def estimate(
     config: TrainConfig, repositories: dict[str, str], precision: str, fused: bool = False
-) -> Estimate:
+) -> MemoryEstimate:
     """The memory of a training; `fused` runs the micro-batches of a step as one.
 
     Raises UserError for a model that is not there.
     """
     net = _network(config, repositories, precision)
 
-    def load(role: str, *where: Any, **options: Any) -> Any:
-        trained = role == models.TRAINED[config.role]
-        return memory.placed(net) if trained else models.skeleton(role, *where, **options)
+    def load(role: str, repository: str, cache_dir: str | None = None) -> object:
+        if role == models.TRAINED[config.role]:
+            return memory.placed(net)
+        return models.skeleton(role, repository, cache_dir=cache_dir)
 
     with memory.fake():
         kit = recipes.make_kit(config, repositories, load)
@@ -90,7 +92,7 @@ def estimate(
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
     example = sizes.bytes_per_example(config, kit, CAPTION, size)
-    return Estimate(moments, kept, 0 if config.live else example)
+    return MemoryEstimate(moments, kept, 0 if config.live else example)
 
 
 def _network(config: TrainConfig, repositories: dict[str, str], precision: str) -> nn.Module:
@@ -98,7 +100,7 @@ def _network(config: TrainConfig, repositories: dict[str, str], precision: str) 
     role, dtype = models.TRAINED[config.role], adapt.DTYPES[config.weights_dtype]
     with torch.device("meta"):
         net: nn.Module = models.skeleton(role, repositories[config.role], dtype, config.cache_dir)
-        adapt.chosen(config).attach(net, DTYPES[precision], 0)
+        adapt.chosen_adaptation(config).attach(net, DTYPES[precision], 0)
     return net
 
 
@@ -124,8 +126,9 @@ def at_most(config: TrainConfig, repositories: dict[str, str]) -> int:
     """
     net = _network(config, repositories, "no")  # fp32 is the most; nothing casts on "meta"
 
-    def load(role: str, *where: Any, **options: Any) -> Any:
-        return net if role == models.TRAINED[config.role] else models.skeleton(role, *where)
+    def load(role: str, repository: str, cache_dir: str | None = None) -> object:
+        trained = role == models.TRAINED[config.role]
+        return net if trained else models.skeleton(role, repository, cache_dir=cache_dir)
 
     with torch.device("meta"):
         kit = recipes.make_kit(config, repositories, load)
@@ -187,14 +190,14 @@ def _free(runtime: Runtime) -> int | None:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FittingFlags:
     """Flags that differ from a config's, and what the training takes with them."""
 
     flags: dict[str, Any]
     peak: int
 
 
-def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> Choice | None:
+def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> FittingFlags | None:
     """The least of the presets' changes that keeps a training within `most` bytes."""
     accumulation = config.train_batch_size * config.gradient_accumulation_steps
     one = {"train_batch_size": 1, "gradient_accumulation_steps": accumulation}
@@ -209,11 +212,11 @@ def smaller(config: TrainConfig, repositories: dict[str, str], most: float) -> C
                 continue
             peak = estimate(other, repositories, precision_of(other)).peak
             if flags and peak <= most:
-                return Choice(flags, peak)
+                return FittingFlags(flags, peak)
     return None
 
 
-def words(flags: dict[str, Any]) -> str:
+def words(flags: Mapping[str, object]) -> str:
     """Flags as one types them."""
     typed = [f"--{k}" if v is True else f"--{k} {v}" for k, v in flags.items()]
     return " ".join(typed)
@@ -259,7 +262,9 @@ def _memory(config: PriorPlan | DecoderPlan) -> int | None:
     return int(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
 
 
-def _memory_lines(config: TrainConfig, found: Estimate, precision: str, fused: bool) -> list[str]:
+def _memory_lines(
+    config: TrainConfig, found: MemoryEstimate, precision: str, fused: bool
+) -> list[str]:
     size, count = cut(config, fused)
     lines = [
         f"the {config.role}, {count} micro-batch(es) of {size}, precision {precision}",
@@ -282,7 +287,7 @@ def _gb(size: int) -> str:
 
 
 def _verdict(
-    config: TrainConfig, repositories: dict[str, str], found: Estimate, most: int | None
+    config: TrainConfig, repositories: dict[str, str], found: MemoryEstimate, most: int | None
 ) -> str:
     peak = f"{found.peak / GB:.1f} GB"
     if most is None:
@@ -298,7 +303,7 @@ def _verdict(
     )
 
 
-def _run_lines(config: PriorPlan | DecoderPlan, found: Estimate) -> list[str]:
+def _run_lines(config: PriorPlan | DecoderPlan, found: MemoryEstimate) -> list[str]:
     """Disk, steps and time: as far as the pictures are known."""
     count = _pictures(config)
     batch = config.train_batch_size * config.gradient_accumulation_steps

@@ -8,7 +8,7 @@ from wassily import cache, drawn, encoders, plan, recipes, sides, start
 from wassily.config import TrainConfig
 from wassily.errors import UserError
 from wassily.runtime import Runtime
-from wassily.stopping import Signals
+from wassily.stopping import StopSignals
 
 
 def build_cache(config: TrainConfig) -> None:
@@ -19,7 +19,7 @@ def build_cache(config: TrainConfig) -> None:
         raise UserError("cache build with --streaming: a stream is encoded as it comes, not kept")
     repositories = start.check_surroundings(config)
     root = cache.default_folder(config.cache_dir)
-    with Signals(sides.kept(config, root)), contextlib.ExitStack() as held:
+    with StopSignals(sides.retained_remark(config, root)), contextlib.ExitStack() as held:
         runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
         held.callback(runtime.end)
         seed = start.seed_of(config, None, runtime)

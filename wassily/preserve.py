@@ -15,7 +15,6 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +83,7 @@ class Answers:
 
     def examples(self, kit: Kit) -> Examples:
         """As a source of examples; each brings its own noise and timestep."""
-        return Examples(self, self.seed, lambda index: (), len(kit.objective.alpha_bars))  # type: ignore[arg-type]
+        return Examples(self, self.seed, lambda index: (), len(kit.objective.alpha_bars))
 
 
 def answers(config: TrainConfig, context: EncoderContext, seed: int) -> Answers:
@@ -162,7 +161,7 @@ def _made(
     numbers = [block * size + i for block in blocks for i in range(size)]
     drawn = _drawn(context, [wanted[n % len(wanted)] for n in numbers], numbers)
     kit = recipes.make_kit(config, context.repositories)
-    objective: Any = kit.objective.to(runtime.device).eval()
+    objective = kit.objective.to(runtime.device).eval()
     count, dtype = len(objective.alpha_bars), runtime.weight_dtype
     for drawing, (clean, unconditional) in zip(numbers, drawn, strict=True):
         asked = range(drawing * ANSWERS, (drawing + 1) * ANSWERS)
@@ -210,7 +209,11 @@ def _drawn(context: EncoderContext, wanted: list[str], seeds: list[int]) -> list
 
 
 def _embedded(
-    prior: Any, wanted: list[str], seeds: list[int], drawing: sample.Drawing, device: torch.device
+    prior: sample.KandinskyV22PriorPipeline,
+    wanted: list[str],
+    seeds: list[int],
+    drawing: sample.Drawing,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Embeddings and their negatives, each (N, D), block by block, each with its guidance."""
     size, found = drawing.batch_size, []
@@ -228,7 +231,12 @@ def _generators(seeds: list[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def _texts(prior: Any, wanted: list[str], device: torch.device, dtype: torch.dtype) -> list[Row]:
+def _texts(
+    prior: sample.KandinskyV22PriorPipeline,
+    wanted: list[str],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[Row]:
     """The text of each prompt as an example has it."""
     found: list[Row] = []
     take = functools.partial(encode.tokens, tokenizer=prior.tokenizer)

@@ -6,13 +6,15 @@ comes to, and docs/memory.md shows them all. From the largest to the smallest.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
-_BF16 = {"mixed_precision": "bf16", "weights_dtype": "bf16"}
-_RELEASE = {"gradient_release": True, "max_grad_norm": 0.0}
-_RECOMPUTE = {"gradient_checkpointing": True}
+Flag: TypeAlias = Any  # the value of one: its config says of which type
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+_BF16: dict[str, Flag] = {"mixed_precision": "bf16", "weights_dtype": "bf16"}
+_RELEASE: dict[str, Flag] = {"gradient_release": True, "max_grad_norm": 0.0}
+_RECOMPUTE: dict[str, Flag] = {"gradient_checkpointing": True}
+
+PRESETS: dict[str, dict[str, dict[str, Flag]]] = {
     "prior": {
         "80gb": {"mixed_precision": "bf16"},
         "24gb": {"mixed_precision": "bf16"},
@@ -28,13 +30,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 # An adapter is small: the frozen network in 16 bits is what takes memory, the same in every size.
-ADAPTER: dict[str, dict[str, Any]] = {
+ADAPTER: dict[str, dict[str, Flag]] = {
     **{name: {"mixed_precision": "bf16"} for name in ("80gb", "24gb", "16gb", "12gb")},
     "8gb": {"mixed_precision": "bf16"} | _RECOMPUTE,
 }
 
 
-def known(network: str, lora: bool) -> dict[str, dict[str, Any]]:
+def known(network: str, lora: bool) -> dict[str, dict[str, Flag]]:
     """Size -> flags, for all of a network or for an adapter of it."""
     return ADAPTER if lora else PRESETS[network]
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -46,7 +46,7 @@ class Progress:
         self.started, self.first = time.monotonic(), done
         self.due = self.started + self.FIRST  # when the next plain line comes
         self.rested = 0.0
-        self.notes: dict[str, Any] = {}
+        self.notes: dict[str, object] = {}
 
     def advance(self, count: int = 1) -> None:
         """`count` more are done."""
@@ -76,7 +76,7 @@ class Progress:
             if not self.bar.disable:
                 self.bar.last_print_t += took  # its rate is of what was done since
 
-    def note(self, **values: Any) -> None:
+    def note(self, **values: object) -> None:
         """Values to show beside the bar."""
         self.notes |= values
         self.bar.set_postfix(self.notes)

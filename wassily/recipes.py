@@ -51,7 +51,7 @@ class Kit:
     """What one network brings to the loop; `noise_shape` is of a picture of (width, height)."""
 
     net: nn.Module
-    objective: nn.Module
+    objective: objectives.Objective
     noise_shape: Callable[[buckets.Size], tuple[int, ...]]
     even: Callable[[Batch], Batch] = dict  # to one of fewer shapes, with the same loss
 
@@ -304,7 +304,7 @@ def make_reading(
     `flips`: images are mirrored at random. `skip_bad` leaves unreadable ones out.
     """
     runtime, root = context.runtime, context.root
-    choice = turns.Choice(seed, flips, context.condition_dropout)
+    choice = turns.ExampleDraws(seed, flips, context.condition_dropout)
     if context.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with progress("checking pictures", len(mine), runtime.main, "picture") as bar:
@@ -369,7 +369,7 @@ def make_examples(reading: ExampleSet, kit: Kit, seed: int) -> stream.Examples:
     def noise_shape(which: Any) -> tuple[int, ...]:
         return kit.noise_shape(reading.shape(which))
 
-    timesteps = len(kit.objective.alpha_bars)  # type: ignore[arg-type]
+    timesteps = len(kit.objective.alpha_bars)
     return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 

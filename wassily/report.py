@@ -13,7 +13,7 @@ from wassily import best, checkpoint, logbook, page, pictures, summary
 from wassily.commands import ReportConfig
 from wassily.errors import UserError
 from wassily.logbook import Row
-from wassily.page import Shown, Story
+from wassily.page import ReportContents, Shown
 
 FILE = "report.html"
 SIDE = 256  # pixels of a picture's longer side; larger ones are made smaller
@@ -33,7 +33,7 @@ def report(config: ReportConfig) -> None:
 
 def write(folder: Path) -> Path:
     """Put the report of a run into its folder, whole or not at all. Raises OSError."""
-    checkpoint.write_text(folder / FILE, page.page(story_of(folder)))
+    checkpoint.write_text(folder / FILE, page.page(contents_of(folder)))
     return folder / FILE
 
 
@@ -45,13 +45,15 @@ def refresh(folder: Path, say: Callable[[str], None]) -> None:
         say(f"{FILE} was not written: {error.strerror or error}")
 
 
-def story_of(folder: Path) -> Story:
+def contents_of(folder: Path) -> ReportContents:
     """What an output folder tells."""
-    facts, rows = summary.read(folder), logbook.read(folder)
+    facts, rows = summary.read_summary(folder), logbook.read_log(folder)
     exported = exported_step(rows, facts.get("keep_best"))
     strips = _strips(folder / "validation", exported)
     shown = dict(list(strips.items())[:PROMPTS])
-    return Story(folder.resolve().name, facts, rows, exported, shown, max(0, len(strips) - PROMPTS))
+    return ReportContents(
+        folder.resolve().name, facts, rows, exported, shown, max(0, len(strips) - PROMPTS)
+    )
 
 
 def exported_step(rows: list[Row], metric: str | None) -> int | None:

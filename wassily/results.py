@@ -21,6 +21,7 @@ from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
 from wassily.gauge import Gauge
 from wassily.heldout import Losses
+from wassily.objectives import Objective
 from wassily.progress import progress
 from wassily.runtime import Runtime
 from wassily.start import Setup
@@ -34,7 +35,7 @@ class Measures:
     """What is measured at each validation besides the samples, where it is asked for."""
 
     drift: Drift | NoDrift
-    held_out_losses: Callable[[nn.Module], Losses] | None = None
+    held_out_losses: Callable[[Objective], Losses] | None = None
     gauge: Gauge | None = None
 
 
@@ -92,12 +93,12 @@ class Results:
 
     def _has(self, step: int, name: str) -> bool:
         """Whether a line of that step has an event or a value of that name."""
-        rows = [row for row in logbook.read(self.output_dir) if row["step"] == step]
+        rows = [row for row in logbook.read_log(self.output_dir) if row["step"] == step]
         return any(row.get("event") == name or name in row for row in rows)
 
     def measured(self, step: int) -> dict[str, float]:
         """What was measured at a step, by the names that --keep_best takes; on all processes."""
-        read = functools.partial(logbook.read, self.output_dir)
+        read = functools.partial(logbook.read_log, self.output_dir)
         return dict(self.runtime.shared(lambda: logbook.measured(read(), step)))
 
     @contextlib.contextmanager
@@ -115,7 +116,7 @@ class Results:
             yield whole
             whole.net.train()
 
-    def _measure(self, step: int, objective: nn.Module) -> None:
+    def _measure(self, step: int, objective: Objective) -> None:
         """The loss on the held-out pictures, if there are any, into the log and the trackers.
 
         Not if it is there: the end of a finished run may come again.
@@ -130,7 +131,7 @@ class Results:
             f"step {step}: held-out loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
         )
 
-    def _measure_drift(self, step: int, objective: nn.Module) -> None:
+    def _measure_drift(self, step: int, objective: Objective) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
         drift = self.measures.drift
         if isinstance(drift, NoDrift) or self._has(step, drift.name):
@@ -219,10 +220,10 @@ class Results:
     def export(self, facts: Facts, weights: Weights) -> None:
         """Write the stock pipeline folder of the trained network, with its model card."""
         if self.runtime.main:
-            rows = logbook.read(self.output_dir)
+            rows = logbook.read_log(self.output_dir)
             told = dataclasses.replace(
                 facts,
-                counts=summary.read(self.output_dir).get("data", {}),
+                counts=summary.read_summary(self.output_dir).get("data", {}),
                 measured=logbook.measured(rows, facts.steps),
                 before=logbook.measured(rows, 0),
             )

@@ -35,16 +35,16 @@ from wassily.errors import UserError, out_of_memory
 from wassily.run_state import RunState
 from wassily.runtime import Runtime
 from wassily.start import Setup
-from wassily.stopping import Pace, Signals
+from wassily.stopping import SaveSchedule, StopSignals
 from wassily.train import Events, Learner, Pass, Pending, Span, fit, forward_backward
-from wassily.validations import announced
+from wassily.validations import sample_lines
 
 
 def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
     repositories = start.check_surroundings(config)
     output_dir = Path(config.output_dir)
-    with Signals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
+    with StopSignals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
         runtime = Runtime(
             config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
         )
@@ -57,7 +57,7 @@ def train(config: TrainConfig) -> None:
         setup = start.settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
         with _failures(setup, fused=False):
-            signals.kept = sides.kept(config, root)
+            signals.kept = sides.retained_remark(config, root)
             context = encoders.of_training(config, repositories, runtime, root)
             inputs = material.gather(config, context, setup.seed)
             before = setup.resumed.state.fused if setup.resumed else None
@@ -76,7 +76,9 @@ def _failures(setup: Setup, fused: bool) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if faults.another_is_gone(error):
-            gone = f"another process of this run is gone: {faults.kept(setup.output_dir)}"
+            gone = (
+                f"another process of this run is gone: {faults.checkpoint_remark(setup.output_dir)}"
+            )
             raise UserError(f"{gone}; repeat the command") from None
         if not out_of_memory(error):
             raise
@@ -101,14 +103,14 @@ def announce(run: Run) -> None:
         f"{runtime.world} process(es), {run.stop} steps = {often}"
     )
     beside = [f"beside them {side.described()}" for side in run.beside]
-    for line in (*reading.shapes(split), *optim.told(config), *beside):
+    for line in (*reading.shapes(split), *optim.beta2_lines(config), *beside):
         say(line)
     say(f"device {runtime.device}, precision {runtime.precision}, seed {setup.seed}")
     say(runtime.engine)
     pace = (split.global_batch, reading.count, setup.start, run.stop)
     for line in (
-        *summary.lines(run.inputs.facts),
-        *announced(config, *pace, setup.output_dir),
+        *summary.count_lines(run.inputs.facts),
+        *sample_lines(config, *pace, setup.output_dir),
     ):
         say(line)
     if setup.resumed:
@@ -148,7 +150,7 @@ def begin(run: Run) -> None:
     runtime.start_trackers(config.tracker_project_name, schema.public(config))
 
 
-def steps(run: Run, signals: Signals) -> int:
+def steps(run: Run, signals: StopSignals) -> int:
     """The loop, with all that happens beside it; the number of steps done."""
     setup, split, validations = run.setup, run.split, run.validations
     loader = _loader(run)
@@ -200,11 +202,11 @@ def _learner(run: Run) -> Learner:
     )
 
 
-def _events(run: Run, learner: Learner, signals: Signals) -> Events:
+def _events(run: Run, learner: Learner, signals: StopSignals) -> Events:
     """What happens beside the steps, and after which."""
     config = run.setup.config
     minutes = config.checkpointing_minutes
-    pace = Pace(config.checkpointing_steps, minutes, signals, run.setup.runtime)
+    schedule = SaveSchedule(config.checkpointing_steps, minutes, signals, run.setup.runtime)
 
     def validate(done: int) -> bool:
         if isinstance(learner.run, graphs.Recorded):
@@ -216,16 +218,16 @@ def _events(run: Run, learner: Learner, signals: Signals) -> Events:
     return Events(
         log_every=config.logging_steps,
         on_log=run.results.log,
-        save_at=pace.save_at,
+        save_at=schedule.save_at,
         on_save=functools.partial(_save, run, signals),
-        stop_at=pace.stop_at,
+        stop_at=schedule.stop_at,
         on_skipped=run.skipped.note,
         validate_at=run.validations.due,
         on_validate=validate,
     )
 
 
-def _save(run: Run, signals: Signals, done: int, pending: Pending) -> None:
+def _save(run: Run, signals: StopSignals, done: int, pending: Pending) -> None:
     """Write checkpoint-<done>. Raises UserError."""
     setup = run.setup
     place = run.inputs.reading.state(done, setup.runtime)

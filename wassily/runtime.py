@@ -8,10 +8,12 @@ import gc
 import importlib.util
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import accelerate
 import torch
@@ -27,6 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from wassily import engine, progress, shards, trackers
 from wassily.errors import UserError
 
+T = TypeVar("T")
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Others wait while one process draws samples or writes a large export.
 PATIENCE = timedelta(hours=2)
@@ -34,7 +37,6 @@ PATIENCE = timedelta(hours=2)
 
 def quiet_libraries() -> None:
     """No advice and no progress bars of the libraries between ours; their errors still show."""
-    import datasets
     import diffusers
     import transformers
 
@@ -45,8 +47,12 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    # Half a second to import, which generating does not need; it reads these when it is loaded.
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if datasets := sys.modules.get("datasets"):
+        datasets.utils.logging.set_verbosity_error()
+        datasets.disable_progress_bars()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
@@ -173,7 +179,7 @@ class Runtime:
         """Until every process is here."""
         self.accelerator.wait_for_everyone()
 
-    def shared(self, make: Callable[[], Any]) -> Any:
+    def shared(self, make: Callable[[], T]) -> T:
         """What the first process made, on all of them; its UserError is raised on all too."""
         box: list[Any] = [None, None]
         if self.main:
@@ -199,7 +205,7 @@ class Runtime:
             return whole
         return [*whole, slice(self.accelerator.local_process_index, None, local)]
 
-    def gathered(self, found: dict[int, Any]) -> dict[int, Any]:
+    def gathered(self, found: dict[int, T]) -> dict[int, T]:
         """The union of what each process found."""
         parts = accelerate.utils.gather_object([found]) if self.world > 1 else [found]
         return {key: value for part in parts for key, value in part.items()}
@@ -218,7 +224,9 @@ class Runtime:
 
     # -- the step
 
-    def prepare(self, objective: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
+    def prepare(
+        self, objective: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Both wrapped for the device, the precision and the processes.
 
         The optimizer's state is left where it is: its parameters are on the device already. What is
@@ -242,7 +250,7 @@ class Runtime:
         """A step is of so many micro-batches from now on."""
         self.accelerator.gradient_accumulation_steps = count
 
-    def accumulate(self, objective: nn.Module) -> Any:
+    def accumulate(self, objective: nn.Module) -> AbstractContextManager[None]:
         """A context for one micro-batch: gradients are exchanged only with the last of a step."""
         return self.accelerator.accumulate(objective)
 
@@ -254,7 +262,7 @@ class Runtime:
         """Scale the gradient down to a norm of at most `most` (0: leave it as it is); what the norm
         was, (), unless a loss scaler judges it, or there is no gradient any more.
         """
-        norm: Any = None
+        norm: Tensor | None = None
         if most:
             norm = self.accelerator.clip_grad_norm_(parameters, most)
         if getattr(self.accelerator, "scaler", None) is not None:
@@ -281,7 +289,7 @@ class Runtime:
 
     # -- trackers
 
-    def start_trackers(self, project: str, config: dict[str, Any]) -> None:
+    def start_trackers(self, project: str, config: Mapping[str, object]) -> None:
         """Open the trackers with the config as plain values."""
         if not self.accelerator.log_with:
             return
@@ -296,7 +304,9 @@ class Runtime:
         if self.accelerator.log_with:
             self.accelerator.log(values, step=step)
 
-    def log_pictures(self, name: str, pictures: list[Any], captions: list[str], step: int) -> None:
+    def log_pictures(
+        self, name: str, pictures: Sequence[object], captions: list[str], step: int
+    ) -> None:
         """Send pictures with their captions to every tracker that can take them."""
         for tracker in self.accelerator.trackers:
             if not trackers.show(tracker, name, pictures, captions, step):

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from diffusers import (
-    KandinskyV22ControlnetPipeline,
-    KandinskyV22Img2ImgPipeline,
-    KandinskyV22InpaintPipeline,
-    KandinskyV22Pipeline,
-    KandinskyV22PriorPipeline,
-)
 from torch import Tensor
 
-from wassily import checks, encode, kinds, models, pictures, schedulers
+from wassily import checks, encode, kinds, loading, models, pictures, schedulers
 from wassily.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
 INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
 HINTED = "kandinsky-community/kandinsky-2-2-controlnet-depth"
@@ -37,7 +33,7 @@ class Mix:
     One picture of weight 1 is that picture's own embedding.
     """
 
-    parts: tuple[Any, ...]
+    parts: tuple[str | pictures.Picture, ...]
     weights: tuple[float, ...]
 
 
@@ -50,9 +46,9 @@ class Canvas:
     shape of what is drawn, around its centre, and resized.
     """
 
-    image: Any = None
-    mask: Any = None
-    hint: Any = None
+    image: pictures.Picture | None = None
+    mask: pictures.Picture | None = None
+    hint: pictures.Picture | None = None
     strength: float = checks.STRENGTH
 
     @property
@@ -102,7 +98,7 @@ def at(drawing: Drawing, side: int) -> Drawing:
 
 
 def prior_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
 ) -> KandinskyV22PriorPipeline:
     """The stock prior pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = (
@@ -115,19 +111,27 @@ def prior_pipeline(
     )
     parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
     scheduler = parts.pop("prior_scheduler")
-    return _silent(KandinskyV22PriorPipeline(scheduler=scheduler, **parts))
+    return _pipeline("KandinskyV22PriorPipeline", scheduler=scheduler, **parts)
 
 
 def decoder_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: Any
+    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
 ) -> KandinskyV22Pipeline:
     """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = ("unet", "movq", "scheduler")
     parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
-    return _silent(KandinskyV22Pipeline(**parts))
+    return _pipeline("KandinskyV22Pipeline", **parts)
 
 
-def _silent(pipeline: Any) -> Any:
+def _pipeline(name: str, **parts: Any) -> Any:
+    """A stock pipeline of these parts, without a progress bar. Its file is imported here, for a
+    training may do without; the parts are there, so the libraries' advice is switched off by now.
+    """
+    with loading.uncollected():
+        import diffusers
+
+        stock = getattr(diffusers, name)
+    pipeline = stock(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -143,7 +147,7 @@ def rounded_to(pipeline: KandinskyV22Pipeline) -> int:
     return int(pipeline.movq_scale_factor) ** 2
 
 
-def check_kind(name: str, config: dict[str, Any], wanted: str) -> None:
+def check_kind(name: str, config: Mapping[str, object], wanted: str) -> None:
     """Raise UserError unless a UNet of this configuration is of the wanted kind (`Canvas.kind`).
 
     `name` is what the message calls the decoder.
@@ -186,7 +190,7 @@ def _up(length: int, step: int) -> int:
 
 
 @contextlib.contextmanager
-def on(pipeline: Any, device: torch.device) -> Iterator[None]:
+def on(pipeline: DiffusionPipeline, device: torch.device) -> Iterator[None]:
     """The networks of a pipeline on `device` inside; after it, back where each of them was.
 
     So a network in training stays on its device and the frozen ones leave it. A pipeline that
@@ -266,7 +270,7 @@ def paint(
     generators: list[torch.Generator],
     drawing: Drawing,
     device: torch.device,
-    on_done: Callable[[int], Any] = lambda count: None,
+    on_done: Callable[[int], object] = lambda count: None,
     output: Literal["pil", "latent"] = "pil",
 ) -> list[Any]:
     """Image embeddings and their negatives, each (N, D) -> N PIL pictures, batch by batch; or
@@ -293,29 +297,29 @@ def paint(
 
 def onto(
     decoder: KandinskyV22Pipeline, drawing: Drawing
-) -> tuple[Any, Callable[[int], dict[str, Any]]]:
+) -> tuple[DiffusionPipeline, Callable[[int], dict[str, object]]]:
     """The stock pipeline that paints on a drawing's canvas, of the decoder's own parts; and what it
     is given for a batch of so many pictures.
     """
     canvas, parts = drawing.canvas, decoder.components
     check_kind("this decoder", dict(decoder.unet.config), canvas.kind)
     height, width = shape(decoder, drawing)
-    size = {"height": height, "width": width}
+    size: dict[str, object] = {"height": height, "width": width}
     if canvas.hint is not None:
         hint = pictures.unit_pixels(pictures.cropped(canvas.hint, width, height))[None]
         hint = hint.to(decoder.unet.dtype)
-        return _silent(
-            KandinskyV22ControlnetPipeline(**parts)
+        return _pipeline(
+            "KandinskyV22ControlnetPipeline", **parts
         ), lambda count: size | {"hint": hint.to(decoder.unet.device).repeat(count, 1, 1, 1)}
     if canvas.image is None:
         return decoder, lambda count: size
     image = pictures.cropped(canvas.image, width, height)
     if canvas.mask is not None:
         mask = pictures.cropped(pictures.resized(canvas.mask, canvas.image.size), width, height)
-        return _silent(
-            KandinskyV22InpaintPipeline(**parts)
+        return _pipeline(
+            "KandinskyV22InpaintPipeline", **parts
         ), lambda count: size | {"image": [image] * count, "mask_image": [mask] * count}
-    stock = _silent(KandinskyV22Img2ImgPipeline(**parts))
+    stock = _pipeline("KandinskyV22Img2ImgPipeline", **parts)
     if hasattr(stock, "image_processor"):
         # It resizes with height and width exchanged; the picture is of the right size already.
         stock.image_processor.register_to_config(do_resize=False)
@@ -326,14 +330,21 @@ def _batches(count: int, drawing: Drawing) -> list[slice]:
     return [slice(i, i + drawing.batch_size) for i in range(0, count, drawing.batch_size)]
 
 
-def seen(prior: Any, pictures: list[Any], size: int, device: torch.device) -> Tensor:
+def embed_images(
+    prior: KandinskyV22PriorPipeline,
+    images: Sequence[pictures.Picture],
+    size: int,
+    device: torch.device,
+) -> Tensor:
     """PIL pictures in the space of a prior pipeline's image encoder, `size` at once: (N, D)."""
     processor, encoder = prior.image_processor, prior.image_encoder
-    inputs = [encode.clip_pixels(picture, processor=processor) for picture in pictures]
+    inputs = [encode.clip_pixels(picture, processor=processor) for picture in images]
     return _encoded(prior, inputs, lambda pixels: encode.image(encoder, pixels), size, device)
 
 
-def read(prior: Any, prompts: list[str], size: int, device: torch.device) -> Tensor:
+def embed_texts(
+    prior: KandinskyV22PriorPipeline, prompts: list[str], size: int, device: torch.device
+) -> Tensor:
     """Prompts in the same space, by its text encoder: (N, D)."""
     tokenizer, encoder = prior.tokenizer, prior.text_encoder
     inputs = [encode.tokens(prompt, tokenizer=tokenizer) for prompt in prompts]
@@ -343,7 +354,7 @@ def read(prior: Any, prompts: list[str], size: int, device: torch.device) -> Ten
 
 
 def _encoded(
-    prior: Any,
+    prior: KandinskyV22PriorPipeline,
     inputs: list[Tensor],
     run: Callable[[Tensor], Tensor],
     size: int,
@@ -360,8 +371,8 @@ def draw(
     jobs: Sequence[tuple[Subject, int]],
     drawing: Drawing,
     device: torch.device,
-    on_done: Callable[[int], Any] = lambda count: None,
-) -> list[Any]:
+    on_done: Callable[[int], object] = lambda count: None,
+) -> list[pictures.Picture]:
     """(subject, seed) pairs -> PIL pictures in that order.
 
     Each picture has a generator of its own that goes through both stages, so for one picture the

@@ -43,7 +43,8 @@ class Saving:
         if self.runtime.most(not all_finite(self.weights.trained.values()))[0]:
             raise UserError(
                 f"the weights are not finite after step {done}, nothing was saved: "
-                f"{faults.kept(self.output_dir)}; go on from there with a lower --learning_rate"
+                f"{faults.checkpoint_remark(self.output_dir)}; go on from there with a lower "
+                "--learning_rate"
             )
         with self.weights.to_write(state=True) as whole:
             self.runtime.shared(lambda: self._save(state, whole, best, more))

@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import diffusers
 import torch
 
 from wassily.errors import UserError
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from diffusers.schedulers.scheduling_utils import SchedulerOutput
+
 
 class _UniPC(diffusers.UniPCMultistepScheduler):
     """Takes the generator that the Kandinsky pipelines hand to any scheduler; it needs no noise."""
 
     def step(
-        self, *given: Any, generator: torch.Generator | list[torch.Generator] | None, **named: Any
-    ) -> Any:
+        self,
+        *given: object,
+        generator: torch.Generator | list[torch.Generator] | None,
+        **named: object,
+    ) -> SchedulerOutput:
         """As in diffusers."""
         return super().step(*given, **named)
 
@@ -34,7 +41,9 @@ KINDS = {
 }
 
 
-def make(name: str, stock: Any, even: bool = False) -> Any:
+def make(
+    name: str, stock: diffusers.SchedulerMixin, even: bool = False
+) -> diffusers.SchedulerMixin:
     """The scheduler of a name for a pipeline whose own is `stock`; that one itself for "stock".
 
     The two of order 2 take most of their steps where little noise is left (arXiv 2206.00364, eq.
@@ -55,7 +64,7 @@ def make(name: str, stock: Any, even: bool = False) -> Any:
 
 
 @contextlib.contextmanager
-def exchanged(pipeline: Any, name: str, even: bool = False) -> Iterator[None]:
+def exchanged(pipeline: DiffusionPipeline, name: str, even: bool = False) -> Iterator[None]:
     """Inside, a pipeline draws with the scheduler `make` gives; after it, with its own again."""
     stock = pipeline.scheduler
     pipeline.register_modules(scheduler=make(name, stock, even))

@@ -10,9 +10,12 @@ import re
 import types
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from wassily.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SECRETS = frozenset({"hub_token"})
 # Fields that name a file or folder, or a model or data set that may be one; and lists of such.
@@ -66,7 +69,7 @@ def remarked(cls: type) -> list[str]:
     return [name for name, about in abouts(cls).items() if about.remarked]
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fits(value: object, kind: object) -> bool:
     """Whether a value is of an annotated type; an int passes for a float, a bool for no number."""
     origin = typing.get_origin(kind)
     if origin is Annotated:
@@ -78,14 +81,14 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(v, typing.get_args(kind)[0]) for v in value)
     if kind is float:
-        whole = _fits(value, int) and abs(value) < MOST
+        whole = isinstance(value, int) and _fits(value, int) and abs(value) < MOST
         return whole or (isinstance(value, float) and math.isfinite(value))
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    return isinstance(kind, type) and isinstance(value, kind)
 
 
-def describe_type(kind: Any) -> str:
+def describe_type(kind: object) -> str:
     """A type as a person would say it: "a whole number", "one of no, fp16, bf16", ..."""
     origin = typing.get_origin(kind)
     if origin is Annotated:
@@ -97,11 +100,16 @@ def describe_type(kind: Any) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     if origin is tuple:
         return "a list of texts"
-    names = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
+    names: dict[object, str] = {
+        int: "a whole number",
+        float: "a finite number",
+        str: "a text",
+        bool: "true or false",
+    }
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def check_types(config: Any) -> None:
+def check_types(config: DataclassInstance) -> None:
     """Raise UserError naming the first field whose value is not of its annotated type.
 
     Then `~` at the beginning of a path becomes the home: a shell leaves it alone behind a `=`.
@@ -148,7 +156,7 @@ def require(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
-def at_least(config: Any, least: float, *names: str) -> None:
+def at_least(config: object, least: float, *names: str) -> None:
     """Raise UserError naming the first of these fields whose value is set and less than that."""
     for name in names:
         value = getattr(config, name)
@@ -174,13 +182,13 @@ def from_mapping(cls: type, values: dict[str, Any], where: str) -> dict[str, Any
     return tuples
 
 
-def public(config: Any) -> dict[str, Any]:
+def public(config: DataclassInstance) -> dict[str, Any]:
     """The config as plain values, without secrets: fit to be printed, saved, sent."""
     values = dataclasses.asdict(config)
     return {key: value for key, value in values.items() if key not in SECRETS}
 
 
-def to_flags(config: Any) -> list[str]:
+def to_flags(config: DataclassInstance) -> list[str]:
     """The words of a command line that give this config: what is not the default, no secrets."""
     words: list[str] = []
     usual = {field.name: field.default for field in dataclasses.fields(config)}
@@ -192,7 +200,7 @@ def to_flags(config: Any) -> list[str]:
     return words
 
 
-def to_toml(config: Any) -> str:
+def to_toml(config: DataclassInstance) -> str:
     """The config as TOML that `--config` reads back; unset values and secrets are left out."""
     lines = [f"# {type(config).__name__}: run again with --config THIS_FILE"]
     for key, value in public(config).items():
@@ -201,14 +209,14 @@ def to_toml(config: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def changed_lines(config: Any) -> list[str]:
+def changed_lines(config: DataclassInstance) -> list[str]:
     """The TOML lines of those values that are not the defaults."""
     usual = {f.name: f.default for f in dataclasses.fields(config)}
     changed = {name: v for name, v in public(config).items() if v is not None and v != usual[name]}
     return [f"{name} = {_toml_value(value)}" for name, value in changed.items()]
 
 
-def _toml_value(value: Any) -> str:
+def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedEmbeddings:
     """What one pair of networks made of N prompts: embeddings of its prior, and those of its
     pictures in the space of the image encoder, both (N, D).
     """
@@ -38,17 +37,17 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Side:
+class Outcome:
     """What one pair of networks made of everything that was asked.
 
     `redrawn` (N, D): held-out pictures painted from their own embeddings; `losses` of each trained
     network on them, (N, bands). Without held-out pictures the first three are None and empty.
     """
 
-    held_out: Drawn | None = None
+    held_out: GeneratedEmbeddings | None = None
     redrawn: np.ndarray | None = None
     losses: dict[str, np.ndarray] = field(default_factory=dict)
-    lists: dict[str, Drawn] = field(default_factory=dict)
+    lists: dict[str, GeneratedEmbeddings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Score:
     base: Estimate | None = None
     change: Estimate | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """As plain values."""
         return asdict(self)
 
@@ -86,7 +85,11 @@ def other_texts(captions: Sequence[str]) -> np.ndarray:
 
 
 def all_scores(
-    tuned: Side, base: Side | None, truth: Truth | None, texts: dict[str, np.ndarray], seed: int
+    tuned: Outcome,
+    base: Outcome | None,
+    truth: Truth | None,
+    texts: dict[str, np.ndarray],
+    seed: int,
 ) -> list[Score]:
     """Every line of the report. `texts` holds the text embeddings of each list of prompts."""
     groups: list[tuple[str, list[Row], list[Row] | None]] = []
@@ -120,7 +123,7 @@ def _score(group: str, row: Row, base: Row | None, seed: int) -> Score:
     return Score(group, name, what, own, other, change)
 
 
-def _prior(side: Side, truth: Truth) -> Iterator[Row]:
+def _prior(side: Outcome, truth: Truth) -> Iterator[Row]:
     assert side.held_out is not None
     drawn = side.held_out.embeds
     yield "picture", "drawn embedding to its picture", measures.cosine(drawn, truth.pictures)
@@ -131,26 +134,26 @@ def _prior(side: Side, truth: Truth) -> Iterator[Row]:
         yield "other", "drawn embedding to another text", measures.cosine(drawn[known], unrelated)
 
 
-def _decoder(side: Side, truth: Truth) -> Iterator[Row]:
+def _decoder(side: Outcome, truth: Truth) -> Iterator[Row]:
     assert side.redrawn is not None
     same = measures.cosine(side.redrawn, truth.pictures)
     yield "source", "redrawn picture to its source", same
     yield from _distances(side.redrawn, truth.pictures, "redrawn to true pictures")
 
 
-def _both(side: Side, truth: Truth) -> Iterator[Row]:
+def _both(side: Outcome, truth: Truth) -> Iterator[Row]:
     assert side.held_out is not None
     drawn = side.held_out.pictures
     yield "clip", "text to its drawn picture", measures.cosine(truth.texts, drawn)
     yield from _distances(drawn, truth.pictures, "drawn to true pictures")
 
 
-def _prompts(drawn: Drawn, texts: np.ndarray) -> Iterator[Row]:
+def _prompts(drawn: GeneratedEmbeddings, texts: np.ndarray) -> Iterator[Row]:
     yield "clip", "text to its drawn picture", measures.cosine(texts, drawn.pictures)
     yield "text", "drawn embedding to its text", measures.cosine(texts, drawn.embeds)
 
 
-def _drift(drawn: Drawn, base: Drawn) -> Iterator[Row]:
+def _drift(drawn: GeneratedEmbeddings, base: GeneratedEmbeddings) -> Iterator[Row]:
     embeds = measures.cosine(drawn.embeds, base.embeds)
     yield "drift", "drawn embedding to the base's", embeds
     pictures = measures.cosine(drawn.pictures, base.pictures)

@@ -7,56 +7,73 @@ What is not spread goes through as it is, so that others need not know.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+M = TypeVar("M", bound=nn.Module)
 
 
-def blocks(net: Any) -> list[nn.Module]:
+def blocks(net: nn.Module) -> list[nn.Module]:
     """The large parts of a prior or a UNet, in the order of the forward pass."""
     if hasattr(net, "transformer_blocks"):
-        return list(net.transformer_blocks)
-    return [*net.down_blocks, net.mid_block, *net.up_blocks]
+        return list(net.get_submodule("transformer_blocks").children())
+    down, up = (net.get_submodule(name).children() for name in ("down_blocks", "up_blocks"))
+    return [*down, net.get_submodule("mid_block"), *up]
 
 
-def spread(objective: Any, device: torch.device, processes: int, reshard: bool) -> None:
+def spread(objective: nn.Module, device: torch.device, processes: int, reshard: bool) -> None:
     """Leave each process its part of each weight of an objective and its network, in place.
 
     A block's weights are gathered when it is called and let go after it, unless not `reshard`. They
     travel in the dtype they are kept in, so the numbers are those of one process.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # half a second, which only this needs
+
     for parameter in objective.parameters():
         parameter.data = parameter.data.contiguous()  # a part of a channels_last one is none
     mesh = init_device_mesh(device.type, (processes,))
-    for block in blocks(objective.net):
+    for block in blocks(objective.get_submodule("net")):
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
     fully_shard(objective, mesh=mesh)
 
 
 def is_spread(objective: nn.Module) -> bool:
     """Whether that was done to it."""
-    return isinstance(objective, FSDPModule)
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # else nobody can have spread it
+    return fsdp is not None and isinstance(objective, fsdp.FSDPModule)
+
+
+def _parted(value: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is one of the tensors of which this process has a part."""
+    parts = sys.modules.get("torch.distributed.tensor")
+    return parts is not None and isinstance(value, parts.DTensor)
 
 
 def whole(value: Tensor) -> Tensor:
     """A tensor with all its parts."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if _parted(value) else value
 
 
 def own(value: Tensor) -> Tensor:
     """The part that this process has; nobody is asked."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    return value.to_local() if _parted(value) else value
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor of a parameter's shape, on its device, in its memory order, spread like it."""
-    if isinstance(parameter, DTensor):
+    if _parted(parameter):
+        from torch.distributed.tensor import distribute_tensor
+
         value = value.to(parameter.device)
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
@@ -75,14 +92,14 @@ def gathered(
 
 
 def gathered_state(
-    optimizer: Any, places: Mapping[nn.Parameter, nn.Parameter], kept: bool
+    optimizer: Optimizer, places: Mapping[nn.Parameter, nn.Parameter], kept: bool
 ) -> SimpleNamespace:
     """An optimizer's `state` and `param_groups`, whole and in this machine's own memory.
 
     `places` maps the parameters that it knows to those under which the state is to be found.
     """
     host = torch.device("cpu")
-    state: dict[nn.Parameter, dict[str, Any]] = {}
+    state: dict[nn.Parameter, dict[str, object]] = {}
     for parameter, place in places.items():
         fields = optimizer.state.get(parameter, {})
         tensors = {name: value for name, value in fields.items() if torch.is_tensor(value)}
@@ -90,14 +107,14 @@ def gathered_state(
     return SimpleNamespace(state=state, param_groups=optimizer.param_groups)
 
 
-class Outline:
+class Outline(Generic[M]):
     """A module's like, without weights of its own: what others put into it is whole and plain.
 
     It is taken before the module is spread, and is small: its parameters have no memory.
     """
 
-    def __init__(self, module: nn.Module):
-        memo: dict[int, Any] = {
+    def __init__(self, module: M):
+        memo: dict[int, object] = {
             id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
             for p in module.parameters()
         }

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, features
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FONT = Path(__file__).parent / "fonts" / "labels.ttf"
 
 
-def _font(size: int) -> Any:
+def _font(size: int) -> Font:
     if FONT.exists():
         engine = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
         return ImageFont.truetype(str(FONT), size, layout_engine=engine)
     return ImageFont.load_default(size)
 
 
-def _wrap(text: str, font: Any, width: int, most: int) -> list[str]:
+def _wrap(text: str, font: Font, width: int, most: int) -> list[str]:
     """Words in at most `most` lines no wider than `width` pixels; the last ends in "…" if cut."""
     lines, line = [], ""
     for word in text.split():
@@ -81,7 +81,7 @@ def sheet(
     return page
 
 
-def _column(everything: list[Image.Image], headings: list[str], scale: int, font: Any) -> int:
+def _column(everything: list[Image.Image], headings: list[str], scale: int, font: Font) -> int:
     """How wide a column is: as its widest picture, or as its heading, up to a square of the longest
     side.
     """

@@ -14,14 +14,14 @@ from wassily.config import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.recipes import Kit
-from wassily.stream import Examples, Side
+from wassily.stream import Examples, ExtraExamples
 
 CLASS_PICTURES, OLD = 0, 1  # the number of a source gives its seed
 CLASS_RATIO = 1.0  # one class picture for each own one, as diffusers has it
 
 
 @dataclass(frozen=True)
-class Source:
+class ExtraSource:
     """`total` examples beside the own: `ratio` of them for each own one, their mean loss times
     `weight`. `name` says what they are, and which.
     """
@@ -35,7 +35,7 @@ class Source:
 
 def sources(
     wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
-) -> list[Source]:
+) -> list[ExtraSource]:
     """The sources that a config names, their encodings made. Raises UserError."""
     found = []
     if config.with_prior_preservation:
@@ -44,19 +44,19 @@ def sources(
         answers = preserve.answers(config, context, draws.side_seed(seed, OLD))
         name = f"answers of the base ({answers.store.folder.name})"
         counts = (len(answers), _old_ratio(config), config.preserve_weight)
-        found.append(Source(name, answers.examples, *counts))
+        found.append(ExtraSource(name, answers.examples, *counts))
     return found
 
 
-def kept(config: TrainConfig, root: Path) -> str:
+def retained_remark(config: TrainConfig, root: Path) -> str:
     """What to say of a run that is stopped before all examples are made."""
     also = f", class pictures in {config.class_data_dir}" if config.with_prior_preservation else ""
-    return cache.kept(root) + also
+    return cache.retained_remark(root) + also
 
 
 def _class_pictures(
     wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
-) -> Source:
+) -> ExtraSource:
     own = draws.side_seed(seed, CLASS_PICTURES)
     found = dreambooth.class_pictures(config, context.repositories, context.runtime)
     reading = recipes.make_reading(
@@ -67,17 +67,17 @@ def _class_pictures(
     def examples(kit: Kit) -> Examples:
         return recipes.make_examples(reading, kit, own)
 
-    return Source(name, examples, len(reading.source), CLASS_RATIO, config.prior_loss_weight)
+    return ExtraSource(name, examples, len(reading.source), CLASS_RATIO, config.prior_loss_weight)
 
 
 def _old_ratio(config: TrainConfig) -> float:
     return config.preserve_share / (1 - config.preserve_share)
 
 
-def streams(found: Sequence[Source], kit: Kit, global_batch: int) -> list[Side]:
+def streams(found: Sequence[ExtraSource], kit: Kit, global_batch: int) -> list[ExtraExamples]:
     """The sources as what is mixed into the own stream."""
     return [
-        Side(s.name, s.examples(kit), s.total, counted(s.ratio, global_batch), s.weight)
+        ExtraExamples(s.name, s.examples(kit), s.total, counted(s.ratio, global_batch), s.weight)
         for s in found
     ]
 

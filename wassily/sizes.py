@@ -35,7 +35,7 @@ def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tenso
     return batch, noise, t
 
 
-Pass = tuple[nn.Module, Callable[[], Any]]  # a frozen network, and one batch through it
+Pass = tuple[nn.Module, Callable[[], object]]  # a frozen network, and one batch through it
 
 
 def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) -> list[list[Pass]]:

@@ -38,6 +38,6 @@ class Skipped:
                 why = f"more than --max_bad_steps {self.most}"
             raise UserError(
                 f"loss or gradient was not finite at {self.count} step(s), the last of them "
-                f"{steps[-1] + 1} ({why}): {faults.kept(self.output_dir)}; look at the pictures "
-                f"named in {self.output_dir / LOG}, or lower --learning_rate"
+                f"{steps[-1] + 1} ({why}): {faults.checkpoint_remark(self.output_dir)}; look at "
+                f"the pictures named in {self.output_dir / LOG}, or lower --learning_rate"
             )

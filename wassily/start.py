@@ -78,7 +78,7 @@ def settle(
     state = runtime.shared(lambda: run_state.to_resume(folder))
     seed = seed_of(config, state, runtime)
     repository = runtime.shared(lambda: hub_repository(config, output_dir))
-    resumed = Resumed(folder, state) if state else None
+    resumed = Resumed(folder, state) if folder and state else None
     return Setup(config, repositories, output_dir, runtime, seed, resumed, repository)
 
 
@@ -154,7 +154,11 @@ def begin(
 
 def check_free(output_dir: Path, parts: set[str]) -> None:
     """Raise UserError if an export into a folder would replace what no run of ours put there."""
-    if not output_dir.is_dir() or (output_dir / "run.toml").is_file() or outputs.found(output_dir):
+    if (
+        not output_dir.is_dir()
+        or (output_dir / "run.toml").is_file()
+        or outputs.checkpoints_in(output_dir)
+    ):
         return
     taken = sorted(
         ({"README.md", "model_index.json"} | parts) & {p.name for p in output_dir.iterdir()}

@@ -7,16 +7,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
 
 from wassily import platforms
 from wassily.errors import Stopped
 from wassily.runtime import Runtime
 
 
-class Signals:
+class StopSignals:
     """The signals that stop a run, while this is entered: the first ends it by `Stopped`, at once
     or, within `patience`, when the run asks for it; the second ends the process immediately.
 
@@ -28,9 +27,9 @@ class Signals:
         self.caught = 0  # the signal's number
         self.told = 0  # that of another process, whom this one follows
         self._patient, self._process = False, os.getpid()
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             numbers = platforms.stop_signals()
             self._before = {number: signal.signal(number, self._take) for number in numbers}
@@ -81,10 +80,10 @@ class Signals:
             raise Stopped(f"stopped by {name}: {self.kept}", 128 + number)
 
 
-class Pace:
+class SaveSchedule:
     """After which steps a run saves, and after which it stops: on all processes the same ones."""
 
-    def __init__(self, steps: int, minutes: float | None, signals: Signals, runtime: Runtime):
+    def __init__(self, steps: int, minutes: float | None, signals: StopSignals, runtime: Runtime):
         self.steps, self.signals, self.runtime = steps, signals, runtime
         self.seconds = float("inf") if minutes is None else 60 * minutes
         self._saved, self._late = time.monotonic(), 0

@@ -119,7 +119,7 @@ class Examples(Dataset):
         self.fetch, self.seed = fetch, seed
         self.noise_shape, self.timesteps = noise_shape, timesteps
 
-    def __getitem__(self, key: Key) -> dict[str, torch.Tensor]:
+    def __getitem__(self, key: tuple[int, int, object]) -> dict[str, torch.Tensor]:
         step, slot, index = key
         noise = draws.noise(self.seed, step, slot, self.noise_shape(index))
         t = torch.tensor(draws.timestep(self.seed, step, slot, self.timesteps))
@@ -130,7 +130,7 @@ class Examples(Dataset):
 
 
 @dataclass(frozen=True)
-class Side:
+class ExtraExamples:
     """A source of `total` examples besides the own: `count` of them come with each global batch.
 
     `weight` is what the mean of their losses counts, that of the own examples counting 1. The seed
@@ -167,7 +167,7 @@ Weighted = tuple[int, float, Key]  # 0 for the own source or the number of a sid
 
 
 def mixed(
-    own: Iterator[list[Key]], sides: Sequence[Side], split: Split, start: int
+    own: Iterator[list[Key]], sides: Sequence[ExtraExamples], split: Split, start: int
 ) -> Iterator[list[Weighted]]:
     """The own micro-batches, each with its part of every side's examples behind it.
 
@@ -191,7 +191,7 @@ def mixed(
 class Mixed(Dataset):
     """Weighted key -> the example of its source, with its `weight`."""
 
-    def __init__(self, own: Examples, sides: Sequence[Side]):
+    def __init__(self, own: Examples, sides: Sequence[ExtraExamples]):
         self.sources = [own, *(side.examples for side in sides)]
 
     def __getitem__(self, key: Weighted) -> dict[str, torch.Tensor]:
@@ -200,8 +200,12 @@ class Mixed(Dataset):
 
 
 def beside(
-    own: Examples, keys: Iterator[list[Key]], sides: Sequence[Side], split: Split, start: int
-) -> tuple[Dataset, Iterator[Any]]:
+    own: Examples,
+    keys: Iterator[list[Key]],
+    sides: Sequence[ExtraExamples],
+    split: Split,
+    start: int,
+) -> tuple[Dataset, Iterator[list[Any]]]:
     """Examples and their order with those of the sides; what was given if there are none."""
     if not sides:
         return own, keys
@@ -210,7 +214,7 @@ def beside(
 
 def loader(
     examples: Dataset,
-    stream: Iterator[Any],
+    stream: Iterator[list[Any]],
     collate: Callable[[list[dict[str, torch.Tensor]]], Any],
     workers: int,
     pin: bool,

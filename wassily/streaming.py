@@ -55,7 +55,7 @@ class StreamedSet:
     ):
         self.shards, self.seed, self.config = shards, seed, config
         self.captioned = shards.caption_column is not None
-        choice = turns.Choice(seed, config.random_flip, config.condition_dropout)
+        choice = turns.ExampleDraws(seed, config.random_flip, config.condition_dropout)
         self.live = turns.Live(wanted, choice)
         [self.square] = encoders.crop_shapes(context)
         self.blank = Record("", BLANK, ("",))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wassily import __version__, checkpoint, data, encodings, models, outputs, schema
+from wassily import __version__, captions, checkpoint, encodings, models, outputs, schema
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
@@ -32,14 +33,14 @@ def of_data(source: Pictures, context: EncoderContext, held_out: Pictures | None
     if context.role == "prior":
         home = context.repositories["prior"]
         tokenizer = models.load("tokenizer", home, cache_dir=context.cache_dir)
-        cut, total = runtime.shared(lambda: data.count_cut(source, tokenizer))
+        cut, total = runtime.shared(lambda: captions.count_cut(source.all_captions(), tokenizer))
         different = runtime.shared(lambda: len({hash(text) for text in source.all_captions()}))
         found |= {"captions": total, "different_captions": different, "cut_captions": cut}
         found["longest_caption_in_tokens"] = tokenizer.model_max_length
     return found | ({"held_out": len(held_out)} if held_out else {})
 
 
-def lines(found: dict[str, int]) -> list[str]:
+def count_lines(found: dict[str, int]) -> list[str]:
     """What of these counts is said before the first step."""
     told = []
     if found.get("duplicates"):
@@ -62,7 +63,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(config: TrainConfig, runtime: Runtime, facts: dict[str, Any]) -> None:
+def write(config: TrainConfig, runtime: Runtime, facts: Mapping[str, object]) -> None:
     """Put it beside the log; `facts` are plain values. No secret of the config is in it."""
     value = {
         "command": ["wassily", "train", config.role, *schema.to_flags(config)],
@@ -78,7 +79,7 @@ def write(config: TrainConfig, runtime: Runtime, facts: dict[str, Any]) -> None:
     )
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any]:
     """What `write` wrote; nothing where there is none, or no such thing."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from wassily.errors import UserError
 from wassily.measures import Estimate
 from wassily.measuring import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.runtime import quiet_libraries
-from wassily.scores import Drawn, Side, Truth
+from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 
 LEARNED = ":learned"
 RULE = "the greatest sum of learned and kept; of equals the smaller share"
@@ -45,7 +45,7 @@ class Tuned:
             given = {"tuned": self.name, "alpha": alpha}
         return MergeConfig(base=self.base, cache_dir=cache_dir, out=out, **given)
 
-    def network(self, alpha: float, cache_dir: str | None) -> Any:
+    def network(self, alpha: float, cache_dir: str | None) -> models.Network:
         """The network with that share, in fp32 on the CPU."""
         config = self.merging(alpha, cache_dir)
         return (merge.folded if self.adapter else merge.mixed)(config)[2]
@@ -76,7 +76,7 @@ def sweep(config: SweepConfig) -> None:
     values = {a: _measured(config, tuned, bench, a) for a in sorted({0.0, *config.alphas})}
     bench.bar.close()
     found = [_line(alpha, values, config.seed) for alpha in config.alphas]
-    best = chosen(found)
+    best = best_line(found)
     print("\n".join(table(found, best)))
     if config.json:
         checkpoint.write_text(Path(config.json), as_json(config, found, best))
@@ -124,7 +124,7 @@ def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluation.Bench:
     asked = evaluation.prompt_lists(question)
     if config.learned_prompts:
         # A list of its own, of a name that no file has.
-        asked = asked | {LEARNED: lists.lines(Path(config.learned_prompts))}
+        asked = asked | {LEARNED: lists.prompt_lines(Path(config.learned_prompts))}
     located = evaluation.located(question).tuned
     pipelines = load.pipelines(evaluation.to_draw(question, *names.values()), located)
     bench = evaluation.Bench(question, *pipelines, asked)
@@ -148,7 +148,7 @@ def _measured(
 
 
 def learned(
-    side: Side, truth: Truth | None, texts: dict[str, np.ndarray], homes: list[str]
+    side: Outcome, truth: Truth | None, texts: dict[str, np.ndarray], homes: list[str]
 ) -> np.ndarray:
     """One cosine for each example: of a held-out picture to what the tuned network makes of it,
     the mean of both if both are tuned; or of a prompt to its drawn picture.
@@ -160,7 +160,7 @@ def learned(
     return np.mean([measures.cosine(made[home], truth.pictures) for home in homes], axis=0)
 
 
-def _clip(drawn: Drawn, texts: np.ndarray) -> np.ndarray:
+def _clip(drawn: GeneratedEmbeddings, texts: np.ndarray) -> np.ndarray:
     return measures.cosine(texts, drawn.pictures)
 
 
@@ -171,7 +171,7 @@ def _line(alpha: float, values: dict[float, tuple[np.ndarray, np.ndarray]], seed
     return Line(alpha, *scores, *changes)
 
 
-def chosen(found: list[Line]) -> Line:
+def best_line(found: list[Line]) -> Line:
     """The best by RULE."""
     return max(found, key=lambda line: (line.both, -line.alpha))
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wassily import checks, pictures
 from wassily.commands import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
+from wassily.pictures import Picture
 from wassily.sample import Canvas, Mix, Subject
 
 ASPECT = 0.02  # how far the shape of a mask may be from its picture's
@@ -32,22 +32,23 @@ class Task:
 
 def task(config: DrawConfig) -> Task:
     """All that a config names, read and checked; no model is. Raises UserError."""
-    shelf = Shelf()
+    opened = OpenedImages()
     if isinstance(config, MixConfig):
         parts = [checks.weighted(part) for part in config.parts]
-        mixed = tuple(shelf.text_or_picture(text) for text, _ in parts)
+        mixed = tuple(opened.text_or_picture(text) for text, _ in parts)
         subjects: list[Subject] = [Mix(mixed, tuple(weight for _, weight in parts))]
         words = [" ".join(config.parts)]
     elif isinstance(config, GenerateConfig) and config.variations is not None:
-        subjects = [Mix((shelf.open("--variations", config.variations),), (1.0,))]
+        subjects = [Mix((opened.open("--variations", config.variations),), (1.0,))]
         words = [f"variations of {Path(config.variations).name}"]
     else:
+        assert isinstance(config, GenerateConfig)
         words = prompts(config)
         subjects = list(words)
-    return Task(subjects, words, _canvas(config, shelf), shelf.digests)
+    return Task(subjects, words, _canvas(config, opened), opened.digests)
 
 
-def prompts(config: Any) -> list[str]:
+def prompts(config: GenerateConfig) -> list[str]:
     """The prompts of the command line, then those of the file. Raises UserError."""
     found = list(config.prompts)
     if config.prompts_file is not None:
@@ -64,12 +65,14 @@ def prompts(config: Any) -> list[str]:
 
 
 @dataclass
-class Shelf:
-    """The pictures that were opened, by their names."""
+class OpenedImages:
+    """Images that were opened, and the digest of each by its name."""
 
     digests: dict[str, str] = field(default_factory=dict)
 
-    def open(self, flag: str, name: str, how: Callable[[bytes], Any] = pictures.open_rgb) -> Any:
+    def open(
+        self, flag: str, name: str, how: Callable[[bytes], pictures.Picture] = pictures.open_rgb
+    ) -> pictures.Picture:
         """A picture as RGB. Raises UserError that names the flag."""
         try:
             content = pictures.file_bytes(name)
@@ -79,7 +82,7 @@ class Shelf:
         self.digests[name] = hashlib.sha256(content).hexdigest()[:16]
         return picture
 
-    def text_or_picture(self, part: str) -> Any:
+    def text_or_picture(self, part: str) -> str | Picture:
         """A part of a mix: a picture if its name is a picture's or there is such a file."""
         path = Path(os.path.expanduser(part))
         try:
@@ -89,16 +92,16 @@ class Shelf:
         return self.open("mix:", part) if picture else part
 
 
-def _canvas(config: DrawConfig, shelf: Shelf) -> Canvas:
+def _canvas(config: DrawConfig, opened: OpenedImages) -> Canvas:
     """The pictures to paint on, opened. Raises UserError for a mask of another shape."""
     if config.control is not None:
-        return Canvas(hint=shelf.open("--control", config.control))
+        return Canvas(hint=opened.open("--control", config.control))
     if config.image is None:
         return Canvas()
-    image = shelf.open("--image", config.image)
+    image = opened.open("--image", config.image)
     if config.mask is None:
         return Canvas(image, strength=config.strength or checks.STRENGTH)
-    mask = shelf.open("--mask", config.mask, pictures.open_mask)
+    mask = opened.open("--mask", config.mask, pictures.open_mask)
     (width, height), (across, down) = image.size, mask.size
     if abs(across * height / (down * width) - 1) > ASPECT:
         raise UserError(

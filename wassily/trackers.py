@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+
+
+class Tracker(Protocol):
+    """What is used of accelerate's GeneralTracker; `tracker` is the package's own object."""
+
+    name: str
+    tracker: Any
+
+    def log(self, values: dict[str, object], *, step: int) -> None:
+        """Send values."""
+
+    def log_images(self, values: dict[str, np.ndarray], *, step: int, dataformats: str) -> None:
+        """Send arrays of images."""
 
 
 @contextlib.contextmanager
@@ -26,7 +39,9 @@ def without_words() -> Iterator[None]:
         sys.argv = words
 
 
-def show(tracker: Any, name: str, pictures: list[Any], captions: list[str], step: int) -> bool:
+def show(
+    tracker: Tracker, name: str, pictures: Sequence[object], captions: list[str], step: int
+) -> bool:
     """Send PIL pictures of one size to an accelerate tracker; whether it takes any."""
     ways = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio, "mlflow": _mlflow}
     way = ways.get(tracker.name)
@@ -36,7 +51,7 @@ def show(tracker: Any, name: str, pictures: list[Any], captions: list[str], step
 
 
 def _tensorboard(
-    tracker: Any, name: str, pictures: list[Any], captions: list[str], step: int
+    tracker: Tracker, name: str, pictures: Sequence[object], captions: list[str], step: int
 ) -> None:
     """Side by side; the prompts beneath them, in the same order, under Text."""
     stack = np.stack([np.asarray(picture) for picture in pictures])
@@ -44,21 +59,27 @@ def _tensorboard(
     tracker.tracker.add_text(name, "\n\n".join(captions), global_step=step)
 
 
-def _wandb(tracker: Any, name: str, pictures: list[Any], captions: list[str], step: int) -> None:
+def _wandb(
+    tracker: Tracker, name: str, pictures: Sequence[object], captions: list[str], step: int
+) -> None:
     import wandb
 
     pairs = zip(pictures, captions, strict=True)
     tracker.log({name: [wandb.Image(p, caption=c) for p, c in pairs]}, step=step)
 
 
-def _trackio(tracker: Any, name: str, pictures: list[Any], captions: list[str], step: int) -> None:
+def _trackio(
+    tracker: Tracker, name: str, pictures: Sequence[object], captions: list[str], step: int
+) -> None:
     import trackio
 
     pairs = enumerate(zip(pictures, captions, strict=True))
     tracker.log({f"{name}/{n}": trackio.Image(p, caption=c) for n, (p, c) in pairs}, step=step)
 
 
-def _mlflow(tracker: Any, name: str, pictures: list[Any], captions: list[str], step: int) -> None:
+def _mlflow(
+    tracker: Tracker, name: str, pictures: Sequence[object], captions: list[str], step: int
+) -> None:
     """Files of the run, as in the output folder: a folder for each step, the prompts in a text."""
     import mlflow
 

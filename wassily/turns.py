@@ -21,8 +21,8 @@ from wassily.encodings import Encode, Encoding, Row, encode_fixed
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What is drawn for one example: which of its captions, whether it is mirrored, and whether
+class ExampleDraws:
+    """The random draws of one example: which of its captions, whether it is mirrored, and whether
     it is learnt without its condition.
     """
 
@@ -54,7 +54,7 @@ class Cached:
         source: Pictures,
         contents: np.ndarray,
         root: Path,
-        choice: Choice,
+        choice: ExampleDraws,
     ):
         self.encodings = encodings
         self.source, self.contents, self.choice = source, contents, choice
@@ -81,7 +81,7 @@ class Cached:
 class Live:
     """record -> what the encoders would be given; `encode` then does the work, batch by batch."""
 
-    def __init__(self, encodings: Sequence[Encoding], choice: Choice):
+    def __init__(self, encodings: Sequence[Encoding], choice: ExampleDraws):
         self.encodings, self.choice = encodings, choice
         self._encode: dict[str, Encode] = {}
 

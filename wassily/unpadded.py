@@ -7,12 +7,17 @@ that of `PriorTransformer.forward` up to rounding, for about a quarter of the wo
 captions.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import PriorTransformer
 from torch import Tensor
 from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from diffusers import PriorTransformer
 
 MASKED = -10000.0  # the stock module's value for "do not look here"
 EVEN = 16  # tokens

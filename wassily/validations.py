@@ -25,7 +25,7 @@ def due(config: TrainConfig, batch: int, pictures: int | None, done: int) -> boo
     return any(epoch % config.validation_epochs == 0 for epoch in ended)
 
 
-def announced(
+def sample_lines(
     config: TrainConfig, batch: int, pictures: int | None, start: int, stop: int, folder: Path
 ) -> list[str]:
     """At which steps of a run samples come, and where they will lie; nothing if none do."""

@@ -10,13 +10,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from wassily import shards
 from wassily.ema import Ema, NoEma
+from wassily.objectives import Objective
 from wassily.runtime import Runtime
 
 
@@ -24,13 +26,13 @@ from wassily.runtime import Runtime
 class Weights:
     """What every process has whole. `trained` are those parameters of `net` that are trained."""
 
-    objective: Any
+    objective: Objective
     trained: Mapping[str, nn.Parameter]
     ema: Ema | NoEma
-    optimizer: Any = None
+    optimizer: Optimizer | SimpleNamespace | None = None
 
     @property
-    def net(self) -> Any:
+    def net(self) -> nn.Module:
         """The network in training."""
         return self.objective.net
 
@@ -47,7 +49,7 @@ class Weights:
 class Spread(Weights):
     """What is spread over the processes; `outline` has the form of the objective."""
 
-    outline: shards.Outline = dataclasses.field(kw_only=True)
+    outline: shards.Outline[Objective] = dataclasses.field(kw_only=True)
     runtime: Runtime = dataclasses.field(kw_only=True)
 
     def everywhere(self) -> AbstractContextManager[Weights]:
@@ -62,7 +64,7 @@ class Spread(Weights):
     def _gathered(self, device: torch.device, kept: bool, state: bool) -> Iterator[Weights]:
         values: dict[str, Tensor] = dict(self.objective.named_parameters())
         self.outline.fill(shards.gathered(values, device, kept))
-        objective: Any = self.outline.module
+        objective = self.outline.module
         here = dict(objective.net.named_parameters())
         trained = {name: here[name] for name in self.trained}
         ema = self.ema
@@ -72,6 +74,7 @@ class Spread(Weights):
         optimizer = None
         if state:
             places = {self.trained[name]: trained[name] for name in trained}
+            assert isinstance(self.optimizer, Optimizer)
             optimizer = shards.gathered_state(self.optimizer, places, kept)
         try:
             yield Weights(objective, trained, ema, optimizer)
@@ -79,12 +82,12 @@ class Spread(Weights):
             self.outline.clear()
 
 
-def of(
-    objective: Any,
+def weights_of(
+    objective: Objective,
     trained: Mapping[str, nn.Parameter],
     ema: Ema | NoEma,
-    optimizer: Any,
-    outline: shards.Outline | None,
+    optimizer: Optimizer,
+    outline: shards.Outline[Objective] | None,
     runtime: Runtime,
 ) -> Weights:
     """The weights of a run, whose objective was spread if there is an `outline` of it."""
@@ -93,7 +96,7 @@ def of(
     return Spread(objective, trained, ema, optimizer, outline=outline, runtime=runtime)
 
 
-def spread(objective: Any, runtime: Runtime) -> shards.Outline | None:
+def spread(objective: Objective, runtime: Runtime) -> shards.Outline[Objective] | None:
     """Spread an objective, if the launcher wants that; its outline then. Its parameters are others
     afterwards.
     """

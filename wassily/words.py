@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from wassily.errors import did_you_mean
 from wassily.schema import describe_type
@@ -44,7 +44,7 @@ def _faults(cls: type, words: list[str], positional: str | None) -> Iterator[str
             yield f"{loose[0]!r} belongs to no flag; put a text with spaces in quotes"
 
 
-def _judged(flag: str, following: list[str], kinds: dict[str, Any]) -> tuple[str, list[str]]:
+def _judged(flag: str, following: list[str], kinds: dict[str, object]) -> tuple[str, list[str]]:
     """What is wrong with a flag, if anything, and which of the words after it are not its own."""
     dashed, equals, glued = flag.partition("=")
     name = dashed.lstrip("-").replace("-", "_")
@@ -74,21 +74,23 @@ def _groups(words: list[str]) -> Iterator[tuple[str, list[str]]]:
     yield flag, following
 
 
-def _options(kind: Any) -> tuple[Any, ...]:
+def _options(kind: object) -> tuple[object, ...]:
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     return typing.get_args(kind) if union else (kind,)
 
 
-def _misfit(name: str, kind: Any, word: str) -> str:
+def _misfit(name: str, kind: object, word: str) -> str:
     """Why a word is no value of a kind, if it is none."""
     options = _options(kind)
     if any(_reads(option, word) for option in options):
         return ""
-    choices = [str(c) for o in options if typing.get_origin(o) is Literal for c in o.__args__]
+    choices = [
+        str(c) for o in options if typing.get_origin(o) is Literal for c in typing.get_args(o)
+    ]
     return f"--{name}: {word!r} is not {describe_type(kind)}{did_you_mean(word, choices)}"
 
 
-def _reads(kind: Any, word: str) -> bool:
+def _reads(kind: object, word: str) -> bool:
     if typing.get_origin(kind) is Literal:
         return word in map(str, typing.get_args(kind))
     if kind is type(None):

@@ -133,6 +133,7 @@ def choose(page: Any, name: str, *shown: str) -> None:
         page.locator(f"#{name} input").click()
         page.get_by_role("option", name=words, exact=True).click()
     page.keyboard.press("Escape")
+    page.get_by_role("option").first.wait_for(state="hidden")  # before another list opens
 
 
 def wait_for(holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -47,7 +47,7 @@ def _end_trainings(studio: Studio) -> None:
     from wassily.studio import process
 
     for record in (studio.runs / "studio" / "trainings").glob("*.json"):
-        own = process.Ticket(record.with_suffix(""))
+        own = process.TrainingProcess(record.with_suffix(""))
         if process.runs(own):
             process.stop(own)
 

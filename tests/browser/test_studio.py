@@ -43,6 +43,7 @@ def test_draw_and_draw_again(studio: Studio, open_page: Open, tmp_path: Path) ->
     """The pixels are those of `wassily generate`; the history draws a picture again, bit by bit."""
     page = open_page()
     page.fill("#prompts textarea", PROMPT)
+    choose(page, "draw-prior", "mini")  # not a prior that another test trained
     choose(page, "draw-decoder", "mini")
     page.fill("#draw-seed input", "3")
     page.fill("#draw-count input", "2")

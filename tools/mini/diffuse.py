@@ -165,7 +165,7 @@ def save(net, optimizer, trained, ema, state):
 
 def restore(folder, net, optimizer, trained, ema):
     """Puts the newest checkpoint back, if there is one; its state."""
-    found = outputs.found(folder)
+    found = outputs.checkpoints_in(folder)
     if not found:
         return {"step": 0, "seconds": 0.0}
     newest = found[-1][1]

@@ -63,7 +63,7 @@ def newest_averages(work):
     """Folders of the networks in training as their averages are now: {role: folder}."""
     folders = {}
     for role in ("prior", "unet"):
-        found = outputs.found(Path(work) / role)
+        found = outputs.checkpoints_in(Path(work) / role)
         if found:
             step, folder = found[-1]
             net = models.load_network(folder / role, role)

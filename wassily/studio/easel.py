@@ -7,9 +7,8 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from wassily import checks, generate, load, notes, pictures, sample, tasks
+from wassily import checks, generate, load, models, notes, pictures, sample, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import has_accelerator, quiet_libraries
@@ -25,15 +24,15 @@ class Cancelled(Exception):
 class Job:
     """One drawing as it goes on: `tell` hears the share that is done, from 0 to 1."""
 
-    tell: Callable[[float], None] = lambda share: None
+    tell: Callable[[float], object] = lambda share: None
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @contextlib.contextmanager
-    def watched(self, networks: list[Any], passes: int) -> Iterator[None]:
+    def watched(self, networks: list[models.Network], passes: int) -> Iterator[None]:
         """Inside, each pass of these networks counts, and is the last if it was cancelled."""
         done = 0
 
-        def count(*_: Any) -> None:
+        def count(*_: object) -> None:
             nonlocal done
             if self.cancelled.is_set():
                 raise Cancelled
@@ -48,13 +47,13 @@ class Job:
                 hook.remove()
 
 
-class Easel:
-    """Draws for all pages, one at a time."""
+class GenerationQueue:
+    """Generates images for all pages, one request at a time."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._key: tuple[Any, ...] | None = None
-        self._loaded: tuple[Any, Any, Any] | None = None
+        self._key: tuple[object, ...] | None = None
+        self._loaded: load.Pipelines | None = None
 
     def draw(self, config: GenerateConfig, job: Job) -> list[tuple[Path, int]]:
         """Each picture's file and seed, in order. Raises UserError, and Cancelled with no picture.
@@ -67,23 +66,24 @@ class Easel:
             networks = load.find(config)
             files = generate.destinations(config, task, networks)
             pairs = [(subject, seed) for subject, _, seed in jobs]
-            drawn, dtype, device = self._drawn(config, networks, task, pairs, job)
-            noted = generate.notes_of(config, task, jobs, dtype, device)
+            drawn, (_, decoder, device) = self._drawn(config, networks, task, pairs, job)
+            noted = generate.provenance_of(config, task, jobs, decoder.unet.dtype, device)
             for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-                pictures.save_png(picture, file, notes.of(one, words))
+                pictures.save_png(picture, file, notes.png_chunks(one, words))
         return [(file, seed) for file, (_, _, seed) in zip(files, jobs, strict=True)]
 
-    def again(self, old: notes.Drawn, out: Path, cache_dir: str | None, job: Job) -> Path:
+    def again(self, old: notes.Provenance, out: Path, cache_dir: str | None, job: Job) -> Path:
         """The picture that these notes are of, drawn anew. Raises like `draw`."""
         config = dataclasses.replace(old.config, out=str(out), cache_dir=cache_dir)
         task = tasks.task(config)
         with self._turn:
             networks = load.find(config)
             (file,) = generate.destinations(config, task, networks)
+            assert config.seed is not None  # `read_provenance` saw to that
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
-            drawn, _, device = self._drawn(config, networks, task, jobs, job)
+            drawn, (_, _, device) = self._drawn(config, networks, task, jobs, job)
             again = dataclasses.replace(old, made_with=notes.made_with(device))
-            pictures.save_png(drawn[old.place], file, notes.of(again, task.words[0]))
+            pictures.save_png(drawn[old.place], file, notes.png_chunks(again, task.words[0]))
         return file
 
     def _drawn(
@@ -91,9 +91,9 @@ class Easel:
         config: DrawConfig,
         networks: load.Networks,
         task: tasks.Task,
-        jobs: list[Any],
+        jobs: list[tuple[sample.Subject, int]],
         job: Job,
-    ) -> tuple[list[Any], Any, Any]:
+    ) -> tuple[list[pictures.Picture], load.Pipelines]:
         if job.cancelled.is_set():
             raise Cancelled
         prior, decoder, device = self._pipelines(config, networks)
@@ -102,9 +102,9 @@ class Easel:
         drawing = generate.drawing_of(config, task.canvas)
         with job.watched([prior.prior, decoder.unet], passes):
             drawn = sample.draw(prior, decoder, jobs, drawing, device)
-        return drawn, decoder.unet.dtype, device
+        return drawn, (prior, decoder, device)
 
-    def _pipelines(self, config: DrawConfig, networks: load.Networks) -> tuple[Any, Any, Any]:
+    def _pipelines(self, config: DrawConfig, networks: load.Networks) -> load.Pipelines:
         """Both pipelines and the device; those of the last time if nothing of it has changed."""
         dtype = config.dtype
         if dtype == "auto":
@@ -133,11 +133,11 @@ def history(folder: Path, most: int = 60) -> list[Path]:
     return sorted(files, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)[:most]
 
 
-def notes_of(file: Path) -> notes.Drawn:
+def provenance_of(file: Path) -> notes.Provenance:
     """What drew a picture of the history. Raises UserError for one that was drawn elsewhere on
     other pictures: their names are not followed.
     """
-    drawn = notes.read(str(file))
+    drawn = notes.read_provenance(str(file))
     config = drawn.config
     others = (config.image, config.mask, config.control, getattr(config, "variations", None))
     if not isinstance(config, GenerateConfig) or any(others) or drawn.digests:

@@ -14,7 +14,7 @@ LONGEST = 64  # letters of a training's name
 
 
 @dataclass(frozen=True)
-class Fence:
+class AllowedFolders:
     """`runs` and `data` as they were named; what a page asks for has to lie in them."""
 
     runs: Path

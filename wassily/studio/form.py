@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from wassily import cli, demo
 from wassily.config import TrainConfig
@@ -22,7 +21,7 @@ def untouched(name: str, steps: str) -> tuple[bool, bool]:
     return bool(proposed), steps.strip() in map(str, demo.TRAINING.values())
 
 
-def train(network: str, values: Mapping[str, Any]) -> list[str]:
+def train(network: str, values: Mapping[str, object]) -> list[str]:
     """The words of a training, checked as the command line checks them. Raises UserError.
 
     `values` are flags without their hyphens; what is unset, empty or off is left out.
@@ -32,7 +31,7 @@ def train(network: str, values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _flags(values: Mapping[str, Any]) -> list[str]:
+def _flags(values: Mapping[str, object]) -> list[str]:
     words: list[str] = []
     for name, value in values.items():
         if value is None or value is False or value in ("", ()):
@@ -44,7 +43,7 @@ def _flags(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

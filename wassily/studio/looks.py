@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wassily import doctor, pictures
 from wassily.commands import DataCheckConfig
 from wassily.findings import GRAVITIES, Finding
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 
 SIDE = 160  # pixels of a thumbnail's longer side
 SHOWN = 6  # thumbnails of one finding
@@ -23,26 +22,28 @@ class Looked:
     """The findings, the gravest first, and the summary by name."""
 
     findings: Sequence[Finding]
-    summary: dict[str, Any]
+    summary: Mapping[str, object]
 
 
-def look(fence: Fence, folder: str | None, resolution: int, captions: bool, prior: str) -> Looked:
+def look(
+    allowed: AllowedFolders, folder: str | None, resolution: int, captions: bool, prior: str
+) -> Looked:
     """What `wassily data check` finds in a folder. Raises UserError."""
     config = DataCheckConfig(
-        folder=fence.data_folder(folder),
+        folder=allowed.data_folder(folder),
         resolution=resolution,
         no_captions=not captions,
         pretrained_prior_model_name_or_path=prior,
     )
-    findings, summary = doctor.found(config)
+    findings, summary = doctor.findings_of(config)
     return Looked(sorted(findings, key=lambda f: GRAVITIES.index(f.gravity)), summary)
 
 
-def files(item: str, fence: Fence) -> list[Path]:
+def files(item: str, allowed: AllowedFolders) -> list[Path]:
     """The pictures that an item of a finding names: "a.png = b.png (test)", "a.png: 32 x 32"."""
     parts = (re.sub(r" \(\w+\)$", "", part) for part in item.split(" = "))
     found = (_file(part) for part in parts)
-    tops = [top.resolve() for top in fence.data]
+    tops = [top.resolve() for top in allowed.data]
     return [f for f in found if f and any(f.resolve().is_relative_to(top) for top in tops)]
 
 
@@ -59,10 +60,10 @@ def _file(text: str) -> Path | None:
     return None
 
 
-def thumbnails(finding: Finding, fence: Fence) -> list[tuple[Any, str]]:
+def thumbnails(finding: Finding, allowed: AllowedFolders) -> list[tuple[pictures.Picture, str]]:
     """(PIL picture, file name) of the first few that can be opened."""
-    named: Iterable[Path] = (f for item in finding.items[: 4 * SHOWN] for f in files(item, fence))
-    found: list[tuple[Any, str]] = []
+    named: Iterable[Path] = (f for item in finding.items[: 4 * SHOWN] for f in files(item, allowed))
+    found: list[tuple[pictures.Picture, str]] = []
     for path in named:
         if len(found) == SHOWN:
             break

@@ -1,7 +1,7 @@
 """A training as a process of its own: started, told to stop, and found again by a later studio.
 
 Whether it runs is asked of the system: a process of its number with its words must be there, so a
-number that was given to another process deceives nobody. The lock of a ticket is for its start.
+number that was given to another process deceives nobody. The lock of its files is for its start.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from urllib.parse import quote
 
 from wassily import lock, platforms
 from wassily.errors import UserError
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 
 TAIL = 4096  # bytes of the output that are looked at
 _children: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
-class Ticket:
+class TrainingProcess:
     """The files of one training: its process, the lock of its start, its output."""
 
     stem: Path
@@ -46,16 +46,16 @@ class Ticket:
         return self.stem.with_name(self.stem.name + ".txt")
 
 
-def ticket(fence: Fence, folder: Path) -> Ticket:
-    """That of an output folder below the runs."""
-    place = folder.relative_to(fence.runs)
-    return Ticket(fence.own / "trainings" / quote(place.as_posix(), safe=""))
+def process_of(allowed: AllowedFolders, folder: Path) -> TrainingProcess:
+    """The process of the training of an output folder below the runs, whether it lives or not."""
+    place = folder.relative_to(allowed.runs)
+    return TrainingProcess(allowed.own / "trainings" / quote(place.as_posix(), safe=""))
 
 
-def start(own: Ticket, words: list[str]) -> int:
+def start(own: TrainingProcess, words: list[str]) -> int:
     """`wassily WORDS` in a session of its own, which outlives this process; its number.
 
-    Raises UserError if one of this ticket runs, or the disk refuses.
+    Raises UserError if this training runs, or the disk refuses.
     """
     with _files():
         own.stem.parent.mkdir(parents=True, exist_ok=True)
@@ -102,14 +102,14 @@ def _files() -> Iterator[None]:
         raise UserError(f"{error.filename or 'the training'}: {error.strerror or error}") from None
 
 
-def _write(own: Ticket, value: dict[str, object]) -> None:
+def _write(own: TrainingProcess, value: dict[str, object]) -> None:
     aside = own.record.with_suffix(".writing")
     aside.write_text(json.dumps(value), "utf-8")
     aside.replace(own.record)
 
 
-def read(own: Ticket) -> dict[str, object]:
-    """What `start` wrote; nothing where it never ran."""
+def record_of(own: TrainingProcess) -> dict[str, object]:
+    """The record that `start` wrote; empty where it never ran."""
     try:
         value = json.loads(own.record.read_text("utf-8"))
     except (OSError, ValueError):
@@ -117,20 +117,20 @@ def read(own: Ticket) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def runs(own: Ticket) -> bool:
-    """Whether the process of a ticket lives."""
+def runs(own: TrainingProcess) -> bool:
+    """Whether the process of a training lives."""
     _children[:] = [child for child in _children if child.poll() is None]  # no zombies
-    record = read(own)
+    record = record_of(own)
     words = record.get("words")
     return isinstance(words, list) and platforms.words_of(record.get("process"))[1:] == _line(words)
 
 
-def stop(own: Ticket) -> None:
+def stop(own: TrainingProcess) -> None:
     """Have it finish its step, save and end; a second time changes nothing.
 
     Raises UserError if it does not run.
     """
-    record = read(own)
+    record = record_of(own)
     number = record.get("process")
     if not runs(own) or not isinstance(number, int):
         raise UserError("this training does not run, or was not started here")
@@ -140,7 +140,7 @@ def stop(own: Ticket) -> None:
         _write(own, record | {"stopping": True})
 
 
-def last_line(own: Ticket) -> str:
+def last_line(own: TrainingProcess) -> str:
     """The last line that it printed, but for the command to go on with: there is a button."""
     try:
         with own.output.open("rb") as file:

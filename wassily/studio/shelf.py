@@ -23,10 +23,11 @@ USUAL = {"prior": DrawConfig.prior_guidance_scale, "decoder": DrawConfig.guidanc
 
 
 @dataclass(frozen=True)
-class Found:
-    """Something to draw with: its name for the command line, its place below --runs, the network
-    that it is of, whether it is an adapter, the time of its last change, and whether it is what a
-    training saved on its way, not its end.
+class ModelChoice:
+    """A network or adapter to choose.
+
+    `name` is for the command line, `place` below --runs, `home` the network that it is of, `time`
+    that of its last change. `checkpoint`: saved by a training on its way, not at its end.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Found:
         return f"{self.place} ({', '.join([*more, kind])})"
 
 
-def found(runs: Path) -> list[Found]:
+def model_choices(runs: Path) -> list[ModelChoice]:
     """All below a folder, what is finished before the checkpoints, each the newest first; links are
     not followed.
     """
@@ -58,18 +59,18 @@ def _folders(runs: Path) -> Iterator[Path]:
         yield folder
 
 
-def _in(folder: Path, runs: Path) -> Iterator[Found]:
+def _in(folder: Path, runs: Path) -> Iterator[ModelChoice]:
     file = next((folder / n for n in models.ADAPTERS if (folder / n).is_file()), None)
     homes = [h for h, part in models.TRAINED.items() if (folder / part / "config.json").is_file()]
     place, saved = folder.relative_to(runs).as_posix(), (folder / outputs.STATE).is_file()
     if file is not None and (home := _of_adapter(file)):
-        yield Found(str(folder), place, home, True, file.stat().st_mtime, saved)
+        yield ModelChoice(str(folder), place, home, True, file.stat().st_mtime, saved)
     elif file is None and folder != runs:
         role = _of_checkpoint(folder)
         for home in homes:
             if role in (None, home):
                 config = folder / models.TRAINED[home] / "config.json"
-                yield Found(str(folder), place, home, False, config.stat().st_mtime, saved)
+                yield ModelChoice(str(folder), place, home, False, config.stat().st_mtime, saved)
 
 
 def _of_adapter(file: Path) -> str | None:
@@ -94,7 +95,7 @@ def networks(runs: Path, home: str, say: Say) -> list[tuple[str, str]]:
     """(what is shown, name) of each prior or decoder: the found ones that are finished, `mini`, the
     released one, and what trainings saved on their way.
     """
-    own = [one for one in found(runs) if one.home == home]
+    own = [one for one in model_choices(runs) if one.home == home]
     finished = [(one.shown(say), one.name) for one in own if not one.checkpoint]
     saved = [(one.shown(say), one.name) for one in own if one.checkpoint]
     return [*finished, *((name, name) for name in _elsewhere(home)), *saved]
@@ -105,14 +106,17 @@ def _elsewhere(home: str) -> list[str]:
 
 
 def adapters(runs: Path, home: str, say: Say) -> list[tuple[str, str]]:
-    """(what is shown, name) of each adapter of a network, in the order of `found`."""
-    every = found(runs)
+    """(what is shown, name) of each adapter of a network, in the order of `model_choices`."""
+    every = model_choices(runs)
     return [(one.shown(say), one.name) for one in every if one.home == home and one.adapter]
 
 
 def checked(runs: Path, home: str, name: str | None) -> str:
     """A prior or decoder that was offered. Raises UserError for any other name."""
-    if name not in [*(one.name for one in found(runs) if one.home == home), *_elsewhere(home)]:
+    if name not in [
+        *(one.name for one in model_choices(runs) if one.home == home),
+        *_elsewhere(home),
+    ]:
         raise UserError(f"{name}: no {home} that the studio found below {runs}")
     return str(name)
 
@@ -143,6 +147,6 @@ def checked_adapter(runs: Path, home: str, name: str | None) -> str | None:
     """An adapter that was offered, or None for none. Raises UserError for any other name."""
     if not name:
         return None
-    if name not in [one.name for one in found(runs) if one.home == home and one.adapter]:
+    if name not in [one.name for one in model_choices(runs) if one.home == home and one.adapter]:
         raise UserError(f"{name}: no adapter of a {home} that the studio found below {runs}")
     return name

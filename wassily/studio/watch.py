@@ -12,7 +12,7 @@ from wassily import curves, lock, logbook, models, summary
 from wassily.curves import Series
 from wassily.logbook import Row
 from wassily.studio import process
-from wassily.studio.fence import OWN, Fence
+from wassily.studio.fence import OWN, AllowedFolders
 
 BLUE, ORANGE = 212, 28
 DEPTH = 3  # folders below --runs
@@ -30,33 +30,33 @@ class Seen:
     line: str = ""
 
 
-def trainings(fence: Fence) -> list[str]:
+def trainings(allowed: AllowedFolders) -> list[str]:
     """The places below --runs where a training was begun: those that run, then the others, each
     the newest first.
     """
     found: dict[str, tuple[bool, float]] = {}
-    for where, names, files in os.walk(fence.runs):
+    for where, names, files in os.walk(allowed.runs):
         folder = Path(where)
-        depth = len(folder.relative_to(fence.runs).parts)
+        depth = len(folder.relative_to(allowed.runs).parts)
         names[:] = [n for n in names if depth < DEPTH and n[0] != "." and (depth or n != OWN)]
         if depth and "run.toml" in files:
-            rests = not (process.runs(process.ticket(fence, folder)) or lock.is_held(folder))
-            place = folder.relative_to(fence.runs).as_posix()
+            rests = not (process.runs(process.process_of(allowed, folder)) or lock.is_held(folder))
+            place = folder.relative_to(allowed.runs).as_posix()
             found[place] = (rests, -(folder / "run.toml").stat().st_mtime)
             names.clear()
     return sorted(found, key=lambda place: found[place])
 
 
-def look(fence: Fence, folder: Path) -> Seen:
+def look(allowed: AllowedFolders, folder: Path) -> Seen:
     """How a training stands. Raises nothing for a folder that is not there yet."""
-    own = process.ticket(fence, folder)
-    rows, facts = logbook.read(folder), summary.read(folder)
+    own = process.process_of(allowed, folder)
+    rows, facts = logbook.read_log(folder), summary.read_summary(folder)
     step = max((row["step"] for row in rows), default=0)
     steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     alive = process.runs(own)
     line = process.last_line(own)
     if alive:
-        state: State = "stopping" if process.read(own).get("stopping") else "running"
+        state: State = "stopping" if process.record_of(own).get("stopping") else "running"
         if state == "running" and not rows:
             state = "starting"
         return Seen(state, step, steps, time_left(rows, facts.get("global_batch"), steps), line)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wassily.errors import UserError
-from wassily.studio.easel import Easel
-from wassily.studio.fence import Fence
+from wassily.studio.easel import GenerationQueue
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.words import Language, Say
 
 if TYPE_CHECKING:
+    import gradio as gr
+    from fastapi import FastAPI
+
     from wassily.commands import StudioConfig
 
 HOST = "127.0.0.1"
@@ -21,12 +24,12 @@ PATHS: dict[Language, str] = {"en": "", "ar": "ar"}
 
 def serve(config: StudioConfig) -> None:
     """Serve until Ctrl-C. Raises UserError for a port that is taken."""
-    fence = fence_of(config)
+    allowed = allowed_folders(config)
     with tempfile.TemporaryDirectory(prefix="wassily-studio-") as folder:
         _settle(folder)
-        demo = build(fence, config.cache_dir)
+        demo = build(allowed, config.cache_dir)
         try:
-            _, address, _ = launch(demo, fence, config.port, config.open)
+            _, address, _ = launch(demo, allowed, config.port, config.open)
         except OSError as error:
             raise UserError(f"--port {config.port}: {' '.join(str(error).split())}") from None
         print(f"the studio is at {address}{PATHS[config.language]} (Ctrl-C ends it)", flush=True)
@@ -36,14 +39,14 @@ def serve(config: StudioConfig) -> None:
             demo.close(verbose=False)
 
 
-def fence_of(config: StudioConfig) -> Fence:
+def allowed_folders(config: StudioConfig) -> AllowedFolders:
     """The folders that a config gives; that of the runs is made. Raises UserError."""
-    fence = Fence(Path(config.runs), tuple(map(Path, config.data)))
+    allowed = AllowedFolders(Path(config.runs), tuple(map(Path, config.data)))
     try:
-        fence.own.mkdir(parents=True, exist_ok=True)
+        allowed.own.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--runs {config.runs}: {error.strerror or error}") from None
-    return fence
+    return allowed
 
 
 def _settle(folder: str) -> None:
@@ -54,22 +57,22 @@ def _settle(folder: str) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
-def build(fence: Fence, cache_dir: str | None) -> Any:
+def build(allowed: AllowedFolders, cache_dir: str | None) -> gr.Blocks:
     """All pages as gradio's Blocks."""
     import gradio as gr
 
     from wassily.studio.page import compare, data, draw, parts, train
 
-    easel = Easel()
+    queue = GenerationQueue()
 
     def fill(language: Language) -> None:
         say = Say(language)
         parts.header(say)
         with gr.Tabs(elem_id="tabs"):
-            draw.tab(say, fence, easel, cache_dir)
-            compare.tab(say, fence, easel, cache_dir)
-            train.tab(say, fence)
-            data.tab(say, fence)
+            draw.tab(say, allowed, queue, cache_dir)
+            compare.tab(say, allowed, queue, cache_dir)
+            train.tab(say, allowed)
+            data.tab(say, allowed)
 
     with gr.Blocks(title="wassily", analytics_enabled=False) as demo:
         gr.Navbar(visible=False)
@@ -79,7 +82,9 @@ def build(fence: Fence, cache_dir: str | None) -> Any:
     return demo.queue(default_concurrency_limit=8, api_open=False)
 
 
-def launch(demo: Any, fence: Fence, port: int, browser: bool) -> tuple[Any, str, str]:
+def launch(
+    demo: gr.Blocks, allowed: AllowedFolders, port: int, browser: bool
+) -> tuple[FastAPI, str, str]:
     """Start to serve on this machine alone; gradio's answer: the app, its address, no share."""
     from wassily.studio.page import parts
 
@@ -90,7 +95,7 @@ def launch(demo: Any, fence: Fence, port: int, browser: bool) -> tuple[Any, str,
         inbrowser=browser,
         prevent_thread_lock=True,
         quiet=True,
-        allowed_paths=[str(fence.own.resolve())],
+        allowed_paths=[str(allowed.own.resolve())],
         max_file_size="1mb",
         show_error=False,
         footer_links=[],

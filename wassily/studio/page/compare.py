@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.studio import easel as easels
 from wassily.studio import form, shelf
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
@@ -29,36 +29,40 @@ class Column:
     decoder: str
 
 
-def choices_of(say: Say, fence: Fence) -> list[tuple[str, str]]:
+def choices_of(say: Say, allowed: AllowedFolders) -> list[tuple[str, str]]:
     """(what is shown, network and name) of all that can be compared with the base."""
     return [
         (one.shown(say, say(f"of_{one.home}")), f"{one.home}:{one.name}")
-        for one in shelf.found(fence.runs)
+        for one in shelf.model_choices(allowed.runs)
     ]
 
 
-def columns_of(say: Say, fence: Fence, prior: str, decoder: str, picked: list[str]) -> list[Column]:
+def columns_of(
+    say: Say, allowed: AllowedFolders, prior: str, decoder: str, picked: list[str]
+) -> list[Column]:
     """The base, then each choice in the base's place. Raises UserError."""
     if not picked:
         raise UserError(say("nothing_to_compare"))
     if len(picked) >= MOST:
         raise UserError(f"{len(picked)} choices; {MOST - 1} at most stand beside the base")
     base = {
-        "prior": shelf.checked(fence.runs, "prior", prior),
-        "decoder": shelf.checked(fence.runs, "decoder", decoder),
+        "prior": shelf.checked(allowed.runs, "prior", prior),
+        "decoder": shelf.checked(allowed.runs, "decoder", decoder),
     }
     columns = [Column(say("base"), base["prior"], base["decoder"])]
     for one in picked:
         home, _, name = one.partition(":")
         if home not in base:
             raise UserError(f"{one}: neither a prior nor a decoder")
-        pair = base | {home: shelf.checked(fence.runs, home, name)}
-        place = Path(name).relative_to(fence.runs) if Path(name).is_dir() else name
+        pair = base | {home: shelf.checked(allowed.runs, home, name)}
+        place = Path(name).relative_to(allowed.runs) if Path(name).is_dir() else name
         columns.append(Column(str(place), pair["prior"], pair["decoder"]))
     return columns
 
 
-def table(columns: list[Column], drawn: list[list[Path]], prompts: tuple[str, ...]) -> list[Any]:
+def table(
+    columns: list[Column], drawn: list[list[Path]], prompts: tuple[str, ...]
+) -> list[tuple[str, str]]:
     """(file, caption) row by row: all columns of the first prompt, then of the second, ..."""
     return [
         (str(drawn[c][r]), column.title if len(prompts) == 1 else f"{column.title}: {prompt}")
@@ -73,53 +77,128 @@ def pair(files: list[str], width: int, index: int) -> tuple[str, str]:
     return files[row * width], files[row * width + (column or 1)]
 
 
-def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> None:
-    """The tab with all that it does."""
-    jobs, folder = parts.Jobs(), fence.own / "compared"
+@dataclass(frozen=True)
+class _Inputs:
+    """The left half: prompts and choices. The right half: base models, seed and both buttons."""
+
+    prompts: gr.Textbox
+    picked: gr.Dropdown
+    bases: list[gr.Dropdown]
+    seed: gr.Textbox
+    go: gr.Button
+    cancel: gr.Button
+
+    @property
+    def networks(self) -> list[gr.Dropdown]:
+        """The fields whose choices change while the page is open."""
+        return [*self.bases, self.picked]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """The notice, all images, two of them in a slider, and (files, columns) for that slider."""
+
+    note: gr.HTML
+    sheet: gr.Gallery
+    slider: gr.ImageSlider
+    state: gr.State
+
+
+def tab(
+    say: Say, allowed: AllowedFolders, queue: easels.GenerationQueue, cache_dir: str | None
+) -> None:
+    """The tab with its events."""
+    jobs = parts.Jobs()
     with gr.Tab(say("compare"), id="compare") as place:
         gr.HTML(f'<p class="quiet">{say("compare_info")}</p>')
-        with gr.Row():
-            with gr.Column(scale=3, min_width=280):
-                prompts = gr.Textbox(
-                    say("prompts_example"), label=say("prompts"), lines=3, elem_id="compare-prompts"
+        asked = _inputs(say, allowed)
+        shown = _outputs(say)
+    event = asked.go.click(
+        _comparison(say, allowed, queue, cache_dir, jobs),
+        [asked.prompts, *asked.networks, asked.seed],
+        [shown.sheet, shown.slider, shown.state, shown.note],
+        show_progress_on=shown.sheet,
+        **parts.QUEUED,
+    )
+    jobs.wire(say, asked.cancel, [event], shown.note)
+
+    def show(held: tuple[list[str], int] | None, event: gr.SelectData) -> object:
+        return pair(held[0], held[1], event.index) if held else gr.skip()
+
+    shown.sheet.select(show, shown.state, shown.slider, **parts.SILENT)
+
+    def offered(prior: str = "", decoder: str = "", chosen: Sequence[str] = ()) -> list[object]:
+        now = choices_of(say, allowed)
+        kept = [value for value in chosen if value in [name for _, name in now]]
+        lists = [shelf.networks(allowed.runs, home, say) for home in draw.HOMES]
+        both = [parts.among(c, v, "mini") for c, v in zip(lists, (prior, decoder), strict=True)]
+        return [*both, gr.update(choices=now, value=kept)]
+
+    place.select(offered, asked.networks, asked.networks, **parts.SILENT)
+    parts.at_opening(offered, asked.networks)
+
+
+def _inputs(say: Say, allowed: AllowedFolders) -> _Inputs:
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            prompts = gr.Textbox(
+                say("prompts_example"), label=say("prompts"), lines=3, elem_id="compare-prompts"
+            )
+            picked = gr.Dropdown(
+                choices_of(say, allowed),
+                value=[],
+                multiselect=True,
+                label=say("choices"),
+                elem_id="compare-choices",
+            )
+        with gr.Column(scale=2, min_width=280):
+            bases = [_base(say, allowed, home) for home in draw.HOMES]
+            seed = draw.number(say("seed"), 0)
+            with gr.Row():
+                go = gr.Button(
+                    say("compare_button"), variant="primary", elem_id="compare-go", min_width=140
                 )
-                choices = choices_of(say, fence)
-                picked = gr.Dropdown(
-                    choices,
-                    value=[],
-                    multiselect=True,
-                    label=say("choices"),
-                    elem_id="compare-choices",
-                )
-            with gr.Column(scale=2, min_width=280):
-                bases = [_base(say, fence, home) for home in draw.HOMES]
-                seed = draw.number(say("seed"), 0)
-                with gr.Row():
-                    go = gr.Button(
-                        say("compare_button"),
-                        variant="primary",
-                        elem_id="compare-go",
-                        min_width=140,
-                    )
-                    cancel = gr.Button(say("cancel"), min_width=100)
-        note = parts.notice()
-        with gr.Row():
-            with gr.Column(scale=3, min_width=280):
-                sheet = parts.gallery(
-                    label=say("side_by_side"),
-                    elem_id="compared",
-                    columns=2,
-                    allow_preview=False,
-                )
-            with gr.Column(scale=2, min_width=280):
-                slider = gr.ImageSlider(
-                    label=say("before_after"),
-                    elem_id="slider",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                )
-                gr.HTML(f'<p class="quiet">{say("pick_pair")}</p>')
-        state = gr.State(None)
+                cancel = gr.Button(say("cancel"), min_width=100)
+    return _Inputs(prompts, picked, bases, seed, go, cancel)
+
+
+def _base(say: Say, allowed: AllowedFolders, home: str) -> gr.Dropdown:
+    choices = shelf.networks(allowed.runs, home, say)
+    return gr.Dropdown(
+        choices,
+        value=parts.first(choices, "mini"),
+        label=say(f"base_{home}"),
+        elem_id=f"compare-{home}",
+    )
+
+
+def _outputs(say: Say) -> _Outputs:
+    note = parts.notice()
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            sheet = parts.gallery(
+                label=say("side_by_side"), elem_id="compared", columns=2, allow_preview=False
+            )
+        with gr.Column(scale=2, min_width=280):
+            slider = gr.ImageSlider(
+                label=say("before_after"),
+                elem_id="slider",
+                interactive=False,
+                buttons=["fullscreen"],
+            )
+            gr.HTML(f'<p class="quiet">{say("pick_pair")}</p>')
+    return _Outputs(note, sheet, slider, gr.State(None))
+
+
+def _comparison(
+    say: Say,
+    allowed: AllowedFolders,
+    queue: easels.GenerationQueue,
+    cache_dir: str | None,
+    jobs: parts.Jobs,
+) -> parts.Handler:
+    """The handler of the compare button."""
+    folder = allowed.own / "compared"
 
     @parts.guarded(say, 3)
     def compare(
@@ -127,39 +206,15 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
         prior: str,
         decoder: str,
         chosen: list[str],
-        seed: Any,
+        seed: str | None,
         request: gr.Request,
-        progress: Any = parts.PROGRESS,
-    ) -> tuple[Any, ...]:
-        columns = columns_of(say, fence, prior, decoder, chosen)
+        progress: gr.Progress = parts.PROGRESS,
+    ) -> tuple[object, ...]:
+        columns = columns_of(say, allowed, prior, decoder, chosen)
         lines = form.prompts(text)
-        number = draw.whole("seed", seed)
-        first = 0 if number is None else number
-        suits: dict[str, Any] = {
-            f"{name}_scale": shelf.guidance(fence.runs, home, getattr(columns[0], home))
-            for home, name in draw.GUIDANCE.items()
-        }
-        configs = [
-            GenerateConfig(
-                prompts=lines,
-                **suits,
-                prior=c.prior,
-                decoder=c.decoder,
-                seed=first,
-                out=str(folder),
-                cache_dir=cache_dir,
-            )
-            for c in columns
-        ]
-        if len(lines) * len(columns) > draw.MOST:
-            raise UserError(f"{len(lines) * len(columns)} pictures; {draw.MOST} at most")
-        job, drawn = jobs.begin(request, progress), []
-        for number, config in enumerate(configs):
-            share = easels.Job(
-                lambda s, n=number: progress((n + s) / len(configs)),  # type: ignore[misc]
-                job.cancelled,
-            )
-            drawn.append([file for file, _ in easel.draw(config, share)])
+        first = draw.whole("seed", seed) or 0
+        configs = configs_of(allowed, columns, lines, first, folder, cache_dir)
+        drawn = _draw(queue, configs, jobs.begin(request, progress), progress)
         cells = table(columns, drawn, lines)
         files = [file for file, _ in cells]
         width = len(columns)
@@ -170,43 +225,52 @@ def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> N
             parts.good(say("drawn", count=len(files)), folder),
         )
 
-    def show(held: Any, event: gr.SelectData) -> Any:
-        return pair(held[0], held[1], event.index) if held else gr.skip()
-
-    event = go.click(
-        compare,
-        [prompts, *bases, picked, seed],
-        [sheet, slider, state, note],
-        concurrency_limit=1,
-        concurrency_id=parts.DRAWING,
-        api_visibility="private",
-        show_progress_on=sheet,
-    )
-    jobs.wire(say, cancel, [event], note)
-    sheet.select(show, state, slider, show_progress="hidden", api_visibility="private")
-
-    def offered(prior: str = "", decoder: str = "", chosen: Sequence[str] = ()) -> list[Any]:
-        now = choices_of(say, fence)
-        kept = [value for value in chosen if value in [name for _, name in now]]
-        lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
-        both = [parts.among(c, v, "mini") for c, v in zip(lists, (prior, decoder), strict=True)]
-        return [*both, gr.update(choices=now, value=kept)]
-
-    place.select(
-        offered,
-        [*bases, picked],
-        [*bases, picked],
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    parts.at_opening(offered, [*bases, picked])
+    return compare
 
 
-def _base(say: Say, fence: Fence, home: str) -> Any:
-    choices = shelf.networks(fence.runs, home, say)
-    return gr.Dropdown(
-        choices,
-        value=parts.first(choices, "mini"),
-        label=say(f"base_{home}"),
-        elem_id=f"compare-{home}",
-    )
+def configs_of(
+    allowed: AllowedFolders,
+    columns: list[Column],
+    prompts: tuple[str, ...],
+    seed: int,
+    out: Path,
+    cache_dir: str | None,
+) -> list[GenerateConfig]:
+    """One command for each column, all with the guidance of the first. Raises UserError."""
+    guidance: dict[str, Any] = {
+        f"{name}_scale": shelf.guidance(allowed.runs, home, getattr(columns[0], home))
+        for home, name in draw.GUIDANCE.items()
+    }
+    configs = [
+        GenerateConfig(
+            prompts=prompts,
+            **guidance,
+            prior=c.prior,
+            decoder=c.decoder,
+            seed=seed,
+            out=str(out),
+            cache_dir=cache_dir,
+        )
+        for c in columns
+    ]
+    if (count := len(prompts) * len(columns)) > draw.MOST:
+        raise UserError(f"{count} pictures; {draw.MOST} at most")
+    return configs
+
+
+def _draw(
+    queue: easels.GenerationQueue,
+    configs: list[GenerateConfig],
+    job: easels.Job,
+    progress: Callable[[float], object],
+) -> list[list[Path]]:
+    """The files of each config, one config after another; `progress` covers all of them."""
+    drawn = []
+    for number, config in enumerate(configs):
+
+        def share(of_one: float, before: int = number) -> object:
+            return progress((before + of_one) / len(configs))
+
+        files = queue.draw(config, easels.Job(share, job.cancelled))
+        drawn.append([file for file, _ in files])
+    return drawn

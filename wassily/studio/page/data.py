@@ -3,73 +3,95 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from dataclasses import dataclass
 
 import gradio as gr
 
 from wassily.findings import Finding
 from wassily.studio import looks, shelf
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
 
-def tab(say: Say, fence: Fence) -> None:
-    """The tab with all that it does."""
+@dataclass(frozen=True)
+class _Fields:
+    """The questions, the button, and the answer."""
+
+    folder: gr.Dropdown
+    side: gr.Textbox
+    captions: gr.Checkbox
+    prior: gr.Dropdown
+    go: gr.Button
+    note: gr.HTML
+    findings: gr.HTML
+    thumbs: gr.Gallery
+
+
+def tab(say: Say, allowed: AllowedFolders) -> None:
+    """The tab with its events."""
     with gr.Tab(say("data"), id="data") as place:
-        gr.HTML(f'<p class="quiet">{say("data_info")}</p>')
-        folders = fence.folders()
-        with gr.Row():
-            folder = gr.Dropdown(
-                folders,
-                value=folders[0] if folders else None,
-                label=say("data_folder"),
-                info=None if folders else say("no_data"),
-                elem_id="data-folder",
-                min_width=220,
-            )
-            side = draw.number(say("resolution"), 32, name="data-resolution")
-            choices = shelf.networks(fence.runs, "prior", say)
-            prior = gr.Dropdown(choices, value="mini", label=say("prior"), min_width=160)
-        captions = gr.Checkbox(True, label=say("captions"))
-        go = gr.Button(say("check"), variant="primary", elem_id="data-go")
-        note = parts.notice()
-        found = gr.HTML(elem_id="findings")
-        thumbs = parts.gallery(
-            label=say("thumbnails"),
-            columns=6,
-            elem_id="thumbnails",
-            allow_preview=False,
-            visible=False,
-        )
+        fields = _fields(say, allowed)
 
     @parts.guarded(say, 2)
-    def check(name: str | None, side: Any, captions: bool, prior: str) -> tuple[Any, ...]:
-        base = shelf.checked(fence.runs, "prior", prior)
+    def check(name: str | None, side: str | None, captions: bool, prior: str) -> tuple[object, ...]:
+        base = shelf.checked(allowed.runs, "prior", prior)
         resolution = draw.whole("resolution", side)
-        looked = looks.look(fence, name, 512 if resolution is None else resolution, captions, base)
+        looked = looks.look(
+            allowed, name, 512 if resolution is None else resolution, captions, base
+        )
         cells = [
             (picture, f"{file}: {say('find_' + finding.kind)}")
             for finding in looked.findings
-            for picture, file in looks.thumbnails(finding, fence)
+            for picture, file in looks.thumbnails(finding, allowed)
         ]
         return page_of(say, looked), gr.update(value=cells, visible=bool(cells)), ""
 
-    go.click(
+    fields.go.click(
         check,
-        [folder, side, captions, prior],
-        [found, thumbs, note],
+        [fields.folder, fields.side, fields.captions, fields.prior],
+        [fields.findings, fields.thumbs, fields.note],
         concurrency_limit=1,
         api_visibility="private",
     )
     place.select(
-        lambda name: parts.among([(f, f) for f in fence.folders()], name),
-        folder,
-        folder,
-        show_progress="hidden",
-        api_visibility="private",
+        lambda name: parts.among([(f, f) for f in allowed.folders()], name),
+        fields.folder,
+        fields.folder,
+        **parts.SILENT,
     )
-    parts.at_opening(lambda: parts.among([(f, f) for f in fence.folders()], None), [folder])
+    parts.at_opening(
+        lambda: parts.among([(f, f) for f in allowed.folders()], None), [fields.folder]
+    )
+
+
+def _fields(say: Say, allowed: AllowedFolders) -> _Fields:
+    gr.HTML(f'<p class="quiet">{say("data_info")}</p>')
+    folders = allowed.folders()
+    with gr.Row():
+        folder = gr.Dropdown(
+            folders,
+            value=folders[0] if folders else None,
+            label=say("data_folder"),
+            info=None if folders else say("no_data"),
+            elem_id="data-folder",
+            min_width=220,
+        )
+        side = draw.number(say("resolution"), 32, name="data-resolution")
+        choices = shelf.networks(allowed.runs, "prior", say)
+        prior = gr.Dropdown(choices, value="mini", label=say("prior"), min_width=160)
+    captions = gr.Checkbox(True, label=say("captions"))
+    go = gr.Button(say("check"), variant="primary", elem_id="data-go")
+    note = parts.notice()
+    findings = gr.HTML(elem_id="findings")
+    thumbs = parts.gallery(
+        label=say("thumbnails"),
+        columns=6,
+        elem_id="thumbnails",
+        allow_preview=False,
+        visible=False,
+    )
+    return _Fields(folder, side, captions, prior, go, note, findings, thumbs)
 
 
 def page_of(say: Say, looked: looks.Looked) -> str:
@@ -99,7 +121,7 @@ def _finding(say: Say, finding: Finding) -> str:
     )
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_value(v)}" for name, v in value.items())
     return f"{value:,g}" if isinstance(value, float) else str(value)

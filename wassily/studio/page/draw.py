@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.studio import easel as easels
 from wassily.studio import form, shelf
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import parts
 from wassily.studio.words import Say
 
@@ -31,7 +32,9 @@ def whole(name: str, text: str | None) -> int | None:
         raise UserError(f"--{name}: {text!r} is not a whole number") from None
 
 
-def config_of(fence: Fence, cache_dir: str | None, out: Path, values: dict[str, Any]) -> Any:
+def config_of(
+    allowed: AllowedFolders, cache_dir: str | None, out: Path, values: parts.Values
+) -> GenerateConfig:
     """The drawing that a page asks for, as of `wassily generate`. Raises UserError."""
     prompts = form.prompts(values["prompts"])
     count = whole("num_images", values["num_images"])
@@ -40,8 +43,8 @@ def config_of(fence: Fence, cache_dir: str | None, out: Path, values: dict[str, 
         raise UserError(f"{len(prompts) * count} pictures at once; the studio draws {MOST} at most")
     given: dict[str, Any] = {"prompts": prompts, "num_images": count}
     for home in HOMES:
-        given[home] = shelf.checked(fence.runs, home, values[home])
-        given[f"{home}_lora"] = shelf.checked_adapter(fence.runs, home, values[f"{home}_lora"])
+        given[home] = shelf.checked(allowed.runs, home, values[home])
+        given[f"{home}_lora"] = shelf.checked_adapter(allowed.runs, home, values[f"{home}_lora"])
     if any(given[f"{home}_lora"] for home in HOMES):
         given["lora_scale"] = float(values["lora_scale"])
     for name in ("seed", "steps", "prior_steps", "width", "height"):
@@ -49,7 +52,7 @@ def config_of(fence: Fence, cache_dir: str | None, out: Path, values: dict[str, 
             given[name] = number
     for home, name in GUIDANCE.items():
         own = values[name]
-        suits = shelf.guidance(fence.runs, home, given[home]) if own is None else float(own)
+        suits = shelf.guidance(allowed.runs, home, given[home]) if own is None else float(own)
         given[f"{name}_scale"] = suits
     return GenerateConfig(
         **given,
@@ -64,95 +67,132 @@ HOMES = ("prior", "decoder")
 GUIDANCE = {"decoder": "guidance", "prior": "prior_guidance"}  # in the order of the fields
 
 
-def tab(say: Say, fence: Fence, easel: easels.Easel, cache_dir: str | None) -> None:
-    """The tab with all that it does."""
-    jobs, folder = parts.Jobs(), fence.own / "pictures"
+@dataclass(frozen=True)
+class _Page:
+    """One language's tab, and the queue and folder that it shares with the others."""
+
+    say: Say
+    allowed: AllowedFolders
+    queue: easels.GenerationQueue
+    cache_dir: str | None
+    jobs: parts.Jobs
+
+    @property
+    def folder(self) -> Path:
+        """Where the images go."""
+        return self.allowed.own / "pictures"
+
+
+@dataclass(frozen=True)
+class _Results:
+    """The right half: both buttons, the notice and the new images."""
+
+    go: gr.Button
+    cancel: gr.Button
+    note: gr.HTML
+    drawn: gr.Gallery
+
+
+def tab(
+    say: Say, allowed: AllowedFolders, queue: easels.GenerationQueue, cache_dir: str | None
+) -> None:
+    """The tab with its events."""
+    page = _Page(say, allowed, queue, cache_dir, parts.Jobs())
     with gr.Tab(say("draw"), id="draw") as place:
-        fields: dict[str, Any] = {}
+        fields: parts.Fields = {}
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                _what(say, fence, fields)
+                _main_fields(say, allowed, fields)
+                _how_fields(say, allowed, fields)
+                _adapter_fields(say, allowed, fields)
             with gr.Column(scale=2, min_width=280):
-                with gr.Row():
-                    go = gr.Button(say("draw"), variant="primary", elem_id="draw-go", min_width=120)
-                    cancel = gr.Button(say("cancel"), elem_id="draw-cancel", min_width=100)
-                note = parts.notice()
-                drawn = parts.gallery(
-                    label=say("pictures"),
-                    columns=2,
-                    elem_id="drawn",
-                    buttons=["download", "fullscreen"],
-                )
-        again = _history(say, fence, easel, cache_dir, jobs, drawn, note)
+                new = _results(say)
+        history = _history(page)
+        again = _wire_history(page, history, new)
+    event = new.go.click(
+        _painter(page, fields),
+        set(fields.values()),
+        [new.drawn, new.note],
+        show_progress_on=new.drawn,
+        **parts.QUEUED,
+    )
+    event.then(lambda: shown_history(page.folder), None, history.gallery, **parts.SILENT)
+    page.jobs.wire(say, new.cancel, [event, again], new.note)
+    _show_usual_guidance(allowed, fields)
+    networks = [fields[name] for name in (*HOMES, "prior_lora", "decoder_lora")]
+
+    def now(*kept: object) -> tuple[object, ...]:
+        kept = kept or (None,) * len(networks)
+        return *offered(say, allowed, kept), shown_history(page.folder)
+
+    outputs = [*networks, history.gallery]
+    place.select(now, networks, outputs, **parts.SILENT)
+    parts.at_opening(now, outputs)
+
+
+def _results(say: Say) -> _Results:
+    with gr.Row():
+        go = gr.Button(say("draw"), variant="primary", elem_id="draw-go", min_width=120)
+        cancel = gr.Button(say("cancel"), elem_id="draw-cancel", min_width=100)
+    note = parts.notice()
+    drawn = parts.gallery(
+        label=say("pictures"), columns=2, elem_id="drawn", buttons=["download", "fullscreen"]
+    )
+    return _Results(go, cancel, note, drawn)
+
+
+def _painter(page: _Page, fields: parts.Fields) -> parts.Handler:
+    """The handler of the draw button."""
+    say = page.say
 
     @parts.guarded(say, 1)
     def paint(
-        values: dict[Any, Any], request: gr.Request, progress: Any = parts.PROGRESS
-    ) -> tuple[Any, str]:
+        values: dict[gr.components.Component, object],
+        request: gr.Request,
+        progress: gr.Progress = parts.PROGRESS,
+    ) -> tuple[object, str]:
         given = {name: values[field] for name, field in fields.items()}
-        job = jobs.begin(request, progress)
-        config = config_of(fence, cache_dir, folder, given)
-        found = easel.draw(config, job)
+        job = page.jobs.begin(request, progress)
+        config = config_of(page.allowed, page.cache_dir, page.folder, given)
+        found = page.queue.draw(config, job)
         shown = [
             (str(file), parts.caption(config.prompts[n // config.num_images], say, seed))
             for n, (file, seed) in enumerate(found)
         ]
-        return shown, parts.good(say("drawn", count=len(found)), folder)
+        return shown, parts.good(say("drawn", count=len(found)), page.folder)
 
-    event = go.click(
-        paint,
-        set(fields.values()),
-        [drawn, note],
-        concurrency_limit=1,
-        concurrency_id=parts.DRAWING,
-        api_visibility="private",
-        show_progress_on=drawn,
-    )
-    event.then(
-        lambda: shown_history(folder),
-        None,
-        again.gallery,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    jobs.wire(say, cancel, [event, again.event], note)
-    networks = [fields[name] for name in (*HOMES, "prior_lora", "decoder_lora")]
+    return paint
+
+
+def _show_usual_guidance(allowed: AllowedFolders, fields: parts.Fields) -> None:
+    """An empty guidance field shows the value for the chosen network."""
     for home, name in GUIDANCE.items():
         fields[home].change(
             lambda chosen, home=home: gr.update(
-                placeholder=f"{shelf.guidance(fence.runs, home, chosen):g}"
+                placeholder=f"{shelf.guidance(allowed.runs, home, chosen):g}"
             ),
             fields[home],
             fields[name],
-            show_progress="hidden",
-            api_visibility="private",
+            **parts.SILENT,
         )
 
-    def now(*kept: Any) -> tuple[Any, ...]:
-        kept = kept or (None,) * len(networks)
-        return *offered(say, fence, kept), shown_history(folder)
 
-    outputs = [*networks, again.gallery]
-    place.select(now, networks, outputs, show_progress="hidden", api_visibility="private")
-    parts.at_opening(now, outputs)
-
-
-def offered(say: Say, fence: Fence, kept: tuple[Any, ...]) -> list[Any]:
+def offered(say: Say, allowed: AllowedFolders, kept: tuple[object, ...]) -> list[object]:
     """The choices of both networks and both adapters, as they are now."""
     none = [(say("none"), shelf.NONE)]
-    lists = [shelf.networks(fence.runs, home, say) for home in HOMES]
-    lists += [none + shelf.adapters(fence.runs, home, say) for home in HOMES]
+    lists = [shelf.networks(allowed.runs, home, say) for home in HOMES]
+    lists += [none + shelf.adapters(allowed.runs, home, say) for home in HOMES]
     return [parts.among(choices, value) for choices, value in zip(lists, kept, strict=True)]
 
 
-def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
-    """The fields, by name."""
+def _main_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+    """Prompts, networks, seed and count."""
     fields["prompts"] = gr.Textbox(
         say("prompts_example"), label=say("prompts"), lines=3, elem_id="prompts"
     )
     with gr.Row():
         for home in HOMES:
-            choices = shelf.networks(fence.runs, home, say)
+            choices = shelf.networks(allowed.runs, home, say)
             fields[home] = gr.Dropdown(
                 choices,
                 value=choices[0][1],
@@ -164,6 +204,10 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
     with gr.Row():
         fields["seed"] = number(say("seed"), None, say("seed_info"), "draw-seed")
         fields["num_images"] = number(say("num_images"), 1, None, "draw-count")
+
+
+def _how_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+    """Scheduler, steps, guidance and size."""
     with gr.Accordion(say("how"), open=False):
         with gr.Row():
             fields["scheduler"] = gr.Dropdown(
@@ -172,7 +216,7 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
             fields["steps"] = number(say("steps"), None, say("steps_info"), "draw-steps")
         with gr.Row():
             for home, name in GUIDANCE.items():
-                suits = shelf.guidance(fence.runs, home, fields[home].value)
+                suits = shelf.guidance(allowed.runs, home, fields[home].value)
                 fields[name] = gr.Number(
                     None,
                     label=say(name),
@@ -186,17 +230,22 @@ def _what(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
         with gr.Row():
             fields["width"] = number(say("width"), None, say("size_info"))
             fields["height"] = number(say("height"), None, say("size_info"))
+
+
+def _adapter_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
     with gr.Accordion(say("adapters"), open=False):
         with gr.Row():
             for home in HOMES:
-                choices = [(say("none"), shelf.NONE), *shelf.adapters(fence.runs, home, say)]
+                choices = [(say("none"), shelf.NONE), *shelf.adapters(allowed.runs, home, say)]
                 fields[f"{home}_lora"] = gr.Dropdown(
                     choices, value=shelf.NONE, label=say(f"{home}_lora"), min_width=200
                 )
         fields["lora_scale"] = gr.Slider(0, 2, 1, step=0.05, label=say("lora_scale"))
 
 
-def number(label: str, value: int | None, info: str | None = None, name: str | None = None) -> Any:
+def number(
+    label: str, value: int | None, info: str | None = None, name: str | None = None
+) -> gr.Textbox:
     """A field for a whole number, which may be empty."""
     return gr.Textbox(
         "" if value is None else str(value),
@@ -211,89 +260,89 @@ def number(label: str, value: int | None, info: str | None = None, name: str | N
 # ---------------------------------------------------------------- history
 
 
-class _Again:
-    """What the history gives to the tab around it."""
+@dataclass(frozen=True)
+class _History:
+    """Earlier images, the notes of the chosen one, its path, and the button to draw it again."""
 
-    gallery: Any
-    event: Any
+    gallery: gr.Gallery
+    notes: gr.HTML
+    again: gr.Button
+    chosen: gr.State
 
 
-def shown_history(folder: Path) -> Any:
+def shown_history(folder: Path) -> object:
     """The history's pictures, none of them chosen."""
     files = [(str(file), file.stem) for file in easels.history(folder)]
     return gr.update(value=files, selected_index=None)
 
 
-def _history(
-    say: Say,
-    fence: Fence,
-    easel: easels.Easel,
-    cache_dir: str | None,
-    jobs: parts.Jobs,
-    drawn: Any,
-    note: Any,
-) -> _Again:
-    folder, it = fence.own / "pictures", _Again()
+def _history(page: _Page) -> _History:
+    say = page.say
     with gr.Accordion(say("history"), open=False, elem_id="history-place"):
         gr.HTML(f'<p class="quiet">{say("history_info")}</p>')
-        it.gallery = parts.gallery(
-            value=[(str(file), file.stem) for file in easels.history(folder)],
+        gallery = parts.gallery(
+            value=[(str(file), file.stem) for file in easels.history(page.folder)],
             show_label=False,
             columns=5,
             elem_id="history",
             allow_preview=False,
         )
-        told = gr.HTML(elem_id="history-notes")
-        button = gr.Button(say("again"), elem_id="draw-again")
-    chosen = gr.State(None)
+        notes = gr.HTML(elem_id="history-notes")
+        again = gr.Button(say("again"), elem_id="draw-again")
+    return _History(gallery, notes, again, gr.State(None))
 
-    @parts.guarded(say, 1)
-    def choose(event: gr.SelectData) -> tuple[Any, str]:
-        file = folder / str(event.value["caption"] + ".png")
-        if file not in easels.history(folder):
+
+def _wire_history(page: _Page, history: _History, new: _Results) -> gr.events.Dependency:
+    """Choosing an image shows its notes; the button draws it again. The event of the button."""
+
+    @parts.guarded(page.say, 1)
+    def choose(event: gr.SelectData) -> tuple[str, str]:
+        file = page.folder / str(event.value["caption"] + ".png")
+        if file not in easels.history(page.folder):
             raise UserError(f"{file.name}: not in the history")
         return str(file), _told(file)
 
+    history.gallery.select(choose, None, [history.chosen, history.notes], **parts.SILENT)
+    event = history.again.click(
+        _repeater(page),
+        history.chosen,
+        [new.drawn, new.note],
+        show_progress_on=new.drawn,
+        **parts.QUEUED,
+    )
+    event.then(lambda: shown_history(page.folder), None, history.gallery, **parts.SILENT)
+    return event
+
+
+def _repeater(page: _Page) -> parts.Handler:
+    """The handler of the button that draws a chosen image again."""
+    say, allowed = page.say, page.allowed
+
     @parts.guarded(say, 1)
     def repeat(
-        name: str | None, request: gr.Request, progress: Any = parts.PROGRESS
-    ) -> tuple[Any, str]:
+        name: str | None, request: gr.Request, progress: gr.Progress = parts.PROGRESS
+    ) -> tuple[object, str]:
         if name is None:
             raise UserError(say("choose_picture"))
-        old = easels.notes_of(Path(name))
+        old = easels.provenance_of(Path(name))
+        config = old.config
+        assert isinstance(config, GenerateConfig) and config.seed is not None  # others are refused
         for home in HOMES:
-            shelf.checked(fence.runs, home, getattr(old.config, home))
-            shelf.checked_adapter(fence.runs, home, getattr(old.config, f"{home}_lora"))
-        file = easel.again(old, folder, cache_dir, jobs.begin(request, progress))
-        prompt = " / ".join(old.config.prompts)
-        shown = [(str(file), parts.caption(prompt, say, old.config.seed))]
-        return shown, parts.good(say("drawn", count=1), folder)
+            shelf.checked(allowed.runs, home, getattr(config, home))
+            shelf.checked_adapter(allowed.runs, home, getattr(config, f"{home}_lora"))
+        job = page.jobs.begin(request, progress)
+        file = page.queue.again(old, page.folder, page.cache_dir, job)
+        prompt = " / ".join(config.prompts)
+        shown = [(str(file), parts.caption(prompt, say, config.seed))]
+        return shown, parts.good(say("drawn", count=1), page.folder)
 
-    it.gallery.select(
-        choose, None, [chosen, told], api_visibility="private", show_progress="hidden"
-    )
-    it.event = button.click(
-        repeat,
-        chosen,
-        [drawn, note],
-        concurrency_limit=1,
-        concurrency_id=parts.DRAWING,
-        api_visibility="private",
-        show_progress_on=drawn,
-    )
-    it.event.then(
-        lambda: shown_history(folder),
-        None,
-        it.gallery,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    return it
+    return repeat
 
 
 def _told(file: Path) -> str:
     """What a picture's notes say, as a list."""
-    config = easels.notes_of(file).config
+    config = easels.provenance_of(file).config
+    assert isinstance(config, GenerateConfig)  # others are refused
     rows = {
         "prompt": " / ".join(config.prompts),
         "seed": config.seed,

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wassily import faults
 from wassily.errors import UserError, out_of_memory, printable
@@ -23,6 +24,11 @@ from wassily.studio.words import Say
 CAPTION = 60  # letters of a prompt under a picture
 DRAWING = "drawing"  # gradio's name of the one queue
 PROGRESS = gr.Progress()  # as a handler's default: it gets that of its own call
+SILENT = {"show_progress": "hidden", "api_visibility": "private"}  # an event without a spinner
+QUEUED = {"concurrency_limit": 1, "concurrency_id": DRAWING, "api_visibility": "private"}
+Handler = Callable[..., tuple[object, ...]]  # gives new values of an event's outputs
+Values = dict[str, Any]  # of the fields of a form, by name: texts, numbers, ticks
+Fields = dict[str, gr.components.Component]  # of a form, by name
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans Arabic", "sans-serif"]
 # Nothing is fetched from another address, whatever a page should ask for.
 POLICY = (
@@ -122,7 +128,7 @@ border-bottom:1px solid var(--border-color-primary)}
 """
 
 
-def theme() -> Any:
+def theme() -> gr.themes.Base:
     """Quiet colours, and the fonts that the machine has: none is fetched."""
     return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO)
 
@@ -133,11 +139,11 @@ MONO = ["ui-monospace", "Menlo", "DejaVu Sans Mono", "monospace"]
 class _Policy:
     """Adds the policy to each answer, so that the browser fetches nothing from elsewhere."""
 
-    def __init__(self, app: Any):
+    def __init__(self, app: ASGIApp):
         self.app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def with_policy(message: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message["headers"],
@@ -181,7 +187,7 @@ def good(message: str, path: object = "", states: str = "") -> str:
     return f'<p class="good" role="status" dir="auto"{during}>{text}{where}</p>'
 
 
-def outlived(line: str | None, state: str) -> Any:
+def outlived(line: str | None, state: str) -> object:
     """Takes a line away that names states of which this is none."""
     found = re.search(r' data-states="([\w ]+)"', line or "")
     return "" if found and state not in found[1].split() else gr.skip()
@@ -192,25 +198,25 @@ def caption(prompt: str, say: Say, seed: int) -> str:
     return f"{textwrap.shorten(prompt, CAPTION, placeholder='…')} · {say('seed_of', seed=seed)}"
 
 
-def gallery(**more: Any) -> gr.Gallery:
+def gallery(**more: object) -> gr.Gallery:
     """Pictures side by side, as they are: nothing is cropped or taken in."""
     usual = {"fit_columns": False, "height": "auto", "object_fit": "contain", "buttons": []}
     return gr.Gallery(**usual | more, interactive=False)
 
 
-def notice() -> Any:
+def notice() -> gr.HTML:
     """The place of these lines."""
     return gr.HTML(elem_classes="notice")
 
 
-def guarded(say: Say, outputs: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def guarded(say: Say, outputs: int) -> Callable[[Handler], Handler]:
     """A handler that gives so many outputs and a notice; where it fails they stay, and the notice
     is one line.
     """
 
-    def around(handler: Callable[..., Any]) -> Callable[..., Any]:
+    def around(handler: Handler) -> Handler:
         @functools.wraps(handler)
-        def one_line(*values: Any, **more: Any) -> Any:
+        def one_line(*values: object, **more: object) -> tuple[object, ...]:
             same = (gr.skip(),) * outputs
             try:
                 return handler(*values, **more)
@@ -236,13 +242,15 @@ class Jobs:
     def __init__(self) -> None:
         self._of: dict[str, threading.Event] = {}
 
-    def begin(self, request: gr.Request, progress: Callable[[float], Any]) -> Job:
+    def begin(self, request: gr.Request, progress: Callable[[float], object]) -> Job:
         """A new drawing of a page."""
         job = Job(progress)
         self._of[str(request.session_hash)] = job.cancelled
         return job
 
-    def wire(self, say: Say, button: Any, events: list[Any], note: Any) -> None:
+    def wire(
+        self, say: Say, button: gr.Button, events: list[gr.events.Dependency], note: gr.HTML
+    ) -> None:
         """Let a button cancel these events: one that waits is not begun, one that runs ends after
         the step it is at, and nobody hears of it but by the notice.
         """
@@ -264,12 +272,12 @@ class Jobs:
         )
 
 
-def at_opening(fill: Callable[[], Any], outputs: list[Any]) -> None:
+def at_opening(fill: Callable[[], object], outputs: Sequence[gr.components.Component]) -> None:
     """Whenever the page is loaded: what it was built with is as old as the studio."""
     gr.on(fn=fill, outputs=outputs, show_progress="hidden", api_visibility="private")
 
 
-def among(choices: Sequence[tuple[str, str]], value: object, usual: str = "") -> Any:
+def among(choices: Sequence[tuple[str, str]], value: object, usual: str = "") -> object:
     """A dropdown's new choices; its value stays if it is among them, else it is the usual one."""
     kept = value if value in [name for _, name in choices] else first(choices, usual)
     return gr.update(choices=list(choices), value=kept)

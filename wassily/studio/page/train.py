@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 
 from wassily import demo, logbook, pictures
 from wassily.errors import UserError
 from wassily.studio import form, process, shelf, watch
-from wassily.studio.fence import Fence
+from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts
 from wassily.studio.words import Say
 
 ALIVE = "starting running"
 EVERY = 2.0  # seconds between two looks
 PRESETS = ("8gb", "12gb", "16gb", "24gb", "80gb")
+Held = Mapping[gr.components.Component, object]  # the value of each field
 WHOLE = (
     "resolution train_batch_size gradient_accumulation_steps max_train_steps checkpointing_steps "
     "validation_steps seed rank"
 ).split()
 
 
-def words_of(fence: Fence, values: dict[str, Any]) -> list[str]:
+def words_of(allowed: AllowedFolders, values: parts.Values) -> list[str]:
     """The words of the training that a page asks for, checked. Raises UserError."""
     network = values["network"]
     if network not in form.CLASSES:
         raise UserError(f"{network}: neither prior nor decoder")
-    flags: dict[str, Any] = {
-        "train_data_dir": fence.data_folder(values["train_data_dir"]),
-        "output_dir": str(fence.new_run(values["name"])),
+    flags: dict[str, object] = {
+        "train_data_dir": allowed.data_folder(values["train_data_dir"]),
+        "output_dir": str(allowed.new_run(values["name"])),
     }
     for home in draw.HOMES:
         flags[f"pretrained_{home}_model_name_or_path"] = shelf.checked(
-            fence.runs, home, values[home]
+            allowed.runs, home, values[home]
         )
     flags |= {name: draw.whole(name, values[name]) for name in WHOLE}
     flags["validation_prompts"] = form.prompts(values["validation_prompts"])
@@ -50,131 +52,194 @@ def words_of(fence: Fence, values: dict[str, Any]) -> list[str]:
     return form.train(network, flags)
 
 
-def tab(say: Say, fence: Fence) -> None:
-    """The tab with all that it does."""
+@dataclass(frozen=True)
+class _Command:
+    """The words that the form makes, the button that starts them, and its notice."""
+
+    shown: gr.HTML
+    start: gr.Button
+    started: gr.HTML
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The chosen training and its state, chart, samples, buttons and their notice."""
+
+    run: gr.Dropdown
+    state: gr.HTML
+    stop: gr.Button
+    resume: gr.Button
+    told: gr.HTML
+    chart: gr.HTML
+    samples: gr.Gallery
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """In the order of `seen`."""
+        return [self.state, self.chart, self.samples, self.stop, self.resume]
+
+
+def tab(say: Say, allowed: AllowedFolders) -> None:
+    """The tab with its events."""
     with gr.Tab(say("train"), id="train") as place:
-        fields: dict[str, Any] = {}
+        fields: parts.Fields = {}
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                _form(say, fence, fields)
-                gr.HTML(f'<p class="quiet">{say("command")}</p>')
-                command = gr.HTML(elem_id="command", elem_classes="command")
-                start = gr.Button(say("start"), variant="primary", elem_id="train-start")
-                started = parts.notice()
+                _form(say, allowed, fields)
+                command = _command(say)
             with gr.Column(scale=1, min_width=280):
-                run, outputs, buttons = _watching(say, fence)
-    stop, resume, told = buttons
-    watched = {*fields.values()}
+                watched = _watching(say, allowed)
+    show = _wire_command(say, allowed, fields, command, watched.run)
+    _wire_proposals(allowed, fields)
+    _wire_buttons(say, allowed, watched)
+    _wire_refresh(say, allowed, place, fields, watched.run, show, command.shown)
+    with place:
+        tick = gr.Timer(EVERY)
+    lines = [command.started, watched.told]
+    live = parts.SILENT | {
+        "fn": lambda name, *lines: seen(say, allowed, name, lines),
+        "inputs": [watched.run, *lines],
+        "outputs": [*watched.outputs, *lines],
+    }
+    tick.tick(**live, trigger_mode="once")
+    watched.run.change(**live)
 
-    def given(values: dict[Any, Any]) -> dict[str, Any]:
-        return {name: values[field] for name, field in fields.items()}
 
-    def show(values: dict[Any, Any]) -> str:
+def _command(say: Say) -> _Command:
+    gr.HTML(f'<p class="quiet">{say("command")}</p>')
+    shown = gr.HTML(elem_id="command", elem_classes="command")
+    start = gr.Button(say("start"), variant="primary", elem_id="train-start")
+    return _Command(shown, start, parts.notice())
+
+
+def _wire_command(
+    say: Say, allowed: AllowedFolders, fields: parts.Fields, command: _Command, run: gr.Dropdown
+) -> Callable[[Held], str]:
+    """Each change of a field shows the new command, and the button starts it. The handler that
+    shows it.
+    """
+    every = set(fields.values())
+
+    def given(held: Held) -> parts.Values:
+        return {name: held[field] for name, field in fields.items()}
+
+    def show(held: Held) -> str:
         try:
-            return _shown(words_of(fence, given(values)))
+            return _shown(words_of(allowed, given(held)))
         except UserError as error:
             return parts.wrong(str(error))
 
     @parts.guarded(say, 2)
-    def begin(values: dict[Any, Any]) -> tuple[Any, Any, str]:
-        words = words_of(fence, given(values))
-        folder = fence.new_run(given(values)["name"])
-        process.start(process.ticket(fence, folder), words)
+    def begin(held: Held) -> tuple[object, ...]:
+        words = words_of(allowed, given(held))
+        folder = allowed.new_run(given(held)["name"])
+        process.start(process.process_of(allowed, folder), words)
         told = parts.good(say("started", name=folder.name), states=ALIVE)
-        return _shown(words), _runs(fence, folder.name), told
+        return _shown(words), _runs(allowed, folder.name), told
 
     for field in fields.values():
         field.change(
             show,
-            watched,
-            command,
-            show_progress="hidden",
-            api_visibility="private",
+            every,
+            command.shown,
             trigger_mode="always_last",
             concurrency_limit=1,  # one after another, so that the last word is the newest
+            **parts.SILENT,
         )
-    start.click(begin, watched, [command, run, started], api_visibility="private")
+    outputs = [command.shown, run, command.started]
+    command.start.click(begin, every, outputs, api_visibility="private")
+    return show
 
-    @parts.guarded(say, 0)
-    def end(name: str | None) -> Any:
-        process.stop(process.ticket(fence, fence.run(name)))
-        return (parts.good(say("stopping", name=name), states="stopping"),)
 
-    @parts.guarded(say, 0)
-    def go_on(name: str | None) -> Any:
-        folder = fence.run(name)
-        process.start(process.ticket(fence, folder), form.resume(folder))
-        return (parts.good(say("started", name=name), states=ALIVE),)
+def _wire_proposals(allowed: AllowedFolders, fields: parts.Fields) -> None:
+    """Another network has another name and number of steps, where nobody has changed them."""
 
-    def follow(network: str, name: str, steps: str) -> list[Any]:
+    def follow(network: str, name: str, steps: str) -> list[object]:
         own_name, own_steps = form.untouched(name, steps)
         return [
-            fence.unused(form.NAMES[network]) if own_name else gr.skip(),
+            allowed.unused(form.NAMES[network]) if own_name else gr.skip(),
             str(demo.TRAINING[network]) if own_steps else gr.skip(),
         ]
 
     followers = [fields["name"], fields["max_train_steps"]]
-    fields["network"].input(
-        follow,
-        [fields["network"], *followers],
-        followers,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
-    resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
+    fields["network"].input(follow, [fields["network"], *followers], followers, **parts.SILENT)
 
-    def refresh(prior: str = "", decoder: str = "", folder: str = "", name: str = "") -> list[Any]:
-        lists = [shelf.networks(fence.runs, home, say) for home in draw.HOMES]
-        lists.append([(f, f) for f in fence.folders()])
+
+def _wire_buttons(say: Say, allowed: AllowedFolders, watched: _Watched) -> None:
+    """Stop and resume the chosen training."""
+
+    @parts.guarded(say, 0)
+    def end(name: str | None) -> tuple[str]:
+        process.stop(process.process_of(allowed, allowed.run(name)))
+        return (parts.good(say("stopping", name=name), states="stopping"),)
+
+    @parts.guarded(say, 0)
+    def go_on(name: str | None) -> tuple[str]:
+        folder = allowed.run(name)
+        process.start(process.process_of(allowed, folder), form.resume(folder))
+        return (parts.good(say("started", name=name), states=ALIVE),)
+
+    run, told = watched.run, watched.told
+    watched.stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
+    watched.resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
+
+
+def _wire_refresh(
+    say: Say,
+    allowed: AllowedFolders,
+    place: gr.Tab,
+    fields: parts.Fields,
+    run: gr.Dropdown,
+    show: Callable[[Held], str],
+    command: gr.HTML,
+) -> None:
+    """Opening the tab or the page reads the networks, folders and trainings again."""
+
+    def refresh(
+        prior: str = "", decoder: str = "", folder: str = "", name: str = ""
+    ) -> list[object]:
+        lists = [shelf.networks(allowed.runs, home, say) for home in draw.HOMES]
+        lists.append([(f, f) for f in allowed.folders()])
         kept = zip(lists, (prior, decoder, folder), strict=True)
-        return [*(parts.among(c, v, "mini") for c, v in kept), _runs(fence, name)]
+        return [*(parts.among(c, v, "mini") for c, v in kept), _runs(allowed, name)]
 
     lists = [fields["prior"], fields["decoder"], fields["train_data_dir"], run]
-    place.select(refresh, lists, lists, show_progress="hidden", api_visibility="private").then(
-        show,
-        watched,
-        command,
-        show_progress="hidden",
-        api_visibility="private",
-        concurrency_limit=1,
-    )
+    event = place.select(refresh, lists, lists, **parts.SILENT)
+    event.then(show, set(fields.values()), command, concurrency_limit=1, **parts.SILENT)
     parts.at_opening(
-        lambda: [*refresh(), fence.unused(form.NAMES["prior"])], [*lists, followers[0]]
+        lambda: [*refresh(), allowed.unused(form.NAMES["prior"])], [*lists, fields["name"]]
     )
-    with place:
-        tick = gr.Timer(EVERY)
-    live: dict[str, Any] = {
-        "fn": lambda name, *lines: seen(say, fence, name, lines),
-        "inputs": [run, started, told],
-        "outputs": [*outputs, started, told],
-        "show_progress": "hidden",
-        "api_visibility": "private",
-    }
-    tick.tick(**live, trigger_mode="once")
-    run.change(**live)
 
 
 def _shown(words: list[str]) -> str:
     return f'<pre dir="ltr">{html.escape(form.shown(words))}</pre>'
 
 
-def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
+def _form(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
     """The settings, by name; those of `WHOLE` and others are flags."""
+    _source_fields(say, allowed, fields)
+    _length_fields(say, fields)
+    _validation_fields(say, fields)
+    with gr.Accordion(say("more"), open=False):
+        _further_fields(say, fields)
+
+
+def _source_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+    """The network, the training's name, its images, and the models that it starts from."""
     networks = [(say("prior"), "prior"), (say("decoder"), "decoder")]
     fields["network"] = gr.Radio(
         networks, value="prior", label=say("network"), elem_id="train-network"
     )
     with gr.Row():
         fields["name"] = gr.Textbox(
-            fence.unused(form.NAMES["prior"]),
+            allowed.unused(form.NAMES["prior"]),
             max_lines=1,
             label=say("name"),
-            info=say("name_info", folder=fence.runs),
+            info=say("name_info", folder=allowed.runs),
             elem_id="train-name",
             min_width=160,
         )
-        folders = fence.folders()
+        folders = allowed.folders()
         fields["train_data_dir"] = gr.Dropdown(
             folders,
             value=folders[0] if folders else None,
@@ -185,7 +250,7 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
         )
     with gr.Row():
         for home in draw.HOMES:
-            choices = shelf.networks(fence.runs, home, say)
+            choices = shelf.networks(allowed.runs, home, say)
             fields[home] = gr.Dropdown(
                 choices,
                 value=parts.first(choices, "mini"),
@@ -193,6 +258,10 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
                 elem_id=f"train-{home}",
                 min_width=180,
             )
+
+
+def _length_fields(say: Say, fields: parts.Fields) -> None:
+    """The size of images and batches, and the number of steps."""
     with gr.Row():
         fields["resolution"] = draw.number(say("resolution"), 32, name="train-resolution")
         fields["train_batch_size"] = draw.number(say("batch"), 16, name="train-batch")
@@ -202,6 +271,9 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
         fields["learning_rate"] = gr.Number(1e-4, label=say("rate"), min_width=140)
         fields["checkpointing_steps"] = draw.number(say("checkpoints"), 50, name="train-every")
         fields["seed"] = draw.number(say("seed"), None, say("seed_info"))
+
+
+def _validation_fields(say: Say, fields: parts.Fields) -> None:
     fields["validation_prompts"] = gr.Textbox(
         label=say("validation_prompts"), lines=2, elem_id="train-prompts"
     )
@@ -210,28 +282,30 @@ def _form(say: Say, fence: Fence, fields: dict[str, Any]) -> None:
             say("validation_steps"), 50, name="train-validation"
         )
         fields["holdout"] = gr.Slider(0, 0.5, 0, step=0.01, label=say("holdout"), min_width=160)
-    with gr.Accordion(say("more"), open=False):
-        usual = [(say("usual"), "")]
-        with gr.Row():
-            fields["preset"] = gr.Dropdown(
-                [*usual, *((name, name) for name in PRESETS)], value="", label=say("preset")
-            )
-            fields["mixed_precision"] = gr.Dropdown(
-                [*usual, *((name, name) for name in ("no", "fp16", "bf16"))],
-                value="",
-                label=say("precision"),
-            )
-            fields["gradient_accumulation_steps"] = draw.number(say("accumulation"), None)
-        with gr.Row():
-            fields["lora"] = gr.Checkbox(False, label=say("lora"))
-            fields["rank"] = draw.number(say("rank"), None)
-        fields["use_ema"] = gr.Checkbox(False, label=say("ema"))
-        fields["gradient_checkpointing"] = gr.Checkbox(False, label=say("gradient_checkpointing"))
 
 
-def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, Any]]:
-    """The chosen training; what is shown of it; its buttons and their notice."""
-    names = watch.trainings(fence)
+def _further_fields(say: Say, fields: parts.Fields) -> None:
+    """Memory, adapters and the EMA."""
+    usual = [(say("usual"), "")]
+    with gr.Row():
+        fields["preset"] = gr.Dropdown(
+            [*usual, *((name, name) for name in PRESETS)], value="", label=say("preset")
+        )
+        fields["mixed_precision"] = gr.Dropdown(
+            [*usual, *((name, name) for name in ("no", "fp16", "bf16"))],
+            value="",
+            label=say("precision"),
+        )
+        fields["gradient_accumulation_steps"] = draw.number(say("accumulation"), None)
+    with gr.Row():
+        fields["lora"] = gr.Checkbox(False, label=say("lora"))
+        fields["rank"] = draw.number(say("rank"), None)
+    fields["use_ema"] = gr.Checkbox(False, label=say("ema"))
+    fields["gradient_checkpointing"] = gr.Checkbox(False, label=say("gradient_checkpointing"))
+
+
+def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
+    names = watch.trainings(allowed)
     run = gr.Dropdown(
         names,
         value=names[0] if names else None,
@@ -251,44 +325,46 @@ def _watching(say: Say, fence: Fence) -> tuple[Any, list[Any], tuple[Any, Any, A
         elem_id="samples",
         visible=False,
     )
-    return run, [state, chart, samples, stop, resume], (stop, resume, told)
+    return _Watched(run, state, stop, resume, told, chart, samples)
 
 
-def _runs(fence: Fence, chosen: str | None) -> Any:
-    names = watch.trainings(fence)
+def _runs(allowed: AllowedFolders, chosen: str | None) -> object:
+    names = watch.trainings(allowed)
     if chosen and chosen not in names:  # it has only just begun
         names.insert(0, chosen)
     value = chosen or (names[0] if names else None)
     return gr.update(choices=names, value=value, info=None)
 
 
-def seen(say: Say, fence: Fence, name: str | None, lines: Sequence[str | None]) -> list[Any]:
+def seen(
+    say: Say, allowed: AllowedFolders, name: str | None, lines: Sequence[str | None]
+) -> list[object]:
     """State, losses and samples of a training, its buttons and the lines about it, as outputs;
     nothing of one that is not allowed.
     """
     try:
-        folder = fence.run(name)
+        folder = allowed.run(name)
     except UserError:
         nothing = f'<p class="quiet">{say("no_training")}</p>'
         shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
         return [*shown, *(gr.skip() for _ in lines)]
-    rows = logbook.read(folder)
+    rows = logbook.read_log(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = watch.samples(folder)
-    now = watch.look(fence, folder)
+    now = watch.look(allowed, folder)
     told = [parts.outlived(line, now.state) for line in lines]
     return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state), *told]
 
 
-def _buttons(state: watch.State) -> list[Any]:
+def _buttons(state: watch.State) -> list[object]:
     """Stop and go on, each where it can be done."""
     running = state in ("starting", "running")
     resting = state in ("stopped", "finished")
     return [gr.update(interactive=running), gr.update(interactive=resting)]
 
 
-def _samples(say: Say, step: int, files: list[Any]) -> Any:
+def _samples(say: Say, step: int, files: list[Path]) -> object:
     found = []
     for path in files:
         try:
