@@ -23,7 +23,7 @@ from benchmarks.runs import Job, Timed
 from wassily import cache, encoders, encodings, recipes, turns
 from wassily.config import PriorConfig
 from wassily.data import Pictures
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.runtime import Runtime
 from wassily.start import check_surroundings
@@ -65,7 +65,7 @@ def invent(folder: Path, count: int) -> list[str]:
     return [str(folder / name) for name in names]
 
 
-def frozen_parts(job: Job, work: Path) -> Frozen:
+def frozen_parts(job: Job, work: Path) -> tuple[PriorConfig, EncoderContext]:
     """The encoders of a training, as a run would find them."""
     config = PriorConfig(
         pretrained_prior_model_name_or_path=str(job.models.prior),
@@ -78,7 +78,7 @@ def frozen_parts(job: Job, work: Path) -> Frozen:
     )
     runtime = Runtime("no", 1, config.output_dir, config.logging_dir, "none")
     root = cache.default_folder(config.cache_dir)
-    return Frozen(config, check_surroundings(config), runtime, root)
+    return config, encoders.of_training(config, check_surroundings(config), runtime, root)
 
 
 def fill(paths: list[str], wanted: list[Encoding], root: Path, width: int) -> None:
@@ -98,12 +98,14 @@ def fill(paths: list[str], wanted: list[Encoding], root: Path, width: int) -> No
         writer.flush()
 
 
-def reading(wanted: list[Encoding], source: Pictures, frozen: Frozen) -> tuple[float, float]:
+def reading(
+    wanted: list[Encoding], source: Pictures, context: EncoderContext
+) -> tuple[float, float]:
     """Seconds to open the stores, and examples read per second in random order."""
     began = time.perf_counter()
-    contents, _ = encodings.picture_contents(source, frozen.root, frozen.runtime)
+    contents, _ = encodings.picture_contents(source, context.root, context.runtime)
     choice = turns.ExampleDraws(0, False)
-    cached = turns.Cached(wanted, source, contents, frozen.root, choice)
+    cached = turns.Cached(wanted, source, contents, context.root, choice)
     opened = time.perf_counter() - began
     order = np.random.default_rng(0).integers(0, len(source), READS).tolist()
     began = time.perf_counter()
@@ -117,14 +119,14 @@ def measure(count: int, work: Path) -> tuple[Timed, float, float]:
     folder = work / f"{count}"
     paths = invent(folder / "pictures", count)
     job = Job("prior", models.make(work / "tiny", "tiny"), folder / "pictures", steps=STEPS)
-    frozen = frozen_parts(job, folder)
-    wanted = encoders.make_encodings(frozen)
-    if not wanted[1].folder(frozen.root).is_dir():
-        fill(paths, wanted, frozen.root, models.SIZES["tiny"].embedding)
+    config, context = frozen_parts(job, folder)
+    wanted = encoders.make_encodings(context)
+    if not wanted[1].folder(context.root).is_dir():
+        fill(paths, wanted, context.root, models.SIZES["tiny"].embedding)
     del paths
     started = runs.ours(job, folder, 1)
-    source = recipes.chosen_pictures(frozen.config, 0, frozen.runtime)
-    return started, *reading(wanted, source, frozen)
+    source = recipes.chosen_pictures(config, 0, context.runtime)
+    return started, *reading(wanted, source, context)
 
 
 def main(words: list[str] | None = None) -> Path:

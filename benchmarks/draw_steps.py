@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from wassily import checks, generate, measures, models, sample
+from wassily import checks, load, measures, models, sample
 from wassily.commands import GenerateConfig
 from wassily.mini import judge, world
 from wassily.runtime import quiet_libraries
@@ -152,7 +152,7 @@ def main(words: list[str] | None = None) -> Path:
     quiet_libraries()
     scenes = world.prompts(PROMPT_SEED, args.prompts)
     config = GenerateConfig(prompts=("-",), prior="mini", decoder="mini", dtype="fp32")
-    nets = generate.load_pipelines(config)
+    nets = load.pipelines(config, load.find(config))
     true = sample.embed_images(
         nets[0], [world.draw(scene) for _, scene in scenes], 64, nets[2]
     ).numpy()

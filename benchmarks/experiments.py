@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks import report, runs
-from wassily import generate, measures, plan, sample
+from wassily import generate, load, measures, plan, sample
 from wassily.commands import GenerateConfig
 from wassily.mini import judge, world
 from wassily.runtime import quiet_libraries
@@ -188,7 +188,7 @@ def jobs(thing: str, new: int, old: int) -> dict[str, list[tuple[str, world.Scen
 
 def read(config: GenerateConfig, thing: str, asked: dict[str, Any]) -> dict[str, dict[str, list]]:
     """For each kind of prompt and each attribute whether the picture shows it, in order."""
-    prior, decoder, device = generate.load_pipelines(config)
+    prior, decoder, device = load.pipelines(config, load.find(config))
     found: dict[str, dict[str, list]] = {}
     for kind, pairs in asked.items():
         seen: dict[str, list] = {attribute: [] for attribute in judge.JUDGED}

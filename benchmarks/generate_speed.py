@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoPipelineForText2Image
 
 from benchmarks import models, report
-from wassily import generate, sample
+from wassily import load, sample
 from wassily.commands import GenerateConfig
 
 HEAD = ("", "pictures/s", "of the stock pipeline's", "by processor time")
@@ -57,7 +57,7 @@ def ways(args: argparse.Namespace, folders: models.Folders) -> dict[str, Callabl
         prior=str(folders.prior),
         decoder=str(folders.decoder),
     )
-    prior, decoder, device = generate.load_pipelines(settings)
+    prior, decoder, device = load.pipelines(settings, load.find(settings))
     stock = AutoPipelineForText2Image.from_pretrained(folders.decoder)
     stock.set_progress_bar_config(disable=True)
     stock.to(device, decoder.unet.dtype)

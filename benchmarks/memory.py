@@ -61,7 +61,8 @@ class Measured(BaseException):
 def watched(fit: Callable[..., int], found: dict[str, int]) -> Callable[..., int]:
     """The loop, with the peak of its tensors and of the growth of resident memory noted."""
 
-    def steps(objective: Any, *given: Any, **more: Any) -> int:
+    def steps(learner: Any, *given: Any, **more: Any) -> int:
+        objective = learner.objective
         standing = tensor_bytes([*objective.parameters(), *objective.buffers()])
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading left must not serve the steps
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -69,11 +70,11 @@ def watched(fit: Callable[..., int], found: dict[str, int]) -> Callable[..., int
         events = dataclasses.replace(more.pop("events"), on_save=lambda done, pending: None)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-            fit(objective, *given, events=events, **more)
+            fit(learner, *given, events=events, **more)
             found["tensors"] = torch.cuda.max_memory_allocated()
         else:
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-                fit(objective, *given, events=events, **more)
+                fit(learner, *given, events=events, **more)
             found["tensors"] = standing + allocated(seen)
         found["resident"] = resident("VmHWM") - before
         raise Measured

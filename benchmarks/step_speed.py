@@ -30,7 +30,7 @@ from wassily.ema import NoEma
 from wassily.mini import untrained
 from wassily.recipes import Kit
 from wassily.runtime import Runtime
-from wassily.train import Batch, Events, Pending, Span, fit
+from wassily.train import Batch, Events, Learner, Pending, Span, fit, forward_backward
 
 HEAD = ("", "flags", "batch", "ms a step", "pictures/s", "MFU", "peak, GB", "loss", "to the first")
 HALF = "--mixed_precision bf16 --weights_dtype bf16"
@@ -188,21 +188,25 @@ def measured(
     objective, optimizer = runtime.prepare(kit.objective, optimizer)
     if config.compile:
         compiled.compile_in_place(kit.net)
-    passes = graphs.passes(config, objective, trained, kit.even, runtime, count)
+    passes = forward_backward(objective, runtime)
+    if graphs.wanted(config, objective, runtime, count):
+        passes = graphs.Recorded(passes, objective, trained, kit.even, runtime)
     clock = Clock(encodings(config, kit, size, count, args.tokens), runtime, args.steps, profiled)
     stop, never = args.steps + (4 if profiled else 1), lambda done: False
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     fit(
-        objective,
-        passes,
-        trained,
-        optimizer,
+        Learner(
+            objective=objective,
+            run=passes,
+            trained=trained,
+            optimizer=optimizer,
+            learning_rate=lambda step: 1e-5,
+            max_grad_norm=1.0,
+            ema=NoEma(),
+        ),
         iter(clock),
         span=Span(0, stop, 1, 0, count),
-        learning_rate=lambda step: 1e-5,
-        max_grad_norm=1.0,
-        ema=NoEma(),
         events=Events(
             log_every=10**9,
             on_log=lambda done, values: losses.update(values),

@@ -18,7 +18,7 @@ from bad_folders import Case
 from e2e import command, ended, refused, train, wassily
 from helpers import draw_picture, write_folder
 
-from wassily import captions, checkpoint, data, models, pictures
+from wassily import captions, data, models, pictures, run_state
 from wassily.errors import UserError, printable
 from wassily.mini.untrained import Tiny
 
@@ -241,9 +241,9 @@ def test_a_spoilt_state(case: Case, saved: Path, here: Path) -> None:
     shutil.copytree(saved, folder)
     case.make(folder)
     with pytest.raises(UserError, match=case.says) as caught:
-        state = checkpoint.saved_state(folder)
+        state = run_state.to_resume(folder)
         # A role that is a word is looked at where it is compared.
-        raise UserError(f"network was {state and state['role']!r}")
+        raise UserError(f"network was {state and state.role!r}")
     assert printable(str(caught.value)) == str(caught.value)
 
 

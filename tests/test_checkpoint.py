@@ -250,42 +250,6 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
 
 
-# ---------------------------------------------------------------- state
-
-
-def test_state_round_trip(tmp_path: Path) -> None:
-    """JSON with floats to the bit, Arabic, None."""
-    state = {"step": 3, "role": "prior", "loss": [0.1 + 0.2, 2], "text": "قطة", "scaler": None}
-    checkpoint.save_state(tmp_path, state)
-    assert checkpoint.load_state(tmp_path) == state
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": "x", "role": "prior"}', '{"step": 1}'])
-def test_a_torn_state_is_one_line(text: str, tmp_path: Path) -> None:
-    """It names the file."""
-    (tmp_path / outputs.STATE).write_text(text)
-    with pytest.raises(UserError, match=r"state\.json: not the state of a checkpoint"):
-        checkpoint.load_state(tmp_path)
-
-
-@pytest.mark.parametrize("field", ["network", "base model", "data set", "global batch", "use_ema"])
-def test_another_run_is_refused_by_field(field: str, tmp_path: Path) -> None:
-    """Both values and the checkpoint are named; the same run passes, after JSON too."""
-    saved = {
-        "network": "prior",
-        "base model": "ab12",
-        "data set": "cd34",
-        "global batch": 4,
-        "use_ema": False,
-    }
-    folder = tmp_path / "checkpoint-7"
-    checkpoint.check_signature(json.loads(json.dumps(saved)), saved, folder)
-    with pytest.raises(UserError, match=rf"checkpoint-7 .*{field} was .* and is 'other' now"):
-        checkpoint.check_signature(saved, saved | {field: "other"}, folder)
-    with pytest.raises(UserError, match=f"{field} was None"):
-        checkpoint.check_signature({k: v for k, v in saved.items() if k != field}, saved, folder)
-
-
 # ---------------------------------------------------------------- export
 
 

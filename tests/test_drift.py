@@ -69,9 +69,16 @@ def test_the_variance_half_against_the_base(
     )
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    frozen = encoders.Frozen(config, repositories, runtime, tmp_path / "cache")
+    context = encoders.of_training(config, repositories, runtime, tmp_path / "cache")
     source = recipes.chosen_pictures(config, 7, runtime)
-    reading = recipes.make_reading(encoders.make_encodings(frozen), source, 7, frozen)
+    reading = recipes.make_reading(
+        encoders.make_encodings(context),
+        source,
+        7,
+        context,
+        flips=config.random_flip,
+        skip_bad=config.skip_bad_images,
+    )
     examples = recipes.make_examples(reading, recipes.make_kit(config, repositories), 7)
     scheduler = DDPMScheduler.from_pretrained(tiny.decoder, subfolder="scheduler")
     base, trained = (

@@ -67,11 +67,13 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
         )
         runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
         repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-        frozen = encoders.Frozen(config, repositories, runtime, tmp_path / "cache")
+        context = encoders.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
-        wanted = [_counted(e, calls) for e in encoders.make_encodings(frozen)]
+        wanted = [_counted(e, calls) for e in encoders.make_encodings(context)]
         source = recipes.chosen_pictures(config, 5, runtime)
-        reading = recipes.make_reading(wanted, source, 5, frozen)
+        reading = recipes.make_reading(
+            wanted, source, 5, context, flips=config.random_flip, skip_bad=config.skip_bad_images
+        )
         prepared = dict(calls)
         kit = recipes.make_kit(config, repositories)
         examples = recipes.make_examples(reading, kit, 5)
@@ -238,8 +240,10 @@ def test_sides_are_what_the_networks_can_halve(tiny: Tiny, pics: Path, tmp_path:
     """Four levels each, as in the released decoder: multiples of 64; the tiny one: of 8."""
     config = DecoderConfig(train_data_dir=str(pics), resolution=768, bucket=True)
     real = _levels(tiny.decoder, tmp_path / "real", 4, 4)
-    assert encoders.crop_shapes(config, str(real)) == buckets.shapes(768, 64)
-    assert encoders.crop_shapes(config, str(tiny.decoder)) == buckets.shapes(768, 8)
+    runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
+    for decoder, step in ((real, 64), (tiny.decoder, 8)):
+        context = encoders.of_training(config, {"decoder": str(decoder)}, runtime, tmp_path)
+        assert encoders.crop_shapes(context) == buckets.shapes(768, step)
     flags = FLAGS | {"resolution": 96, "pretrained_decoder_model_name_or_path": real}
     line = refused(*command("decoder", tmp_path / "run", tiny, pics, **flags))
     assert line.endswith("--bucket: --resolution 96 is not a multiple of 64")

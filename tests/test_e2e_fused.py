@@ -10,7 +10,7 @@ import pytest
 import torch
 from e2e import ROLES, assert_same_bits, losses, network, train
 
-from wassily import checkpoint
+from wassily import run_state
 from wassily.mini.untrained import Tiny
 
 SAME: dict[str, Any] = {
@@ -47,7 +47,7 @@ def test_one_batch_is_its_micro_batches(
     again = tmp_path / "again"
     again.mkdir()
     shutil.copytree(whole / "checkpoint-2", again / "checkpoint-2")
-    assert checkpoint.load_state(again / "checkpoint-2")["fused"] is True
+    assert run_state.read(again / "checkpoint-2", run_state.RunState).fused
     said = train(role, again, tiny, photos, **SAME, resume_from_checkpoint="latest").out
     assert "as one batch (as before)" in said
     assert_same_bits(whole / "checkpoint-4", again / "checkpoint-4")

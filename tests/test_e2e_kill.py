@@ -27,7 +27,7 @@ from e2e import (
 )
 
 from tools import chaos
-from wassily import checkpoint, manifest, outputs
+from wassily import checkpoint, manifest, outputs, run_state
 from wassily import start as starts
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
@@ -91,7 +91,7 @@ def assert_only_whole(out: Path, whole: Path) -> None:
     for name in checkpoints(out):
         folder = out / name
         assert {str(p.relative_to(folder)) for p in folder.rglob("*")} == names
-        assert checkpoint.load_state(folder)["step"] == int(name.split("-")[1])
+        assert run_state.read(folder, run_state.RunState).step == int(name.split("-")[1])
         assert manifest.damage(folder) is None
         tensors(folder)
     assert len(checkpoints(out)) <= 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from e2e import ROLES, assert_same_bits, losses, train
 
-from wassily import checkpoint
+from wassily import run_state
 from wassily.mini.untrained import Tiny
 
 ALL: dict[str, Any] = {
@@ -51,7 +51,7 @@ def test_an_adapter_with_everything(role: str, tmp_path: Path, tiny: Tiny, photo
     names = {name for row in _measured(whole) for name in row}
     assert ("loss" in names, "variance_drift" in names) == (True, role == "decoder")
     assert _measured(whole) == _measured(rest)
-    signature = checkpoint.load_state(whole / "checkpoint-4")["signature"]
+    signature = run_state.read(whole / "checkpoint-4", run_state.RunState).signature
     given = ("lora", "rank", "lora_dropout", "condition_dropout", "ema_sigma_rel", "holdout")
     assert {name: signature[name] for name in given} == {name: ALL[name] for name in given}
     assert {"bucket", "optimizer", "weights_dtype", "lora_targets", "base model"} <= set(signature)

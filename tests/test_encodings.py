@@ -39,11 +39,13 @@ def work(tmp_path: Path, tiny: Tiny) -> Callable[..., Any]:
         )
         runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
         repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-        frozen = encoders.Frozen(config, repositories, runtime, tmp_path / "cache")
+        context = encoders.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
-        wanted = [counted(e, calls) for e in encoders.make_encodings(frozen)]
+        wanted = [counted(e, calls) for e in encoders.make_encodings(context)]
         source = recipes.chosen_pictures(config, 0, runtime)
-        return recipes.make_reading(wanted, source, 0, frozen), calls
+        return recipes.make_reading(
+            wanted, source, 0, context, flips=config.random_flip, skip_bad=config.skip_bad_images
+        ), calls
 
     return make
 
@@ -59,7 +61,7 @@ def counted(encoding: encodings.Encoding, calls: dict[str, int]) -> encodings.En
     return replace(encoding, prepare=prepare)
 
 
-def batch_of(reading: recipes.Reading, indices: list[int]) -> dict[str, torch.Tensor]:
+def batch_of(reading: recipes.TrainingSet, indices: list[int]) -> dict[str, torch.Tensor]:
     rows = [reading.fetch(index, 3, slot) for slot, index in enumerate(indices)]
     return reading.finish(reading.collate(rows))
 
@@ -108,7 +110,7 @@ def test_a_dropped_condition_is_the_unconditional_of_the_pipeline(
     assert set(drawn) == {False, True}
 
 
-def one(reading: recipes.Reading, index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
+def one(reading: recipes.TrainingSet, index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
     """The encodings of one example, without the batch's axis and its mask."""
     batch = reading.finish(reading.collate([reading.fetch(index, step, slot)]))
     return {name: value[0] for name, value in batch.items() if name != "text_mask"}
@@ -188,8 +190,8 @@ def test_an_encoder_of_other_weights_has_a_space_of_its_own(
     shutil.copytree(tiny.prior, other)
     spaces = []
     for _ in range(2):
-        frozen = encoders.Frozen(config, {"prior": str(other)}, runtime, tmp_path / "c")
-        spaces.append(encoders.image_encoding(frozen).space)
+        context = encoders.of_training(config, {"prior": str(other)}, runtime, tmp_path / "c")
+        spaces.append(encoders.image_encoding(context).space)
         file = other / "image_encoder" / "model.safetensors"
         tensors = load_file(file)
         first = sorted(tensors)[0]

@@ -230,7 +230,7 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
         cache_dir=str(tmp_path),
         save_pictures=str(tmp_path),
     )
-    names = evaluation.located(config)
+    names = evaluation.located(config).tuned
     pipelines = (
         sample.prior_pipeline(str(tiny.prior), torch.float32, None),
         sample.decoder_pipeline(str(tiny.decoder), torch.float32, None),
@@ -251,12 +251,10 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
     for number, expected in enumerate(drawn):
         with Image.open(tmp_path / "tuned" / f"redrawn-{number:03d}.png") as picture:
             assert picture.tobytes() == expected.tobytes()
-    order = heldout.held_out(heldout.contents_of(recipes.open_pictures(_training(config))), 1.0)
+    order = heldout.held_out(
+        heldout.contents_of(recipes.named_pictures(config, config.caption_column)), 1.0
+    )
     assert bench.captions == [f"a picture, number {n}" for n in order[:2]]
-
-
-def _training(config: EvaluateConfig) -> Any:
-    return evaluation._as_training(evaluation.configs.PriorConfig, config, SIDE)
 
 
 def test_a_name_that_is_no_list() -> None:

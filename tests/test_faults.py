@@ -283,20 +283,21 @@ def test_pictures_of_a_bad_batch_are_named(
     """In the log and on the screen: those that the step read. The run goes on, its weights good."""
     _poison(monkeypatch, 1)
     read: list[list[str]] = []
-    before = runs.Run._fit
+    before = runs._loader
 
-    def noted(self: Any, loader: Any) -> int:
+    def noted(run: Any) -> Any:
+        loader = before(run)
         fetch = loader.dataset.fetch
 
         def fetching(index: int, step: int, slot: int) -> Any:
             if step == 1:
-                read.append(self.reading.source[index].name)
+                read.append(run.inputs.reading.source[index].name)
             return fetch(index, step, slot)
 
         loader.dataset.fetch = fetching
-        return before(self, loader)
+        return loader
 
-    monkeypatch.setattr(runs.Run, "_fit", noted)
+    monkeypatch.setattr(runs, "_loader", noted)
     flags = FLAGS | {"train_batch_size": 2, "gradient_accumulation_steps": 1}
     done = train("prior", tmp_path / "run", tiny, photos, **flags)
     rows = [row for row in read_jsonl(tmp_path / "run" / "log.jsonl") if row.get("event")]

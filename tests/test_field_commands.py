@@ -498,7 +498,8 @@ def _adapter(folder: Path, tiny: Tiny, role: str = "decoder", **notes: str) -> P
 
 def _remember(folder: Path, file: str, tiny: Tiny) -> None:
     both = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    (folder / file).write_text(json.dumps({"role": "decoder", "repositories": both}))
+    known = {"step": 3, "role": "decoder", "repositories": both}
+    (folder / file).write_text(json.dumps(known))
 
 
 @pytest.mark.parametrize("near", ["run.json", "state.json"])

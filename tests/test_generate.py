@@ -12,7 +12,7 @@ import torch
 from helpers import Outcome, run_cli
 from PIL import Image
 
-from wassily import checkpoint, generate, models
+from wassily import checkpoint, compiled, generate, models, sample
 from wassily.commands import GenerateConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny
@@ -180,7 +180,9 @@ def test_a_checkpoint_folder_is_drawn_with(role: str, tiny: Tiny, tmp_path: Path
             parameter.add_(0.1 * torch.ones_like(parameter))
     net.save_pretrained(folder / network)
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    (folder / "state.json").write_text(json.dumps({"role": role, "repositories": repositories}))
+    (folder / "state.json").write_text(
+        json.dumps({"step": 3, "role": role, "repositories": repositories})
+    )
     assert _run(tiny, tmp_path / "base.png", "a", "--seed", 1).code == 0
     done = _run(tiny, tmp_path / "tuned.png", "a", "--seed", 1, f"--{role}", folder)
     assert done.code == 0, done.err
@@ -287,19 +289,33 @@ def test_compiling_is_for_the_decoder(
 ) -> None:
     """Whether it can be done is known before a weight is loaded; the picture says that it was."""
     done: list[str] = []
-    load = generate.sample.prior_pipeline
+    usual = sample.prior_pipeline
 
     def prior_pipeline(*given: object, **named: object) -> object:
         done.append("loaded")
-        return load(*given, **named)
+        return usual(*given, **named)
 
-    monkeypatch.setattr(generate.sample, "prior_pipeline", prior_pipeline)
-    monkeypatch.setattr(generate.compiled, "check", lambda device: done.append("checked"))
-    monkeypatch.setattr(
-        generate.compiled, "compile_in_place", lambda net: done.append(type(net).__name__)
-    )
+    monkeypatch.setattr(sample, "prior_pipeline", prior_pipeline)
+    monkeypatch.setattr(compiled, "check", lambda device: done.append("checked"))
+    monkeypatch.setattr(compiled, "compile_in_place", lambda net: done.append(type(net).__name__))
     assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
     assert done == ["loaded"]
     assert _run(tiny, tmp_path / "b.png", "a", "--seed", 1, "--compile").code == 0
     assert done[1:] == ["checked", "loaded", "UNet2DConditionModel"]
     assert generate.notes.read_provenance(str(tmp_path / "b.png")).config.compile
+
+
+def test_each_network_is_located_once(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its headers and states are read from the disk once for a command."""
+    homes: list[str] = []
+    locate = models.locate
+
+    def counted(name: str, home: str) -> models.Trained:
+        homes.append(home)
+        return locate(name, home)
+
+    monkeypatch.setattr(models, "locate", counted)
+    assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
+    assert homes == ["prior", "decoder"]

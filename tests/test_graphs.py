@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import cli, config, graphs, recipes, results, unpadded
+from wassily import cli, config, graphs, objectives, recipes, results, run, train, unpadded
 from wassily.errors import UserError
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
@@ -135,9 +135,10 @@ def _both(sizes: list[int], each: int, large: int = 0) -> graphs.Recorded:
     """Recorded passes that gave what ordinary ones give."""
     objective = Objective()
     trained = list(objective.parameters())
-    ordinary = graphs.Ordinary(objective, Runtime(None, each, ".", "logs", "none"))
-    recorded = graphs.Recorded(ordinary, trained, dict)
-    expected = _steps(ordinary, objective, sizes, each)
+    runtime = Runtime(None, each, ".", "logs", "none")
+    plain = train.forward_backward(objective, runtime)
+    recorded = graphs.Recorded(plain, objective, trained, dict, runtime)
+    expected = _steps(plain, objective, sizes, each)
     objective.large = large
     assert _steps(recorded, objective, sizes, each) == expected
     return recorded
@@ -266,8 +267,7 @@ def test_where_it_is_done(
     """By itself on one GPU with small batches; never where a graph would be wrong."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     chosen = _config(*words.split())
-    passes = graphs.passes(chosen, Objective(), [], dict, GPU, size)  # type: ignore[arg-type]
-    assert isinstance(passes, graphs.Recorded) == recorded
+    assert graphs.wanted(chosen, Objective(), GPU, size) == recorded  # type: ignore[arg-type]
 
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,16 +332,17 @@ def _alike(
     role: str, flags: dict[str, Any], out: Path, tiny: Tiny, photos: Path, patch: pytest.MonkeyPatch
 ) -> None:
     """The losses of twelve steps to the bit, with and without."""
-    plain = graphs.Ordinary.__call__
+    plain = train.forward_backward
     patch.setattr(unpadded, "EVEN", 4)  # captions of several shapes
     patch.setattr(results, "VALIDATION_STEPS", 2)  # it is there to let go of the graphs
     if role == "prior":  # padded alike: other lengths of captions round otherwise
         even = functools.partial(unpadded.evened, most=untrained.TOKENS)
-        patch.setattr(
-            graphs.Ordinary,
-            "__call__",
-            lambda self, batch, noise, t: plain(self, even(batch), noise, t),
-        )
+
+        def padded(objective: nn.Module, runtime: Runtime) -> train.Pass:
+            passed = plain(objective, runtime)
+            return lambda batch, noise, t: passed(even(batch), noise, t)
+
+        patch.setattr(run, "forward_backward", padded)
     curves = []
     for way in ("on", "off"):
         more = {"cuda_graphs": way, "max_train_steps": 12, "logging_steps": 1}
@@ -368,6 +369,35 @@ def test_trainings_with_the_stand_in(
     monkeypatch.setattr(graphs, "_against", lambda config, runtime: None)
     _alike(role, flags, tmp_path, tiny, photos, monkeypatch)
     assert Stand.replayed > 1
+
+
+@pytest.mark.usefixtures("stand")
+def test_graphs_are_let_go_before_a_validation(
+    tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generating needs their memory; saving does not. Afterwards the objective is in training."""
+    happened: list[object] = []
+    let_go, forward = graphs.Recorded.let_go, objectives.Prior.forward
+
+    def noted(self: graphs.Recorded) -> None:
+        happened.append("let go")
+        let_go(self)
+
+    def watched(self: objectives.Prior, *given: Any) -> Tensor:
+        assert self.training
+        return forward(self, *given)
+
+    def validate(self: results.Results, step: int) -> None:
+        happened.append(step)
+        self.weights.objective.eval()
+
+    monkeypatch.setattr(graphs, "_against", lambda config, runtime: None)
+    monkeypatch.setattr(graphs.Recorded, "let_go", noted)
+    monkeypatch.setattr(objectives.Prior, "forward", watched)
+    monkeypatch.setattr(results.Results, "validate", validate)
+    flags = {"cuda_graphs": "on", "validation_steps": 2, "checkpointing_steps": 3}
+    e2e.train("prior", tmp_path / "run", tiny, photos, **flags, max_train_steps=5)
+    assert happened == [0, "let go", 2, "let go", 4, 5]
 
 
 @pytest.mark.gpu

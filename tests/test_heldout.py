@@ -100,12 +100,14 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
     )
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     runtime = Runtime(None, 1, str(tmp), "logs", "none")
-    frozen = encoders.Frozen(config, repositories, runtime, tmp / "cache")
+    context = encoders.of_training(config, repositories, runtime, tmp / "cache")
     source = recipes.chosen_pictures(config, 3, runtime)
-    wanted = encoders.make_encodings(frozen)
+    wanted = encoders.make_encodings(context)
     probe = heldout.small_held_out_loss(
         source,
-        lambda few: recipes.make_reading(wanted, few, 3, frozen),
+        lambda few: recipes.make_reading(
+            wanted, few, 3, context, flips=config.random_flip, skip_bad=config.skip_bad_images
+        ),
         3,
         config.train_batch_size,
     )

@@ -37,15 +37,24 @@ def _kit(config: TrainConfig, tiny: Tiny) -> recipes.Kit:
     return recipes.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
 
 
-def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recipes.Reading:
+def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recipes.TrainingSet:
     runtime = Runtime(None, 1, str(out), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    frozen = encoders.Frozen(config, repositories, runtime, out / "cache")
+    context = encoders.of_training(config, repositories, runtime, out / "cache")
     source = recipes.chosen_pictures(config, seed, runtime)
-    return recipes.make_reading(encoders.make_encodings(frozen), source, seed, frozen)
+    return recipes.make_reading(
+        encoders.make_encodings(context),
+        source,
+        seed,
+        context,
+        flips=config.random_flip,
+        skip_bad=config.skip_bad_images,
+    )
 
 
-def _batch(kit: recipes.Kit, reading: recipes.Reading, seed: int = 3) -> dict[str, torch.Tensor]:
+def _batch(
+    kit: recipes.Kit, reading: recipes.TrainingSet, seed: int = 3
+) -> dict[str, torch.Tensor]:
     """The first batch of a run, as the loop gets it."""
     examples = recipes.make_examples(reading, kit, seed)
     keys = stream.keys(seed, reading.buckets.members(), stream.Split(BATCH, 1, 1, 0), 0)

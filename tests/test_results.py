@@ -24,8 +24,9 @@ from wassily.drift import NoDrift
 from wassily.ema import Ema, NoEma
 from wassily.logbook import LOG
 from wassily.mini.untrained import SIDE, Tiny
-from wassily.results import Results
+from wassily.results import Measures, Results
 from wassily.runtime import Runtime
+from wassily.start import Setup
 from wassily.weights import Weights
 
 PROMPTS = ("a red cat", "قطة حمراء")
@@ -60,9 +61,8 @@ def _results(
     out.mkdir(parents=True, exist_ok=True)
     runtime = Runtime(None, 1, str(out), "logs", "none")
     weights = Weights(SimpleNamespace(net=net), trained, ema)
-    return Results(
-        config, repositories, out, runtime, 4, role, weights, Whole(role), NoDrift()
-    ), net
+    setup = Setup(config, repositories, out, runtime, 4)
+    return Results(setup, weights, Whole(role), Measures(NoDrift())), net
 
 
 def _facts(home: str, tiny: Tiny, out: Path) -> Facts:

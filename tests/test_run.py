@@ -7,15 +7,14 @@ import json
 import math
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
+from wassily import assemble, data, manifest, models, runtime, start, stream
 from wassily import config as configs
-from wassily import data, manifest, models, run, runtime, start, stream
 from wassily.best import LastIsBest
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
@@ -238,24 +237,16 @@ def test_an_output_folder_that_cannot_be_made(tiny: Tiny, photos: Path, tmp_path
 # ---------------------------------------------------------------- arithmetic
 
 
-def _bare(cls: type, tiny: Tiny, pictures: int, split: stream.Split, **values: Any) -> run.Run:
-    bare = object.__new__(run.Run)
-    bare.config = _config(cls, tiny, **values)
-    bare.split, bare.saved = split, None
-    bare.reading = SimpleNamespace(count=pictures)  # type: ignore[assignment]
-    return bare
-
-
 @pytest.mark.parametrize(
     ("pictures", "batch", "epochs", "steps"),
     [(7, 2, 1, 4), (7, 2, 2, 7), (8, 2, 3, 12), (3, 8, 1, 1), (3, 8, 10, 4), (1, 1, 5, 5)],
 )
 def test_steps_of_epochs(pictures: int, batch: int, epochs: int, steps: int, tiny: Tiny) -> None:
     """ceil(epochs pictures / batch): epochs are joined, and only the last batch is rounded up."""
-    split = stream.Split(batch, 1, 1, 0)
-    assert _bare(PriorConfig, tiny, pictures, split, num_train_epochs=epochs).stop == steps
-    both = _bare(PriorConfig, tiny, pictures, split, num_train_epochs=epochs, max_train_steps=9)
-    assert both.stop == 9
+    config = _config(PriorConfig, tiny, num_train_epochs=epochs)
+    assert assemble.steps_in_all(config, pictures, batch) == steps
+    both = dataclasses.replace(config, max_train_steps=9)
+    assert assemble.steps_in_all(both, pictures, batch) == 9
 
 
 def _announced(out: str) -> tuple[list[int], str]:
@@ -307,10 +298,10 @@ def test_validation_follows_epochs(
 ) -> None:
     """After the step that ends epoch 0, every, 2 every, ... (counted from 0), once a step."""
     split = stream.Split(batch, 1, world, 0)
-    bare = _bare(PriorConfig, tiny, pictures, split, validation_epochs=every)
+    config = _config(PriorConfig, tiny, validation_epochs=every)
     size = split.global_batch
     expected = set()
     for epoch in range(0, 40, every):
         expected.add(math.ceil((epoch + 1) * pictures / size))
-    found = Validations(bare.config, None, LastIsBest(), size, pictures)  # type: ignore[arg-type]
+    found = Validations(config, None, LastIsBest(), size, pictures)  # type: ignore[arg-type]
     assert {done for done in range(max(expected) + 1) if found.due(done)} == expected

@@ -162,7 +162,9 @@ def runs(tmp_path: Path, tiny: Tiny) -> Path:
     shutil.copytree(tiny.prior, tmp_path / "one" / "prior-run")
     step = tmp_path / "decoder-run" / "checkpoint-5"
     shutil.copytree(Path(tiny.decoder) / "unet", step / "unet")
-    (step / "state.json").write_text(json.dumps({"role": "decoder"}), "utf-8")
+    (step / "state.json").write_text(
+        json.dumps({"step": 5, "role": "decoder", "repositories": {}}), "utf-8"
+    )
     (tmp_path / "adapter").mkdir()
     notes = {"network": "decoder", "base": "mini"}
     checkpoint.write_tensors(tmp_path / "adapter" / models.ADAPTER, {}, notes)
@@ -246,7 +248,8 @@ def test_the_guidance_that_suits(runs: Path) -> None:
     shutil.copytree(models.MINI / "decoder", runs / "tuned")
     step = runs / "tuned" / "checkpoint-5"
     shutil.copytree(models.MINI / "decoder" / "unet", step / "unet")
-    state = {"role": "decoder", "repositories": {"decoder": str(models.MINI / "decoder")}}
+    base = {"decoder": str(models.MINI / "decoder")}
+    state = {"step": 5, "role": "decoder", "repositories": base}
     (step / "state.json").write_text(json.dumps(state), "utf-8")
     for name in ("mini", *(str(runs / place) for place in ("tuned", "tuned/checkpoint-5"))):
         assert shelf.guidance(runs, "decoder", name) == 2.5, name

@@ -214,7 +214,7 @@ def test_a_checkpoint_is_judged_by_its_own_network(
 ) -> None:
     """Not by that of the repository of its frozen parts."""
     shutil.copytree(inpainting / "unet", "checkpoint-3/unet")
-    state = {"role": "decoder", "repositories": {"decoder": str(tiny.decoder)}}
+    state = {"step": 3, "role": "decoder", "repositories": {"decoder": str(tiny.decoder)}}
     Path("checkpoint-3/state.json").write_text(json.dumps(state))
     words = ("a", "--image", "in.png", "--decoder", "checkpoint-3", "--out", "x.png")
     done = _run(tiny, *words, "--mask", "mask.png")

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from wassily import progress
 from wassily.ema import Ema, NoEma
-from wassily.graphs import Ordinary
 from wassily.runtime import Runtime
-from wassily.train import Batch, Events, Pending, Span, fit
+from wassily.train import Batch, Events, Learner, Pending, Span, fit, forward_backward
 
 
 class Objective(nn.Module):
@@ -112,15 +111,17 @@ def _fit(
     for _ in range(start * accumulation):
         next(batches)
     fit(
-        prepared,
-        Ordinary(prepared, runtime),
-        [objective.w],
-        wrapped,
+        Learner(
+            objective=prepared,
+            run=forward_backward(prepared, runtime),
+            trained=[objective.w],
+            optimizer=wrapped,
+            learning_rate=lambda step: 0.01 / (step + 1),
+            max_grad_norm=clip,
+            ema=ema,
+        ),
         batches,
         span=Span(start, steps, accumulation, 5, size),
-        learning_rate=lambda step: 0.01 / (step + 1),
-        max_grad_norm=clip,
-        ema=ema,
         events=log.events(**hooks),
         runtime=runtime,
         pending=pending or Pending(torch.zeros(())),
@@ -163,22 +164,6 @@ def test_accumulation_is_one_larger_batch(accumulation: int, tmp_path: Path) -> 
     torch.testing.assert_close(done.objective.w.detach(), w, atol=1e-5, rtol=1e-5)
     assert [v["train_loss"] for _, v in done.log.logs] == pytest.approx(losses, rel=1e-4)
     assert done.objective.seen == [4 // accumulation] * 6 * accumulation
-
-
-def test_graphs_are_let_go_before_a_validation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Drawing needs their memory; saving does not."""
-    happened: list[object] = []
-    monkeypatch.setattr(Ordinary, "let_go", lambda self: happened.append("let go"))
-
-    class Noting(Log):
-        def validated(self, done: int) -> bool:
-            happened.append(done)
-            return super().validated(done)
-
-    _fit(tmp_path, steps=7, save=3, validate=2, log=Noting())
-    assert happened == ["let go", 2, "let go", 4, "let go", 6]
 
 
 def test_log_save_and_validate_when_asked(tmp_path: Path) -> None:

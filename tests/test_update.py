@@ -15,10 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wassily import checkpoint
 from wassily.ema import NoEma
-from wassily.graphs import Ordinary
 from wassily.runtime import Runtime
-from wassily.train import Events, Pending, Span, fit
-from wassily.update import all_finite, update
+from wassily.saving import all_finite
+from wassily.train import Events, Learner, Pending, Span, fit, forward_backward, update
 
 NAN, INF = float("nan"), float("inf")
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -62,7 +61,7 @@ def _run(
             weight.grad = noise
         if factor != 1:
             weights[0].grad[1, 2] = factor
-        flag = update(optimizer, weights, torch.tensor(loss), most, runtime)
+        flag = update(optimizer, torch.tensor(loss), runtime.clip(weights, most), runtime)
         assert bool(flag) == (loss not in (1.0,) or factor != 1)
     state = [v for w in weights for v in optimizer.state[w].values() if torch.is_tensor(v)]
     return [*weights, *state]
@@ -93,7 +92,7 @@ def test_the_good_case_is_the_plain_step(name: str, runtime: Runtime) -> None:
     for _ in range(3):
         weight.grad = torch.randn(4)
         twin.grad = weight.grad.clone()
-        assert not update(one, [weight], torch.tensor(1.0), 0.0, runtime)
+        assert not update(one, torch.tensor(1.0), runtime.clip([weight], 0.0), runtime)
         two.step()
     assert torch.equal(weight, twin)
 
@@ -107,7 +106,7 @@ def test_the_device_is_not_waited_for(runtime: Runtime) -> None:
         with Waits() as mode:
             for _ in range(5):
                 weight.grad = torch.randn(4)
-                update(optimizer, [weight], torch.tensor(1.0), 1.0, runtime)
+                update(optimizer, torch.tensor(1.0), runtime.clip([weight], 1.0), runtime)
         waits[name] = mode.count
     assert waits["fused AdamW"] == 0
     assert waits["SGD with momentum"] == 5  # the instrument works
@@ -117,8 +116,10 @@ def test_released_gradients_cannot_be_skipped(runtime: Runtime) -> None:
     """There is none left to look at: the loss tells, and the run has to end."""
     weight = nn.Parameter(torch.randn(4))
     optimizer = torch.optim.SGD([weight], lr=0.1)
-    assert update(optimizer, [weight], torch.tensor(NAN), 0.0, runtime)
-    assert not update(optimizer, [weight], torch.tensor(1.0), 0.0, runtime)
+    norm = runtime.clip([weight], 0.0)
+    assert norm is None
+    assert update(optimizer, torch.tensor(NAN), norm, runtime)
+    assert not update(optimizer, torch.tensor(1.0), norm, runtime)
 
 
 def test_all_finite() -> None:
@@ -175,15 +176,17 @@ def _scaled(
         on_validate=lambda done: None,
     )
     fit(
-        prepared,
-        Ordinary(prepared, runtime),
-        [objective.w],
-        wrapped,
+        Learner(
+            objective=prepared,
+            run=forward_backward(prepared, runtime),
+            trained=[objective.w],
+            optimizer=wrapped,
+            learning_rate=lambda step: 0.1,
+            max_grad_norm=0.0,
+            ema=NoEma(),
+        ),
         map(_batch, range(*span)),
         span=Span(*span, 1, 5, 2),
-        learning_rate=lambda step: 0.1,
-        max_grad_norm=0.0,
-        ema=NoEma(),
         events=events,
         runtime=runtime,
         pending=Pending(torch.zeros(())),

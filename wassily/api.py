@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from wassily import evaluation, generate, pictures, run, sample
+from wassily import evaluation, load, pictures, run, sample
 from wassily.commands import DrawConfig
 from wassily.config import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
@@ -75,7 +75,7 @@ def load_pipelines(
         cache_dir=cache_dir,
     )
     quiet_libraries()
-    return Pipelines(*generate.load_pipelines(config))
+    return Pipelines(*load.pipelines(config, load.find(config)))
 
 
 def open_picture(path: str | os.PathLike[str]) -> pictures.Picture:

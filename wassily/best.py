@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from wassily import checkpoint, manifest, outputs
+from wassily import checkpoint, manifest, outputs, run_state
 from wassily.ema import Ema, NoEma
 from wassily.errors import UserError
+from wassily.run_state import Saved
 
 # What --keep_best takes -> its words, and whether more of it is better.
 METRICS = {
@@ -51,17 +52,17 @@ def step_of(folder: Path) -> int:
 
 
 def write_weights(
-    folder: Path, adaptation: Adaptation, net: nn.Module, ema: Ema | NoEma, state: dict[str, object]
+    folder: Path, adaptation: Adaptation, net: nn.Module, ema: Ema | NoEma, state: Saved
 ) -> None:
     """The weights that were measured, averaged if there is an average; drawn with as a checkpoint.
 
-    `state` names the network and the repositories of its frozen parts.
+    `state` tells which network they are of.
     """
 
     def write(aside: Path) -> None:
         with ema.applied():
             adaptation.save(net, aside, averaged=isinstance(ema, Ema))
-        checkpoint.save_state(aside, {"step": step_of(folder), **state})
+        run_state.write(aside, state)
 
     checkpoint.write_whole(folder, write)
 

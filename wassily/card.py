@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import __version__, models
+from wassily import __version__, models, schema
 from wassily.config import DECODER, TrainConfig
 
 COUNTED = {
@@ -228,19 +228,12 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     parts += ["## Data", _data(facts), *_measures(facts), "## Training"]
     rows: dict[str, object] = {
         "optimizer steps": facts.steps,
-        "learning rate": f"{config.learning_rate:g} ({config.lr_scheduler})",
-        "pictures per process and micro-batch": config.train_batch_size,
-        "gradient accumulation": config.gradient_accumulation_steps,
-        "resolution": config.resolution,
+        **{row: _cell(value) for row, value in schema.card_rows(config).items()},
         "precision": precision,
-        "Min-SNR gamma": config.snr_gamma,
-        "moving average": config.use_ema,
         "seed": facts.seed,
     }
     if facts.best:
         rows = {"best weights": facts.best} | rows
-    if config.instance_prompt:
-        rows["caption of all pictures"] = escaped(config.instance_prompt)
     if config.with_prior_preservation:
         rows["class pictures beside them"] = (
             f"{config.num_class_images}, {escaped(str(config.class_prompt))}, "
@@ -273,6 +266,11 @@ def _measures(facts: Facts) -> list[str]:
     return (
         ["## Measured", "\n".join(["| | before | after |", "|---|---|---|", *rows])] if rows else []
     )
+
+
+def _cell(value: object) -> str:
+    """A flag's value in the table of the training."""
+    return f"{value:g}" if isinstance(value, float) else escaped(str(value))
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -22,27 +21,11 @@ from torch import nn
 
 from wassily import manifest, platforms, shards
 from wassily.errors import UserError
-from wassily.outputs import NAME, STATE, checkpoints_in
+from wassily.outputs import checkpoints_in
 
 ASIDE = ".writing-"
 OLD = f"{ASIDE}old-"  # what a folder is called while another takes its place
-FORMAT = 1  # of the state file
 OPTIMIZER = "optimizer.safetensors"
-
-# What may change at a resume, and is said: it changes the numbers, not what the state means.
-REMARKED = (
-    "learning_rate",
-    "lr_scheduler",
-    "lr_warmup_steps",
-    "snr_gamma",
-    "variance_loss",
-    "max_grad_norm",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_weight_decay",
-    "adam_epsilon",
-    "fuse_accumulation",
-)
 
 
 # ---------------------------------------------------------------- whole folders
@@ -257,79 +240,6 @@ def _check_optimizer(
     lost = [key.rpartition("::")[0] for key in layout if key not in state]
     for name in [*lost, *(name for name in names if name not in held)]:
         raise UserError(f"{file}: the state of {name!r} is missing or not whole")
-
-
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Position, seed, signature and config as JSON."""
-    (folder / STATE).write_text(json.dumps(state, indent=2, ensure_ascii=False), encoding="utf-8")
-
-
-def load_state(folder: Path) -> dict[str, Any]:
-    """What `save_state` wrote. Raises UserError if it is not that."""
-    try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if type(state["step"]) is not int or state["step"] < 0 or type(state["role"]) is not str:
-            raise ValueError(f"step {state['step']!r}, role {state['role']!r}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / STATE}: not the state of a checkpoint ({error!r})") from None
-    named = NAME.fullmatch(folder.name)
-    if named and int(named[1]) != state["step"]:
-        raise UserError(f"{folder / STATE}: says step {state['step']}, in a folder of another step")
-    return state
-
-
-def saved_state(start_from: Path | None) -> dict[str, Any] | None:
-    """The checked state of a checkpoint to go on from; None without one. Raises UserError."""
-    if start_from is None:
-        return None
-    state = load_state(start_from)
-    check_state(start_from, state)
-    return state
-
-
-def check_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Raise UserError for a state that a training would stumble over."""
-    try:
-        for name in ("signature", "config", "repositories"):
-            if type(state[name]) is not dict:
-                raise TypeError(f"{name} is {state[name]!r:.40}")
-        if type(state["signature"]["seed"]) is not int:
-            raise TypeError(f"seed is {state['signature']['seed']!r:.40}")
-        if state["format"] != FORMAT:
-            raise ValueError(f"format {state['format']!r}; this wassily reads {FORMAT}")
-        total, steps = state["pending_loss"]
-        if type(total) is not float or not _finite(total) or type(steps) is not int or steps < 0:
-            raise TypeError(f"pending_loss is {state['pending_loss']!r:.40}")
-        if type(state["skipped_steps"]) is not int or state["skipped_steps"] < 0:
-            raise TypeError(f"skipped_steps is {state['skipped_steps']!r:.40}")
-        if type(state["fused"]) is not bool:
-            raise TypeError(f"fused is {state['fused']!r:.40}")
-        numbers = {} if state["scaler"] is None else state["scaler"]
-        if type(numbers) is not dict or not all(map(_finite, numbers.values())):
-            raise TypeError(f"scaler is {state['scaler']!r:.40}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / STATE}: not the state of a run ({error!r})") from None
-
-
-def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and -math.inf < value < math.inf
-
-
-def check_signature(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raise UserError naming the first field in which the run differs from the checkpoint's."""
-    for field, value in now.items():
-        if saved.get(field) != value:
-            raise UserError(
-                f"{folder.name} is of another run: {field} was {saved.get(field)!r} "
-                f"and is {value!r} now; repeat the command that made it, or name another "
-                "--output_dir"
-            )
-
-
-def changed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each remarkable setting that is not what it was."""
-    names = [name for name in REMARKED if saved.get(name) != now.get(name)]
-    return [f"changed since the checkpoint: {n} {saved.get(n)} -> {now.get(n)}" for n in names]
 
 
 # ---------------------------------------------------------------- export

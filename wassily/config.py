@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from wassily import checks, sourcing
-from wassily.schema import at_least, check_types, require
+from wassily.schema import About, at_least, check_types, require
 
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal[
@@ -26,6 +26,7 @@ TRACKER_PACKAGES = ("tensorboard", "wandb", "comet_ml", "trackio", "mlflow")
 
 PRIOR = "kandinsky-community/kandinsky-2-2-prior"
 DECODER = "kandinsky-community/kandinsky-2-2-decoder"
+REMARKED = About(remarked=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class TrainConfig:
     """With --streaming: examples that are held in memory and shuffled."""
     instance_data_dir: str | None = None
     """DreamBooth: folder of a few pictures of one thing, without captions."""
-    instance_prompt: str | None = None
+    instance_prompt: Annotated[str | None, About("caption of all pictures")] = None
     """The caption of all of them, such as "a photo of sks dog"; the decoder needs none."""
     with_prior_preservation: bool = False
     """Train on pictures of the thing's class beside the own ones, so that the class is kept."""
@@ -105,13 +106,13 @@ class TrainConfig:
 
     preset: Preset | None = None
     """Set flags with which the training fits such a GPU; those you give win over it."""
-    resolution: int = 512
+    resolution: Annotated[int, About("resolution")] = 512
     """Side of the square the decoder learns, in pixels; both networks' samples are drawn at it."""
-    train_batch_size: int = 1
+    train_batch_size: Annotated[int, About("pictures per process and micro-batch")] = 1
     """Pictures per process and micro-batch."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: Annotated[int, About("gradient accumulation")] = 1
     """Micro-batches per optimizer step."""
-    fuse_accumulation: Literal["auto", "on", "off"] = "auto"
+    fuse_accumulation: Annotated[Literal["auto", "on", "off"], REMARKED] = "auto"
     """Run a step's micro-batches as one batch, the same mathematics; auto: where memory allows."""
     num_train_epochs: int = 100
     """Passes over the data, if --max_train_steps is not given."""
@@ -128,25 +129,25 @@ class TrainConfig:
     seed: int | None = None
     """Seed of everything drawn at random; one is drawn, printed and saved if unset."""
 
-    learning_rate: float = 1e-4
+    learning_rate: Annotated[float, About(card="learning rate", remarked=True)] = 1e-4
     """Peak learning rate. The guide's commands use 1e-5."""
-    lr_scheduler: Schedule = "constant"
+    lr_scheduler: Annotated[Schedule, About(card="its schedule", remarked=True)] = "constant"
     """Shape of the learning rate over the optimizer steps."""
-    lr_warmup_steps: int = 500
+    lr_warmup_steps: Annotated[int, REMARKED] = 500
     """Optimizer steps of warm-up, for every shape but `constant`."""
-    snr_gamma: float | None = None
+    snr_gamma: Annotated[float | None, About(card="Min-SNR gamma", remarked=True)] = None
     """Min-SNR weighting of the loss (arXiv 2303.09556); the paper recommends 5.0."""
     condition_dropout: float = 0.0
     """Share of examples learnt without text or embedding, for guidance's sake; 0.1 is usual."""
-    adam_beta1: float = 0.9
+    adam_beta1: Annotated[float, REMARKED] = 0.9
     """Decay of the first moment."""
-    adam_beta2: float | None = None
+    adam_beta2: Annotated[float | None, REMARKED] = None
     """Decay of the second moment; 0.999 if unset, 0.99 with --weights_dtype bf16."""
-    adam_weight_decay: float = 0.0
+    adam_weight_decay: Annotated[float, REMARKED] = 0.0
     """Decoupled weight decay."""
-    adam_epsilon: float = 1e-8
+    adam_epsilon: Annotated[float, REMARKED] = 1e-8
     """Added to the denominator."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, REMARKED] = 1.0
     """Gradients longer than this are scaled down to it; 0 leaves them as they are."""
     max_bad_steps: int = 100
     """Stop once more steps than this were skipped because loss or gradient was not finite."""
@@ -184,7 +185,7 @@ class TrainConfig:
     """Layers that get an adapter, by the end of their names; the attention's if unset."""
     use_dora: bool = False
     """Train also the length of the weights' rows (DoRA, arXiv 2402.09353); slower."""
-    use_ema: bool = False
+    use_ema: Annotated[bool, About("moving average")] = False
     """Keep an exponential moving average of the weights; it is what is drawn with and exported."""
     ema_sigma_rel: float | None = None
     """Width of that average, as a share of the run (arXiv 2312.02696): 0.05 to 0.25 are usual."""
@@ -192,6 +193,7 @@ class TrainConfig:
     validation_prompts: Annotated[
         tuple[str, ...],
         tyro.conf.arg(aliases=["--validation_prompt"], metavar="PROMPT [PROMPT ...]"),
+        About(fact="prompts"),
     ] = ()
     """Prompts drawn during training, into output_dir/validation and the tracker."""
     validation_epochs: int = 5
@@ -201,7 +203,7 @@ class TrainConfig:
     validation_scores: int = 0
     """At validation also score what was learned, on held-out pictures, and what was kept, on
     generic prompts: so many of each at most; 64 is usual, 0 scores nothing."""
-    keep_best: Metric | None = None
+    keep_best: Annotated[Metric | None, About(fact="keep_best")] = None
     """Export the weights that were best at a validation, not the last: by the held-out loss, or by
     the scores learned, kept or both (their sum)."""
     patience: int | None = None
@@ -277,7 +279,7 @@ class DecoderConfig(TrainConfig):
     one that will be drawn with, such as runs/prior. They are made once and kept in the cache."""
     drawn_share: float = 0.5
     """That share."""
-    variance_loss: float = 0.0
+    variance_loss: Annotated[float, REMARKED] = 0.0
     """Weight of the variance half's own loss (arXiv 2102.09672); 0.001 is the paper's value. At 0
     that half has none, and how far it has drifted is logged at each validation."""
 

@@ -17,10 +17,10 @@ import torch
 from wassily import cache, draws, kinds, models, sample, turns
 from wassily.config import TrainConfig
 from wassily.data import Pictures
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.progress import progress
-from wassily.recipes import Reading
+from wassily.recipes import TrainingSet
 
 GUIDANCES = (2.0, 4.0)  # of the prior: moderate, and the stock pipeline's
 EACH = 4  # draws of a caption with each, made together: the last bits depend on how many those are
@@ -39,13 +39,12 @@ def repository(config: TrainConfig, decoder: str) -> str | None:
     return found
 
 
-def mixed(reading: Reading, frozen: Frozen) -> Reading:
+def mixed(reading: TrainingSet, config: TrainConfig, context: EncoderContext) -> TrainingSet:
     """A reading of which the configured share has drawn embeddings, made where they are missing."""
-    config = frozen.config
-    prior = repository(config, frozen.repositories["decoder"])
+    prior = repository(config, context.repositories["decoder"])
     if prior is None:
         return reading
-    there = dataclasses.replace(frozen, repositories={**frozen.repositories, "prior": prior})
+    there = dataclasses.replace(context, repositories={**context.repositories, "prior": prior})
     store = _filled(there, list(dict.fromkeys(reading.source.all_captions())))
     choice = turns.ExampleDraws(reading.seed, config.random_flip, config.condition_dropout)
     share = getattr(config, "drawn_share", 0.0)
@@ -79,36 +78,38 @@ def _key(caption: str, number: int) -> bytes:
     return cache.digest("drawn", cache.caption_key(caption), number)
 
 
-def _filled(frozen: Frozen, captions: list[str]) -> cache.Store:
+def _filled(context: EncoderContext, captions: list[str]) -> cache.Store:
     """Every draw of some captions; what is missing is made first."""
     settings = (GUIDANCES, EACH, STEPS)
-    space = frozen.space("prior", "text_encoder", "tokenizer", also=(str(settings),))
-    folder = frozen.root / f"drawn-{space}"
+    space = context.space("prior", "text_encoder", "tokenizer", also=(str(settings),))
+    folder = context.root / f"drawn-{space}"
     keys = cache.stacked(_key(caption, n) for caption in captions for n in range(DRAWS))
     missing = cache.Store(folder).missing(keys)
     todo = sorted({(int(number) // EACH) for number in missing})
-    for share in frozen.runtime.shares():
+    for share in context.runtime.shares():
         mine = todo[share]
         writer = cache.Writer(folder)
-        shown = frozen.runtime.main and len(mine) > 0
+        shown = context.runtime.main and len(mine) > 0
         with progress("drawing embeddings", len(mine) * EACH, shown, "drawing") as bar:
-            for key, row in _made(frozen, captions, mine):
+            for key, row in _made(context, captions, mine):
                 writer.add(key, row)
                 bar.advance()
         writer.flush()
-        frozen.runtime.wait()
-    frozen.runtime.let_go()
+        context.runtime.wait()
+    context.runtime.let_go()
     cache.mark_used(folder)
     return cache.Store(folder)
 
 
 @torch.no_grad()
-def _made(frozen: Frozen, captions: list[str], groups: list[int]) -> Iterator[tuple[bytes, Row]]:
+def _made(
+    context: EncoderContext, captions: list[str], groups: list[int]
+) -> Iterator[tuple[bytes, Row]]:
     """The draws of some groups, of EACH draws of a caption with one guidance."""
     if not groups:
         return
-    runtime, dtype = frozen.runtime, frozen.runtime.weight_dtype
-    prior = sample.prior_pipeline(frozen.repositories["prior"], dtype, frozen.config.cache_dir)
+    runtime, dtype = context.runtime, context.runtime.weight_dtype
+    prior = sample.prior_pipeline(context.repositories["prior"], dtype, context.cache_dir)
     with sample.on(prior, runtime.device):
         for group in groups:
             which, part = divmod(group, len(GUIDANCES))

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from wassily import models, recipes
 from wassily.config import DecoderConfig, TrainConfig
-from wassily.encoders import Frozen
 from wassily.errors import UserError
 from wassily.objectives import Objective
-from wassily.recipes import Kit, Reading
-from wassily.streaming import StreamedSet
+from wassily.recipes import ExampleSet, Kit
+from wassily.runtime import Runtime
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
 
@@ -59,18 +58,22 @@ def check_variance(config: TrainConfig, repository: str) -> None:
 
 
 def of_variance(
-    kit: Kit, reading: Reading | StreamedSet, seed: int, frozen: Frozen
+    config: TrainConfig,
+    repository: str,
+    runtime: Runtime,
+    kit: Kit,
+    reading: ExampleSet,
+    seed: int,
 ) -> Drift | NoDrift:
     """A measure of a decoder's variance half, if it has one without a loss; `kit` is the base's.
 
     On a few examples one by one, at timesteps spread over the schedule, with noise that no step
     of the training draws. The first process measures for all.
     """
-    config, runtime = frozen.config, frozen.runtime
     left_alone = isinstance(config, DecoderConfig) and not config.variance_loss
     if not runtime.main or not left_alone:
         return NoDrift()
-    if not learns_variance(frozen.repositories["decoder"], config.cache_dir):
+    if not learns_variance(repository, config.cache_dir):
         return NoDrift()
     examples = recipes.make_examples(reading, kit, seed)
     probed = enumerate(reading.first(PROBES))

@@ -21,27 +21,33 @@ PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of t
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """Where the frozen parts of a run come from, and how they are loaded.
+class EncoderContext:
+    """The frozen parts that one network's data are encoded by: where from, and what they make.
 
-    `live`: nothing that they make is looked up or kept.
+    `role` is that network's, `resolution` the side of its square in pixels, `bucket`: crops have
+    several shapes around it. With `no_cache` nothing that they make is looked up or retained.
     """
 
-    config: TrainConfig
+    role: str
     repositories: dict[str, str]
     runtime: Runtime
     root: Path
-    live: bool = False
+    resolution: int
+    bucket: bool = False
+    condition_dropout: float = 0.0
+    cache_dir: str | None = None
+    no_cache: bool = False
+    verify_cache: bool = False
 
     def load(self, role: str) -> Any:
         """A part; a network is put on the device, in the precision of the run."""
         repository = self.repositories[models.PARTS[role].home]
-        part = models.load(role, repository, self.runtime.weight_dtype, self.config.cache_dir)
+        part = models.load(role, repository, self.runtime.weight_dtype, self.cache_dir)
         return part.to(self.runtime.device) if isinstance(part, nn.Module) else part
 
     def space(self, *roles: str, also: tuple[Any, ...] = ()) -> str:
         """A digest of the parts' files, the precision, and what else an encoding depends on."""
-        if self.live or self.config.no_cache:
+        if self.no_cache:
             return "live"
 
         def make() -> str:
@@ -49,7 +55,7 @@ class Frozen:
             found: list[bytes | str | int] = []
             for role in roles:
                 home = models.PARTS[role].home
-                paths = models.files(role, self.repositories[home], self.config.cache_dir)
+                paths = models.files(role, self.repositories[home], self.cache_dir)
                 known = contents.known([str(path) for path in paths])
                 for path, digest in zip(paths, known, strict=True):
                     name, read = str(path), digest.any()
@@ -64,29 +70,47 @@ class Frozen:
 # ---------------------------------------------------------------- the shapes of pictures
 
 
+def of_training(
+    config: TrainConfig, repositories: dict[str, str], runtime: Runtime, root: Path
+) -> EncoderContext:
+    """The context of a training; `root` is the folder of the cache."""
+    return EncoderContext(
+        role=config.role,
+        repositories=repositories,
+        runtime=runtime,
+        root=root,
+        resolution=config.resolution,
+        bucket=bucketed(config),
+        condition_dropout=config.condition_dropout,
+        cache_dir=config.cache_dir,
+        no_cache=config.no_cache,
+        verify_cache=config.verify_cache,
+    )
+
+
 def bucketed(config: TrainConfig) -> bool:
-    """Whether the pictures of a run have several shapes."""
+    """Whether the images of a training are cropped to several shapes."""
     return isinstance(config, configs.DecoderConfig) and config.bucket
 
 
-def crop_shapes(config: TrainConfig, repository: str) -> list[buckets.Size]:
+def crop_shapes(context: EncoderContext) -> list[buckets.Size]:
     """The shapes that pictures are cropped to: the square, or the buckets around it.
 
     Their sides are multiples of what MoVQ and decoder halve together, 64 px for the real ones.
     Raises UserError if the resolution is none.
     """
-    side = config.resolution
-    if not bucketed(config):
+    side, where = context.resolution, (context.repositories["decoder"], context.cache_dir)
+    if not context.bucket:
         return [(side, side)]
-    step = halved("movq", config, repository) * halved("unet", config, repository)
+    step = halved("movq", *where) * halved("unet", *where)
     if side % step:
         raise UserError(f"--bucket: --resolution {side} is not a multiple of {step}")
     return buckets.shapes(side, step)
 
 
-def halved(role: str, config: TrainConfig, repository: str) -> int:
+def halved(role: str, repository: str, cache_dir: str | None) -> int:
     """How many times smaller than its input the smallest map in a network of blocks is."""
-    blocks = models.load_config(role, repository, config.cache_dir)["block_out_channels"]
+    blocks = models.load_config(role, repository, cache_dir)["block_out_channels"]
     return 2 ** (len(blocks) - 1)
 
 
@@ -99,16 +123,16 @@ def cropped_pixels(picture: Any, *, shapes: list[buckets.Size]) -> Tensor:
 # ---------------------------------------------------------------- the encodings
 
 
-def image_encoding(frozen: Frozen) -> Encoding:
+def image_encoding(context: EncoderContext) -> Encoding:
     """Pictures -> `image_embeds` (D,), by the CLIP image encoder; serves both networks.
 
     It is the decoder's condition, and what the prior learns to make.
     """
-    processor = frozen.load("image_processor")
-    drops = frozen.config.role == "decoder" and frozen.config.condition_dropout > 0
+    processor = context.load("image_processor")
+    drops = context.role == "decoder" and context.condition_dropout > 0
 
     def load() -> encodings.Encode:
-        encoder, dtype = frozen.load("image_encoder"), frozen.runtime.weight_dtype
+        encoder, dtype = context.load("image_encoder"), context.runtime.weight_dtype
 
         def run(pixels: Tensor) -> list[Row]:
             return [{"image_embeds": e} for e in encode.image(encoder, pixels).to(dtype).cpu()]
@@ -117,7 +141,7 @@ def image_encoding(frozen: Frozen) -> Encoding:
 
     return Encoding(
         name="image",
-        space=frozen.space("image_processor", "image_encoder", also=(PICTURE_BATCH,)),
+        space=context.space("image_processor", "image_encoder", also=(PICTURE_BATCH,)),
         reads="picture",
         prepare=functools.partial(encode.clip_pixels, processor=processor),
         load=load,
@@ -126,18 +150,17 @@ def image_encoding(frozen: Frozen) -> Encoding:
     )
 
 
-def latents_encoding(frozen: Frozen) -> Encoding:
+def latents_encoding(context: EncoderContext) -> Encoding:
     """Pictures -> `latents` (C, H/f, W/f) of their centre, by the MoVQ.
 
     A picture's shape follows from its bytes and from all shapes that there are, so the key of the
     bytes in a space of those shapes says it all.
     """
-    config, several = frozen.config, bucketed(frozen.config)
-    shapes = crop_shapes(config, frozen.repositories["decoder"])
-    crop = ("buckets", str(shapes)) if several else ("centre square", config.resolution)
+    shapes = crop_shapes(context)
+    crop = ("buckets", str(shapes)) if context.bucket else ("centre square", context.resolution)
 
     def load() -> encodings.Encode:
-        movq, dtype = frozen.load("movq"), frozen.runtime.weight_dtype
+        movq, dtype = context.load("movq"), context.runtime.weight_dtype
 
         def run(pixels: Tensor) -> list[Row]:
             return [{"latents": z} for z in encode.latents(movq, pixels).to(dtype).cpu()]
@@ -146,24 +169,24 @@ def latents_encoding(frozen: Frozen) -> Encoding:
 
     return Encoding(
         name="latents",
-        space=frozen.space("movq", also=(*crop, PICTURE_BATCH)),
+        space=context.space("movq", also=(*crop, PICTURE_BATCH)),
         reads="picture",
         prepare=functools.partial(cropped_pixels, shapes=shapes),
         load=load,
         batch=PICTURE_BATCH,
-        ragged=("latents",) if several else (),
+        ragged=("latents",) if context.bucket else (),
     )
 
 
-def text_encoding(frozen: Frozen) -> Encoding:
+def text_encoding(context: EncoderContext) -> Encoding:
     """Captions -> `text_embeds` (D,) and, without the padding, `text_states` (L, D).
 
     The unconditional is the text of the empty string, as in the stock pipeline.
     """
-    prepare = functools.partial(encode.tokens, tokenizer=frozen.load("tokenizer"))
+    prepare = functools.partial(encode.tokens, tokenizer=context.load("tokenizer"))
 
     def load() -> encodings.Encode:
-        encoder, dtype = frozen.load("text_encoder"), frozen.runtime.weight_dtype
+        encoder, dtype = context.load("text_encoder"), context.runtime.weight_dtype
 
         def run(both: Tensor) -> list[Row]:
             ids, mask = both[:, 0], both[:, 1]
@@ -180,20 +203,20 @@ def text_encoding(frozen: Frozen) -> Encoding:
 
     return Encoding(
         name="text",
-        space=frozen.space("tokenizer", "text_encoder", also=(CAPTION_BATCH,)),
+        space=context.space("tokenizer", "text_encoder", also=(CAPTION_BATCH,)),
         reads="caption",
         prepare=prepare,
         load=load,
         batch=CAPTION_BATCH,
         ragged=("text_states",),
-        unconditional=prepare("") if frozen.config.condition_dropout > 0 else None,
+        unconditional=prepare("") if context.condition_dropout > 0 else None,
     )
 
 
-def make_encodings(frozen: Frozen) -> list[Encoding]:
-    """What the network that a config trains reads."""
-    if frozen.config.verify_cache:
-        frozen.runtime.shared(lambda: cache.forget_contents(frozen.root))
-    image = image_encoding(frozen)
-    other = text_encoding if isinstance(frozen.config, configs.PriorConfig) else latents_encoding
-    return [image, other(frozen)]
+def make_encodings(context: EncoderContext) -> list[Encoding]:
+    """What the network of a context reads."""
+    if context.verify_cache:
+        context.runtime.shared(lambda: cache.forget_contents(context.root))
+    image = image_encoding(context)
+    other = text_encoding if context.role == "prior" else latents_encoding
+    return [image, other(context)]

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wassily import (
     __version__,
     cache,
     checkpoint,
-    encode,
     encoders,
     encodings,
-    generate,
+    entries,
     heldout,
     lists,
+    load,
     measures,
     models,
     objectives,
@@ -30,9 +29,12 @@ from wassily import (
     sample,
     scores,
 )
-from wassily import config as configs
 from wassily.commands import DrawConfig
+from wassily.data import Pictures
+from wassily.encoders import EncoderContext
 from wassily.errors import UserError
+from wassily.gauge import Asked, Embedded, as_array
+from wassily.load import Networks
 from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
@@ -44,54 +46,70 @@ WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}
 
 def evaluate(config: EvaluateConfig) -> None:
     """Print the scores as a table, and write them as JSON if a file is named."""
-    found = scored(config)
+    names = located(config)
+    found = _scored(config, names)
     print("\n".join(table(found)))
     if config.out:
-        checkpoint.write_text(Path(config.out), as_json(config, located(config), found))
+        checkpoint.write_text(Path(config.out), as_json(config, names.tuned, found))
         print(f"\n{config.out}")
 
 
 def scored(config: EvaluateConfig) -> list[Score]:
     """Draw with the networks and with their base, and score both. Raises UserError."""
-    names = located(config)
+    return _scored(config, located(config))
+
+
+def _scored(config: EvaluateConfig, names: Located) -> list[Score]:
     asked = prompt_lists(config)
     _check_out(config)
     quiet_libraries()
-    prior, decoder, device = generate.load_pipelines(to_draw(config, config.prior, config.decoder))
+    drawing = to_draw(config, config.prior, config.decoder)
+    prior, decoder, device = load.pipelines(drawing, names.tuned)
     bench = Bench(config, prior, decoder, device, asked)
-    bench.hold_out(names, 1 + bool(config.base_prior or config.base_decoder))
+    bench.hold_out(names.tuned, 1 + (names.base is not None))
     tuned = bench.side("tuned")
     base = None
-    if config.base_prior or config.base_decoder:
-        _exchange(config, prior, decoder)
+    if names.base is not None:
+        _exchange(drawing, names.base, prior, decoder)
         base = bench.side("base")
     bench.bar.close()
     texts = {name: bench.texts(prompts) for name, prompts in asked.items()}
     return scores.all_scores(tuned, base, bench.truth, texts, config.seed)
 
 
-def located(config: EvaluateConfig) -> dict[str, models.Trained]:
-    """Where the frozen parts are, by home; all names are looked at before anything is loaded."""
-    found = {
-        "prior": models.locate(config.prior, "prior"),
-        "decoder": models.locate(config.decoder, "decoder"),
-    }
-    for flag in ("decoder", "base_decoder"):
-        named = getattr(config, flag)
-        if named is not None:
-            network = _config_of(models.locate(named, "decoder"), "decoder", config.cache_dir)
-            sample.check_kind(f"--{flag} {named}", network, "plain")
+@dataclass(frozen=True)
+class Located:
+    """Both networks to measure, and those to compare them with, if any are named."""
+
+    tuned: Networks
+    base: Networks | None
+
+
+def located(config: EvaluateConfig) -> Located:
+    """All names, looked at before anything is loaded. Raises UserError."""
+    tuned = load.find(to_draw(config, config.prior, config.decoder))
+    _check_plain("decoder", config.decoder, tuned, config.cache_dir)
+    if not (config.base_prior or config.base_decoder):
+        return Located(tuned, None)
+    names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
+    base = load.find(to_draw(config, *names))
+    if config.base_decoder:
+        _check_plain("base_decoder", config.base_decoder, base, config.cache_dir)
     for home, width in WIDTHS.items():
-        name = getattr(config, f"base_{home}")
-        if name is not None:
-            both = (models.locate(name, home), found[home])
-            theirs, ours = (_config_of(one, home, config.cache_dir).get(width) for one in both)
-            if theirs != ours:
-                raise UserError(
-                    f"--base_{home} {name} has embeddings of {theirs} values, --{home} "
-                    f"{getattr(config, home)} of {ours}: it is not the base of that"
-                )
-    return found
+        both = (base.at(home), tuned.at(home))
+        theirs, ours = (_config_of(one, home, config.cache_dir).get(width) for one in both)
+        if theirs != ours:
+            raise UserError(
+                f"--base_{home} {getattr(config, f'base_{home}')} has embeddings of {theirs} "
+                f"values, --{home} {getattr(config, home)} of {ours}: it is not the base of that"
+            )
+    return Located(tuned, base)
+
+
+def _check_plain(flag: str, named: str, networks: Networks, cache_dir: str | None) -> None:
+    """Raise UserError for a decoder that does not generate from an embedding alone."""
+    network = _config_of(networks.decoder, "decoder", cache_dir)
+    sample.check_kind(f"--{flag} {named}", network, "plain")
 
 
 def _config_of(found: models.Trained, home: str, cache_dir: str | None) -> dict[str, Any]:
@@ -116,10 +134,9 @@ def to_draw(config: EvaluateConfig, prior: str, decoder: str) -> DrawConfig:
     return DrawConfig(prior=prior, decoder=decoder, dtype=config.dtype, cache_dir=config.cache_dir)
 
 
-def _exchange(config: EvaluateConfig, prior: Any, decoder: Any) -> None:
+def _exchange(drawing: DrawConfig, base: Networks, prior: Any, decoder: Any) -> None:
     """Put the base's trained networks into the pipelines; the frozen parts stay."""
-    names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
-    theirs = generate.load_pipelines(to_draw(config, *names))
+    theirs = load.pipelines(drawing, base)
     prior.register_modules(prior=theirs[0].prior)
     decoder.register_modules(unet=theirs[1].unet)
 
@@ -152,11 +169,12 @@ class Bench:
     device: torch.device
     lists: dict[str, list[str]]
     truth: Truth | None = None
+    bar: Progress = field(init=False)  # from `hold_out` on
 
     def __post_init__(self) -> None:
         config = self.config
         side = config.resolution or sample.native_size(self.decoder)
-        self.drawing = sample.Drawing(
+        drawing = sample.Drawing(
             config.steps,
             config.prior_steps,
             config.guidance_scale,
@@ -167,13 +185,13 @@ class Bench:
             config.batch_size,
             scheduler="stock",
         )
+        self.asked = Asked(self.prior, self.decoder, self.device, drawing, config.seed)
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
         self.probes: dict[str, heldout.HeldOutLoss] = {}
-        self.bar: Any = None
 
-    def hold_out(self, names: dict[str, models.Trained], sides: int) -> None:
+    def hold_out(self, names: Networks, sides: int) -> None:
         """Encode the held-out pictures and captions, if pictures were named; tell the time that
         `sides` measures take.
         """
@@ -183,27 +201,26 @@ class Bench:
         drawings = 2 * len(self.captions) + sum(map(len, self.lists.values()))
         self.bar = Progress("drawing", sides * drawings, unit="picture")
 
-    def _encode(self, names: dict[str, models.Trained]) -> None:
+    def _encode(self, names: Networks) -> None:
         config, root = self.config, cache.default_folder(self.config.cache_dir)
-        repositories = {home: found.repository for home, found in names.items()}
-        source: Any = None
-        for make in (configs.PriorConfig, configs.DecoderConfig):
-            training = _as_training(make, config, self.drawing.height)
-            frozen = encoders.Frozen(training, repositories, self.runtime, root)
-            source = source or chosen(frozen, config)
-            wanted = encoders.make_encodings(frozen)
-            reading = recipes.make_reading(wanted, source, config.seed, frozen)
+        source: Pictures | None = None
+        side = int(self.asked.drawing.height or 0)
+        for role in models.TRAINED:
+            context = EncoderContext(
+                role, names.repositories, self.runtime, root, side, cache_dir=config.cache_dir
+            )
+            source = source or chosen(config, context)
+            wanted = encoders.make_encodings(context)
+            reading = recipes.make_reading(wanted, source, config.seed, context, skip_bad=True)
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
-            self.probes[training.role] = heldout.held_out_loss(
-                reading, config.seed, config.batch_size
-            )
+            self.probes[role] = heldout.held_out_loss(reading, config.seed, config.batch_size)
         self.captions = list(self.probes["prior"].captions)
         batches = self.probes["prior"].batches
         self.truth = Truth(
-            _array(torch.cat([batch["image_embeds"] for batch in batches])),
-            _array(torch.cat([batch["text_embeds"] for batch in batches])),
+            as_array(torch.cat([batch["image_embeds"] for batch in batches])),
+            as_array(torch.cat([batch["text_embeds"] for batch in batches])),
             scores.other_texts(self.captions),
         )
 
@@ -221,46 +238,28 @@ class Bench:
 
     def _drawn(self, prompts: list[str], name: str) -> GeneratedEmbeddings:
         """Prompts through both networks, each with a seed of its own, the same on both sides."""
-        generators = self._generators(len(prompts))
-        drawing, device = self.drawing, self.device
-        embeds = sample.embed_all(self.prior, prompts, generators, drawing, device)
-        return GeneratedEmbeddings(
-            _array(embeds[0]), self._painted(embeds, generators, prompts, name)
-        )
+        embedded = self.asked.of_prompts(prompts)
+        return GeneratedEmbeddings(embedded.values(), self._painted(embedded, prompts, name))
 
     def _redrawn(self, name: str) -> np.ndarray:
         """The held-out pictures painted from their own embeddings: (N, D)."""
         assert self.truth is not None
-        own = torch.from_numpy(self.truth.pictures).to(self.device, self.prior.prior.dtype)
-        with sample.on(self.prior, self.device):
-            nothing = encode.zero_image(self.prior.image_encoder).to(own).expand_as(own)
-        generators = self._generators(len(own))
-        return self._painted((own, nothing), generators, self.captions, name)
+        own = self.asked.of_images(torch.from_numpy(self.truth.pictures))
+        return self._painted(own, self.captions, name)
 
-    def _painted(
-        self,
-        embeds: tuple[Tensor, Tensor],
-        generators: list[torch.Generator],
-        prompts: list[str],
-        name: str,
-    ) -> np.ndarray:
-        drawn = sample.paint(
-            self.decoder, embeds, generators, self.drawing, self.device, self.bar.advance
-        )
+    def _painted(self, embedded: Embedded, prompts: list[str], name: str) -> np.ndarray:
+        """The decoder's images of embeddings, saved if that is wished, as numbers: (N, D)."""
+        drawn = self.asked.paint(embedded, self.bar.advance)
         if self.config.save_pictures:
             for number, (picture, prompt) in enumerate(zip(drawn, prompts, strict=True)):
                 path = Path(self.config.save_pictures) / f"{name}-{number:03d}.png"
                 seed = self.config.seed + number
                 pictures.save_png(picture, path, {"prompt": prompt, "seed": seed})
-        return self._seen(drawn)
-
-    def _seen(self, drawn: list[Any]) -> np.ndarray:
-        """Pictures in the space of the image encoder: (N, D)."""
-        return _array(sample.embed_images(self.prior, drawn, self.config.batch_size, self.device))
+        return self.asked.look(drawn)
 
     def texts(self, prompts: list[str]) -> np.ndarray:
         """Prompts in the same space: (N, D)."""
-        return _array(sample.embed_texts(self.prior, prompts, self.config.batch_size, self.device))
+        return self.asked.read(prompts)
 
     def _losses(self) -> dict[str, np.ndarray]:
         """The loss of each network on each held-out picture in each band of timesteps."""
@@ -281,34 +280,13 @@ class Bench:
                 found[role] = self.probes[role].losses(objective, self.runtime).values
         return found
 
-    def _generators(self, count: int) -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(self.config.seed + n) for n in range(count)]
 
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()
-
-
-def _as_training(make: Any, config: EvaluateConfig, side: int | None) -> configs.TrainConfig:
-    """The training whose readings are wanted."""
-    given: dict[str, Any] = {"resolution": side, "cache_dir": config.cache_dir}
-    if make is configs.PriorConfig:
-        given["caption_column"] = config.caption_column
-    return make(
-        train_data_dir=config.train_data_dir,
-        dataset_name=config.dataset_name,
-        dataset_config_name=config.dataset_config_name,
-        image_column=config.image_column,
-        skip_bad_images=True,
-        **given,
-    )
-
-
-def chosen(frozen: encoders.Frozen, config: EvaluateConfig) -> Any:
+def chosen(config: EvaluateConfig, context: EncoderContext) -> Pictures:
     """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
-    source = recipes.chosen_pictures(frozen.config, config.seed, frozen.runtime)
+    source = recipes.named_pictures(config, config.caption_column)
+    entries.tell(source.remarks, source.root, context.runtime.say)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.
-    contents, _ = encodings.picture_contents(source, frozen.root, frozen.runtime)
+    contents, _ = encodings.picture_contents(source, context.root, context.runtime)
     kept = heldout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
     if len(kept) < 2:
         raise UserError(f"at least 2 pictures are needed, not {len(kept)}")
@@ -354,13 +332,13 @@ def cell(estimate: measures.Estimate | None, sign: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def as_json(config: EvaluateConfig, names: dict[str, models.Trained], found: list[Score]) -> str:
+def as_json(config: EvaluateConfig, names: Networks, found: list[Score]) -> str:
     """The report as JSON, with what it takes to get it again."""
     value = {
         "format": 1,
         "wassily": __version__,
         "config": dataclasses.asdict(config),
-        "space": f"the CLIP image encoder of {names['prior'].repository}",
+        "space": f"the CLIP image encoder of {names.prior.repository}",
         "level": measures.LEVEL,
         "resamples": measures.RESAMPLES,
         "scores": [score.plain() for score in found],

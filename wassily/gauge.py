@@ -29,6 +29,71 @@ PRIOR_STEPS, STEPS, BATCH = 25, 20, 8
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """Image embeddings and their negatives, each (N, D), and the generator of each image."""
+
+    pair: tuple[Tensor, Tensor]
+    generators: list[torch.Generator]
+
+    def values(self) -> np.ndarray:
+        """The embeddings as numbers, (N, D) fp32."""
+        return as_array(self.pair[0])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Both pipelines, where the n-th of several prompts or images has the seed `seed` + n.
+
+    Numbers are in the space of the prior pipeline's image encoder, on the CPU.
+    """
+
+    prior: Any
+    decoder: Any
+    device: torch.device
+    drawing: sample.Drawing
+    seed: int
+
+    def of_prompts(self, prompts: list[str]) -> Embedded:
+        """What the prior makes of prompts."""
+        generators = self._generators(len(prompts))
+        pair = sample.embed_all(self.prior, prompts, generators, self.drawing, self.device)
+        return Embedded(pair, generators)
+
+    def of_images(self, own: Tensor) -> Embedded:
+        """The embeddings of images (N, D), beside the unconditional one."""
+        own = own.to(self.device, self.prior.image_encoder.dtype)
+        with sample.on(self.prior, self.device):
+            nothing = encode.zero_image(self.prior.image_encoder).to(own)
+        return Embedded((own, nothing.expand_as(own)), self._generators(len(own)))
+
+    def paint(self, given: Embedded, on_done: Callable[[int], Any]) -> list[Any]:
+        """The decoder's PIL images of embeddings; `on_done` is told how many are finished."""
+        return sample.paint(
+            self.decoder, given.pair, given.generators, self.drawing, self.device, on_done
+        )
+
+    def look(self, images: list[Any]) -> np.ndarray:
+        """PIL images as numbers, (N, D)."""
+        return as_array(
+            sample.embed_images(self.prior, images, self.drawing.batch_size, self.device)
+        )
+
+    def read(self, prompts: list[str]) -> np.ndarray:
+        """Prompts as numbers, (N, D)."""
+        return as_array(
+            sample.embed_texts(self.prior, prompts, self.drawing.batch_size, self.device)
+        )
+
+    def _generators(self, count: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(self.seed + n) for n in range(count)]
+
+
+def as_array(values: Tensor) -> np.ndarray:
+    """A tensor as fp32 numbers on the CPU."""
+    return values.float().cpu().numpy()
+
+
+@dataclass(frozen=True)
 class Gauge:
     """`pictures` are the embeddings (N, D) of held-out pictures and `captions` theirs, which a
     decoder does not read; both may be empty. At least 2 `prompts`.
@@ -45,58 +110,32 @@ class Gauge:
         self, prior: Any, decoder: Any, device: torch.device, on_done: Callable[[int], Any]
     ) -> dict[str, Estimate]:
         """The scores of the networks in both pipelines, by name."""
-        drawing = sample.Drawing(
-            STEPS,
-            PRIOR_STEPS,
-            height=self.side,
-            width=self.side,
-            batch_size=BATCH,
-            scheduler="stock",
-        )
-        texts = sample.embed_texts(prior, self.prompts, BATCH, device)
-        generators = self._generators(len(self.prompts))
-        embeds = sample.embed_all(prior, self.prompts, generators, drawing, device)
-
-        def painted(pair: tuple[Tensor, Tensor], each: list[torch.Generator]) -> Tensor:
-            drawn = sample.paint(decoder, pair, each, drawing, device, on_done)
-            return sample.embed_images(prior, drawn, BATCH, device)
-
-        own = self._generators(len(self.pictures))
+        size = sample.Drawing(STEPS, PRIOR_STEPS, batch_size=BATCH, scheduler="stock")
+        asked = Asked(prior, decoder, device, sample.at(size, self.side), self.seed)
+        texts, embedded = asked.read(self.prompts), asked.of_prompts(self.prompts)
+        learned = None
         if self.role == "prior":
-            kept = embeds[0]
-            learned = (
-                sample.embed_all(prior, self.captions, own, drawing, device)[0] if own else None
-            )
+            kept = embedded.values()
+            if self.captions:
+                learned = asked.of_prompts(self.captions).values()
             on_done(self.count())
         else:
-            kept = painted(embeds, generators)
-            learned = painted(self._true(prior, device), own) if own else None
+            kept = asked.look(asked.paint(embedded, on_done))
+            if len(self.pictures):
+                redrawn = asked.paint(asked.of_images(self.pictures), on_done)
+                learned = asked.look(redrawn)
         found = {"kept": _mean(texts, kept, self.seed)}
         if learned is not None:
-            found = {"learned": _mean(self.pictures, learned, self.seed), **found}
+            found = {"learned": _mean(as_array(self.pictures), learned, self.seed), **found}
         return found
 
     def count(self) -> int:
         """How many pictures or embeddings a measure draws."""
         return len(self.prompts) + len(self.pictures)
 
-    def _true(self, prior: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The pictures' own embeddings and the unconditional one, as the decoder is given them."""
-        own = self.pictures.to(device, prior.image_encoder.dtype)
-        with sample.on(prior, device):
-            nothing = encode.zero_image(prior.image_encoder).to(own)
-        return own, nothing.expand_as(own)
 
-    def _generators(self, count: int) -> list[torch.Generator]:
-        return [torch.Generator().manual_seed(self.seed + n) for n in range(count)]
-
-
-def _mean(one: Tensor, other: Tensor, seed: int) -> Estimate:
-    return measures.mean(measures.cosine(_array(one), _array(other)), seed)
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()
+def _mean(one: np.ndarray, other: np.ndarray, seed: int) -> Estimate:
+    return measures.mean(measures.cosine(one, other), seed)
 
 
 def chosen(config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int) -> Gauge | None:

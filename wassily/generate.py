@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import adapt, checks, compiled, draws, models, notes, pictures, sample, sheets, tasks
+from wassily import checks, draws, load, notes, pictures, sample, sheets, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
+from wassily.load import Networks
 from wassily.progress import Progress
-from wassily.runtime import DTYPES, has_accelerator, process_state, quiet_libraries
+from wassily.runtime import DTYPES, quiet_libraries
 
 if TYPE_CHECKING:
     from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
-    Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
-
-NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
-DTYPE_NAMES = {DTYPES[precision]: name for name, precision in NAMES.items()}
+DTYPE_NAMES = {DTYPES[precision]: name for name, precision in load.NAMES.items()}
 
 
 def generate(config: GenerateConfig) -> None:
@@ -103,14 +101,11 @@ def draw_again(config: GenerateConfig) -> None:
     print(f"{file}  (seed {asked.seed})")
 
 
-def destinations(config: DrawConfig, task: tasks.Task) -> list[Path]:
+def destinations(config: DrawConfig, task: tasks.Task, networks: Networks) -> list[Path]:
     """Where the pictures go, once all that can be checked beforehand is. Raises UserError before
     the output folder is made and any weight is loaded.
     """
-    for name, home in ((config.prior, "prior"), (config.decoder, "decoder")):
-        models.locate(name, home)
-    given_adapters(config)
-    tasks.check_decoder(config, task.canvas)
+    load.check_decoder(config, networks, task.canvas)
     return output_files(config, task.words)
 
 
@@ -118,9 +113,10 @@ def ready(
     config: DrawConfig, task: tasks.Task
 ) -> tuple[list[Path], KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]:
     """`destinations`, both pipelines and the device. Raises UserError."""
-    files = destinations(config, task)
+    networks = load.find(config)
+    files = destinations(config, task, networks)
     quiet_libraries()
-    prior, decoder, device = load_pipelines(config)
+    prior, decoder, device = load.pipelines(config, networks)
     for line in rounded_sizes(config, sample.rounded_to(decoder)):
         print(line)
     return files, prior, decoder, device
@@ -214,67 +210,3 @@ def rounded_sizes(config: DrawConfig, multiple: int) -> list[str]:
 def slug(prompt: str) -> str:
     """A prompt as a short file name; letters of any script stay."""
     return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "picture"
-
-
-def given_adapters(config: DrawConfig) -> dict[str, list[Path]]:
-    """The files of --prior_lora and --decoder_lora, by home. Raises UserError for what is none."""
-    found: dict[str, list[Path]] = {"prior": [], "decoder": []}
-    for home, name in (("prior", config.prior_lora), ("decoder", config.decoder_lora)):
-        if name is not None:
-            found[home].append(models.adapter_file(name, home, config.cache_dir))
-    theirs = [models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")]
-    if config.lora_scale != 1 and not any([*found.values(), *(t.adapter for t in theirs)]):
-        raise UserError(
-            "--lora_scale does nothing without an adapter: add --prior_lora or --decoder_lora"
-        )
-    return found
-
-
-def load_pipelines(config: DrawConfig) -> Pipelines:
-    """Both pipelines, and the device to draw on. Raises UserError for a wrong folder."""
-    prior, decoder = models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")
-    device = process_state().device
-    accelerated = has_accelerator()
-    dtype = torch.float16 if accelerated else torch.float32
-    if config.dtype != "auto":
-        dtype = DTYPES[NAMES[config.dtype]]
-    if dtype == torch.float16 and not accelerated:
-        print("fp16 needs an accelerator and there is none: drawing in fp32")
-        dtype = torch.float32
-    more = given_adapters(config)
-    if config.compile:
-        compiled.check(device)
-    pipelines = []
-    for home, found, make in (
-        ("prior", prior, sample.prior_pipeline),
-        ("decoder", decoder, sample.decoder_pipeline),
-    ):
-        role = models.TRAINED[home]
-        given = {}
-        if found.network or found.adapter or more[home]:
-            net = adapt.drawable(found, home, more[home], config.lora_scale, config.cache_dir)
-            given[role] = net.to(dtype)
-        pipelines.append(make(found.repository, dtype, config.cache_dir, **given))
-    if config.offload and accelerated:
-        for pipeline in pipelines:
-            pipeline.enable_model_cpu_offload()
-    elif config.offload:
-        print("--offload: there is no accelerator to take the networks off")
-    check_widths(config, *pipelines)
-    if config.compile:
-        compiled.compile_in_place(pipelines[1].unet)
-    return pipelines[0], pipelines[1], device
-
-
-def check_widths(
-    config: DrawConfig,
-    prior: KandinskyV22PriorPipeline,
-    decoder: KandinskyV22Pipeline,
-) -> None:
-    """Raise UserError if the decoder does not read embeddings as wide as the prior makes them."""
-    made, read = prior.prior.config.embedding_dim, decoder.unet.config.encoder_hid_dim
-    if read not in (None, made):
-        raise UserError(
-            f"--prior {config.prior} makes embeddings of {made} values, --decoder {config.decoder} "
-            f"reads {read}: they are not of one model; name a pair that is"
-        )

@@ -1,4 +1,4 @@
-"""Forward and backward of a micro-batch, on an NVIDIA GPU as one CUDA graph.
+"""Forward and backward of a micro-batch as one CUDA graph, on an NVIDIA GPU.
 
 A small batch leaves a GPU waiting for the thousands of kernels that Python starts one by one. A
 graph is recorded once and starts all of them at once: the same kernels on the same numbers, so the
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from wassily.config import TrainConfig
 from wassily.errors import UserError
+from wassily.objectives import Batch
 from wassily.runtime import Runtime
+from wassily.train import Pass
 
 if TYPE_CHECKING:
     from torch.cuda import _POOL_HANDLE
@@ -27,8 +29,6 @@ MOST = 8  # shapes; what comes in another one is computed in the ordinary way
 # Pictures of a micro-batch up to which it pays: a larger prior keeps the GPU busy by itself, and is
 # better off without the padding that keeps the shapes few.
 SMALL = {"prior": 64, "decoder": 32}
-
-Batch = dict[str, Tensor]
 
 
 # ---------------------------------------------------------------- whether
@@ -58,22 +58,14 @@ def _against(config: TrainConfig, runtime: Runtime) -> str | None:
     return next((why for why, holds in reasons.items() if holds), None)
 
 
-def passes(
-    config: TrainConfig,
-    objective: nn.Module,
-    trained: list[nn.Parameter],
-    even: Callable[[Batch], Batch],
-    runtime: Runtime,
-    size: int,
-) -> Ordinary | Recorded:
-    """How the micro-batches of a training, of `size` pictures, are run forward and backward."""
-    ordinary = Ordinary(objective, runtime)
+def wanted(config: TrainConfig, objective: nn.Module, runtime: Runtime, size: int) -> bool:
+    """Whether the micro-batches of a training, of `size` images, are run as graphs; said if so."""
     small = config.cuda_graphs == "on" or size <= SMALL[config.role]
     twice = config.gradient_checkpointing and drops(objective)  # a base with dropout of its own
     if config.cuda_graphs == "off" or not small or twice or _against(config, runtime):
-        return ordinary
+        return False
     runtime.say("forward and backward as a CUDA graph; --cuda_graphs off starts kernels singly")
-    return Recorded(ordinary, trained, even)
+    return True
 
 
 def drops(net: nn.Module) -> bool:
@@ -82,22 +74,6 @@ def drops(net: nn.Module) -> bool:
 
 
 # ---------------------------------------------------------------- how
-
-
-class Ordinary:
-    """Forward and backward as PyTorch runs them."""
-
-    def __init__(self, objective: nn.Module, runtime: Runtime):
-        self.objective, self.runtime = objective, runtime
-
-    def __call__(self, batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
-        """The mean loss, (); its gradient is added to that of the parameters."""
-        loss = self.objective(batch, noise, t).mean()
-        self.runtime.backward(loss)
-        return loss.detach()
-
-    def let_go(self) -> None:
-        """Nothing is kept."""
 
 
 class Recorded:
@@ -109,13 +85,17 @@ class Recorded:
 
     def __init__(
         self,
-        ordinary: Ordinary,
+        plain: Pass,
+        objective: nn.Module,
         trained: list[nn.Parameter],
         even: Callable[[Batch], Batch],
+        runtime: Runtime,
     ):
-        """`even` maps a batch to one of fewer shapes, without a change of the loss."""
-        self.ordinary, self.trained, self.even = ordinary, trained, even
-        self.runtime, self.memory = ordinary.runtime, Memory(ordinary.runtime.device)
+        """`plain` is what is recorded: an `objective` forward and backward. `even` maps a batch to
+        one of fewer shapes, without a change of the loss.
+        """
+        self.plain, self.objective, self.trained, self.even = plain, objective, trained, even
+        self.runtime, self.memory = runtime, Memory(runtime.device)
         self.most = MOST
         self.seen: Counter[Hashable] = Counter()
         self.graphs: dict[Hashable, Graph] = {}
@@ -159,7 +139,7 @@ class Recorded:
 
     def _run(self, given: Batch) -> Tensor:
         batch = dict(given)
-        return self.ordinary(batch, batch.pop("noise"), batch.pop("t"))
+        return self.plain(batch, batch.pop("noise"), batch.pop("t"))
 
     def _give(self, gradients: list[Tensor | None]) -> None:
         for parameter, gradient in zip(self.trained, gradients, strict=True):
@@ -205,7 +185,7 @@ class Recorded:
     def _loss(self, given: Batch) -> Tensor:
         """Of an ordinary pass, with the seed that the next one begins with, too."""
         batch = dict(given)
-        loss = self.ordinary.objective(batch, batch.pop("noise"), batch.pop("t")).mean()
+        loss = self.objective(batch, batch.pop("noise"), batch.pop("t")).mean()
         torch.manual_seed(torch.initial_seed())
         return loss
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from wassily import checkpoint, hub, loading, origins, outputs
+from wassily import checkpoint, hub, loading, origins, outputs, run_state
 from wassily import config as configs
 from wassily.errors import UserError, out_of_memory
+from wassily.run_state import Saved
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin as Network
@@ -378,18 +379,16 @@ def locate(name: str, home: str) -> Trained:
     network is taken where there is one, as the export does.
     """
     path = Path(os.path.expanduser(name))
-    state = path / "state.json"
-    if not state.is_file():
+    if not (path / outputs.STATE).is_file():
         if (path / ADAPTER).is_file() and not (path / TRAINED[home]).is_dir():
             return _of_adapter(name, home)
         return Trained(resolve(name, home))
-    try:
-        saved = json.loads(state.read_text(encoding="utf-8"))
-        role, repository = saved["role"], saved["repositories"][home]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{state}: not the state of a checkpoint ({error!r})") from None
-    if role != home:
-        raise UserError(f"{name}: a checkpoint of a {role}, not of a {home}")
+    saved = run_state.read(path, Saved)
+    if saved.role != home:
+        raise UserError(f"{name}: a checkpoint of a {saved.role}, not of a {home}")
+    repository = saved.repositories.get(home)
+    if repository is None:
+        raise UserError(f"{path / outputs.STATE}: names no {home}")
     if (path / ADAPTER).is_file():
         return Trained(resolve(repository, home), adapter=adapter_file(name, home))
     folder = TRAINED[home]

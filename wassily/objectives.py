@@ -18,6 +18,8 @@ from wassily import diffusion, unpadded
 if TYPE_CHECKING:
     from diffusers import PriorTransformer, UNet2DConditionModel
 
+Batch = dict[str, Tensor]  # fields of examples, each (B, ...)
+
 
 class Objective(nn.Module):
     """The noise schedule and the Min-SNR weight that both objectives share."""

@@ -23,13 +23,15 @@ def build_cache(config: TrainConfig) -> None:
         runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
         held.callback(runtime.end)
         seed = start.seed_of(config, None, runtime)
-        frozen = encoders.Frozen(config, repositories, runtime, root)
+        context = encoders.of_training(config, repositories, runtime, root)
         source = recipes.chosen_pictures(config, seed, runtime)
-        wanted = encoders.make_encodings(frozen)
-        reading = drawn.mixed(recipes.make_reading(wanted, source, seed, frozen), frozen)
-        beside = [f"{one.total} {one.name}" for one in sides.sources(wanted, seed, frozen)]
+        wanted = encoders.make_encodings(context)
+        flips, skip = config.random_flip, config.skip_bad_images
+        own = recipes.make_reading(wanted, source, seed, context, flips=flips, skip_bad=skip)
+        reading = drawn.mixed(own, config, context)
+        beside = [f"{one.total} {one.name}" for one in sides.sources(wanted, seed, config, context)]
         counted = " and ".join([f"{len(reading.source)} pictures", *beside])
-        runtime.say(f"the encodings of {counted} are in {frozen.root}")
+        runtime.say(f"the encodings of {counted} are in {context.root}")
         size, count = plan.cut(config, fused=True)
         for line in reading.buckets.described(size * count * runtime.world):
             runtime.say(line)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wassily import cache, draws, encode, models, recipes, sample, turns
 from wassily.config import TrainConfig
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.errors import UserError
 from wassily.progress import progress
@@ -86,12 +86,12 @@ class Answers:
         return Examples(self, self.seed, lambda index: (), len(kit.objective.alpha_bars))
 
 
-def answers(frozen: Frozen, seed: int) -> Answers:
+def answers(config: TrainConfig, context: EncoderContext, seed: int) -> Answers:
     """The base's answers from the cache, made first where they are missing. Raises UserError."""
-    config, runtime = frozen.config, frozen.runtime
-    wanted = prompts(config, frozen.repositories)
-    folder = frozen.root / f"base-{_space(frozen, wanted)}"
-    runtime.shared(lambda: cache.sweep(frozen.root))
+    runtime = context.runtime
+    wanted = prompts(config, context.repositories)
+    folder = context.root / f"base-{_space(context, wanted)}"
+    runtime.shared(lambda: cache.sweep(context.root))
     keys = cache.stacked(map(_key, range(DRAWINGS * ANSWERS)))
     size = AT_ONCE[config.role]
     blocks = _blocks(cache.Store(folder).missing(keys), size)
@@ -102,7 +102,7 @@ def answers(frozen: Frozen, seed: int) -> Answers:
         with progress("asking the base", len(mine) * size, shown, "drawing") as bar:
             for first in range(0, len(mine), GROUP // size):
                 group = mine[first : first + GROUP // size]
-                for number, row in _made(frozen, wanted, group):
+                for number, row in _made(config, context, wanted, group):
                     writer.add(_key(number), row)
                 writer.flush()
                 bar.advance(len(group) * size)
@@ -121,14 +121,14 @@ def _blocks(missing: np.ndarray, size: int) -> list[int]:
     return sorted({int(number) // (size * ANSWERS) for number in missing})
 
 
-def _space(frozen: Frozen, wanted: list[str]) -> str:
+def _space(context: EncoderContext, wanted: list[str]) -> str:
     """A digest of all that the answers depend on."""
-    config = frozen.config
-    roles = [*models.PARTS] if config.role == "decoder" else ["prior", "text_encoder", "tokenizer"]
-    size = config.resolution if config.role == "decoder" else 0
-    drawing = str(DRAWINGS_OF[config.role])
-    settings = (DRAWINGS, ANSWERS, EVERY, drawing, str(GUIDANCES), SEED, size, config.role)
-    return frozen.space(*roles, also=(*settings, *wanted))
+    role = context.role
+    roles = [*models.PARTS] if role == "decoder" else ["prior", "text_encoder", "tokenizer"]
+    size = context.resolution if role == "decoder" else 0
+    drawing = str(DRAWINGS_OF[role])
+    settings = (DRAWINGS, ANSWERS, EVERY, drawing, str(GUIDANCES), SEED, size, role)
+    return context.space(*roles, also=(*settings, *wanted))
 
 
 def _noise(number: int, row: Row) -> Tensor:
@@ -152,13 +152,15 @@ def is_unconditional(number: int) -> bool:
 
 
 @torch.no_grad()
-def _made(frozen: Frozen, wanted: list[str], blocks: list[int]) -> Iterator[tuple[int, Row]]:
+def _made(
+    config: TrainConfig, context: EncoderContext, wanted: list[str], blocks: list[int]
+) -> Iterator[tuple[int, Row]]:
     """Each question of some blocks with its answer, in their order."""
-    config, runtime = frozen.config, frozen.runtime
+    runtime = context.runtime
     size = AT_ONCE[config.role]
     numbers = [block * size + i for block in blocks for i in range(size)]
-    drawn = _drawn(frozen, [wanted[n % len(wanted)] for n in numbers], numbers)
-    kit = recipes.make_kit(config, frozen.repositories)
+    drawn = _drawn(context, [wanted[n % len(wanted)] for n in numbers], numbers)
+    kit = recipes.make_kit(config, context.repositories)
     objective = kit.objective.to(runtime.device).eval()
     count, dtype = len(objective.alpha_bars), runtime.weight_dtype
     for drawing, (clean, unconditional) in zip(numbers, drawn, strict=True):
@@ -179,26 +181,26 @@ def _made(frozen: Frozen, wanted: list[str], blocks: list[int]) -> Iterator[tupl
             yield number, {**row, "base": answer.clone()}
 
 
-def _drawn(frozen: Frozen, wanted: list[str], seeds: list[int]) -> list[tuple[Row, Row]]:
+def _drawn(context: EncoderContext, wanted: list[str], seeds: list[int]) -> list[tuple[Row, Row]]:
     """What the base makes of prompts: the fields of an example, and those of its unconditional."""
-    config, runtime = frozen.config, frozen.runtime
-    dtype, drawing = runtime.weight_dtype, DRAWINGS_OF[config.role]
-    where = (dtype, config.cache_dir)
-    prior = sample.prior_pipeline(frozen.repositories["prior"], *where)
+    runtime, role = context.runtime, context.role
+    dtype, drawing = runtime.weight_dtype, DRAWINGS_OF[role]
+    where = (dtype, context.cache_dir)
+    prior = sample.prior_pipeline(context.repositories["prior"], *where)
     embeds = _embedded(prior, wanted, seeds, drawing, runtime.device)
     kept = [e.to("cpu", dtype) for e in embeds[0]]
-    if config.role == "prior":
+    if role == "prior":
         texts = _texts(prior, wanted, runtime.device, dtype)
         [empty] = _texts(prior, [""], runtime.device, dtype)
         return [({"image_embeds": e, **text}, empty) for e, text in zip(kept, texts, strict=True)]
     zero = {"image_embeds": encode.zero_image(prior.image_encoder)[0].to("cpu", dtype)}
     del prior
-    decoder = sample.decoder_pipeline(frozen.repositories["decoder"], *where)
+    decoder = sample.decoder_pipeline(context.repositories["decoder"], *where)
     latents = sample.paint(
         decoder,
         embeds,
         _generators(seeds),
-        sample.at(drawing, config.resolution),
+        sample.at(drawing, context.resolution),
         runtime.device,
         output="latent",
     )

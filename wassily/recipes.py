@@ -6,9 +6,9 @@ Prior and decoder are known apart here, and in `encoders`; nowhere below.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,12 +33,12 @@ from wassily import (
 from wassily import config as configs
 from wassily.buckets import Size
 from wassily.config import TrainConfig
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError, listed
+from wassily.objectives import Batch
 from wassily.progress import progress
 from wassily.runtime import Runtime
-from wassily.train import Batch
 
 # ---------------------------------------------------------------- the networks
 
@@ -106,7 +106,7 @@ def make_kit(config: TrainConfig, repositories: dict[str, str], load: Load = mod
 
 def latent_factor(config: TrainConfig, repository: str) -> int:
     """Pixels to a latent. Raises UserError if the configured resolution is no multiple of it."""
-    factor = encoders.halved("movq", config, repository)
+    factor = encoders.halved("movq", repository, config.cache_dir)
     if config.resolution % factor:
         raise UserError(f"--resolution: {config.resolution} is not a multiple of {factor}")
     return factor
@@ -127,12 +127,41 @@ def use_xformers(net: Any, runtime: Runtime) -> None:
 # ---------------------------------------------------------------- data
 
 
+class NamesPictures(Protocol):
+    """A config that names a source of images."""
+
+    @property
+    def train_data_dir(self) -> str | None:
+        """A folder."""
+
+    @property
+    def dataset_name(self) -> str | None:
+        """A data set."""
+
+    @property
+    def dataset_config_name(self) -> str | None:
+        """Its configuration."""
+
+    @property
+    def image_column(self) -> str:
+        """The column of the images."""
+
+    @property
+    def cache_dir(self) -> str | None:
+        """Where downloads are retained."""
+
+
 def open_pictures(config: TrainConfig) -> data.Pictures:
     """The source that a config names, with captions where the network reads them."""
     caption = config.caption_column if config.reads_captions else None
     if config.instance_data_dir:
         prompt = config.instance_prompt if caption else None
         return data.read_prompted(config.instance_data_dir, prompt)
+    return named_pictures(config, caption)
+
+
+def named_pictures(config: NamesPictures, caption: str | None) -> data.Pictures:
+    """The folder or data set that a config names; `caption` is the column, where one is read."""
     if config.train_data_dir:
         return data.read_folder(config.train_data_dir, config.image_column, caption)
     assert config.dataset_name  # the config was checked
@@ -157,9 +186,56 @@ def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pi
     return source
 
 
+class ExampleSet(Protocol):
+    """The examples that a network learns from, in their order: `TrainingSet`, or `StreamedSet`.
+
+    An example is named by whatever `keys` and `first` give.
+    """
+
+    @property
+    def count(self) -> int | None:
+        """How many examples there are; None where nobody has read them all."""
+
+    def begin(self, split: stream.Split, saved: dict[str, Any] | None) -> None:
+        """Start, or resume from what a checkpoint has of `state`."""
+
+    def first(self, most: int) -> list[Any]:
+        """The names of a few examples, whatever the order is."""
+
+    def shape(self, which: Any) -> Size:
+        """Width and height of an example's crop."""
+
+    def keys(self, split: stream.Split, start: int) -> Iterator[list[tuple[int, int, Any]]]:
+        """This rank's micro-batches from optimizer step `start` on."""
+
+    def names_at(self, step: int, split: stream.Split) -> list[str]:
+        """The images of the global batch of a step."""
+
+    def fetch(self, which: Any, step: int, slot: int) -> Row:
+        """An example at its turn."""
+
+    def collate(self, rows: list[Row]) -> Any:
+        """Rows to what a reader's process hands over."""
+
+    def finish(self, found: Any) -> Batch:
+        """What was handed over to a batch, in the training's process."""
+
+    def state(self, done: int, runtime: Runtime) -> dict[str, Any] | None:
+        """What a checkpoint has to know besides the number of steps."""
+
+    def signature(self) -> dict[str, Any]:
+        """What must be the same for a resume."""
+
+    def shapes(self, split: stream.Split) -> list[str]:
+        """Lines on the shapes of the crops, if there are several."""
+
+    def told(self, batch: int, stop: int) -> tuple[str, str]:
+        """What is read, and how often in so many global batches; two ends of a line."""
+
+
 @dataclass(frozen=True)
-class Reading:
-    """How examples come: the readable source and its buckets, `fetch` of one, rows to a batch.
+class TrainingSet:
+    """The readable source and its buckets, `fetch` of one example, rows to a batch.
 
     The order is drawn by `seed`.
     """
@@ -177,7 +253,7 @@ class Reading:
         """How many examples there are."""
         return len(self.source)
 
-    def begin(self, split: stream.Split, saved: Any) -> None:
+    def begin(self, split: stream.Split, saved: dict[str, Any] | None) -> None:
         """Go on from what a checkpoint has of `state`: nothing, for every place is known."""
 
     def first(self, most: int) -> list[int]:
@@ -215,18 +291,27 @@ class Reading:
 
 
 def make_reading(
-    wanted: list[Encoding], source: data.Pictures, seed: int, frozen: Frozen
-) -> Reading:
-    """Encodings from the cache, filled first; or made as they are needed. Raises UserError."""
-    config, runtime = frozen.config, frozen.runtime
-    choice = turns.ExampleDraws(seed, config.random_flip, config.condition_dropout)
-    if config.no_cache:
+    wanted: list[Encoding],
+    source: data.Pictures,
+    seed: int,
+    context: EncoderContext,
+    *,
+    flips: bool = False,
+    skip_bad: bool = False,
+) -> TrainingSet:
+    """Encodings from the cache, filled first; or made as they are needed. Raises UserError.
+
+    `flips`: images are mirrored at random. `skip_bad` leaves unreadable ones out.
+    """
+    runtime, root = context.runtime, context.root
+    choice = turns.ExampleDraws(seed, flips, context.condition_dropout)
+    if context.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with progress("checking pictures", len(mine), runtime.main, "picture") as bar:
             found = runtime.gathered(data.opened(source, mine, bar.advance))
         bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
-        source, kept = readable(source, bad, config, runtime)
-        shaped = in_buckets(frozen, len(source), lambda: np.array([found[i] for i in kept]))
+        source, kept = readable(source, bad, skip_bad, runtime)
+        shaped = in_buckets(context, len(source), lambda: np.array([found[i] for i in kept]))
         live = turns.Live(wanted, choice)
 
         def fetch(index: int, step: int, slot: int) -> Row:
@@ -236,28 +321,28 @@ def make_reading(
             return turns.collate(live.encode(rows))
 
         # Rows travel as they are: the encoders are in this process, not in a reader's.
-        return Reading(source, shaped, fetch, list, finish, seed)
-    noted = [encodings.size_encoding()] if encoders.bucketed(config) else []
-    filled = encodings.fill(
-        [*noted, *wanted], source, frozen.root, runtime, flips=config.random_flip
-    )
-    source, kept = readable(source, filled.bad, config, runtime)
+        return TrainingSet(source, shaped, fetch, list, finish, seed)
+    noted = [encodings.size_encoding()] if context.bucket else []
+    filled = encodings.fill([*noted, *wanted], source, root, runtime, flips=flips)
+    source, kept = readable(source, filled.bad, skip_bad, runtime)
     contents = filled.contents[kept]
-    shaped = in_buckets(frozen, len(source), lambda: encodings.known_sizes(contents, frozen.root))
-    cached = turns.Cached(wanted, source, contents, frozen.root, choice)
-    return Reading(source, shaped, cached, turns.collate, lambda batch: batch, seed)
+    shaped = in_buckets(context, len(source), lambda: encodings.known_sizes(contents, root))
+    cached = turns.Cached(wanted, source, contents, root, choice)
+    return TrainingSet(source, shaped, cached, turns.collate, lambda batch: batch, seed)
 
 
-def in_buckets(frozen: Frozen, count: int, sizes: Callable[[], np.ndarray]) -> buckets.Buckets:
+def in_buckets(
+    context: EncoderContext, count: int, sizes: Callable[[], np.ndarray]
+) -> buckets.Buckets:
     """The pictures by the shape of their crop; `sizes` gives (count, 2), and is asked if needed."""
-    shapes = encoders.crop_shapes(frozen.config, frozen.repositories["decoder"])
-    if not encoders.bucketed(frozen.config):
+    shapes = encoders.crop_shapes(context)
+    if not context.bucket:
         return buckets.Buckets(shapes, np.zeros(count, np.int64))
     return buckets.sorted_into(sizes(), shapes)
 
 
 def readable(
-    source: data.Pictures, bad: dict[int, str], config: TrainConfig, runtime: Runtime
+    source: data.Pictures, bad: dict[int, str], skip: bool, runtime: Runtime
 ) -> tuple[data.Pictures, list[int]]:
     """The source without its unreadable pictures, and the indices kept.
 
@@ -265,7 +350,7 @@ def readable(
     """
     if not bad:
         return source, list(range(len(source)))
-    if not config.skip_bad_images:
+    if not skip:
         names = listed([bad[index] for index in sorted(bad)])
         raise UserError(
             f"{len(bad)} of {len(source)} pictures cannot be read: {names}; mend or remove them, "
@@ -278,7 +363,7 @@ def readable(
     return source.select(kept), kept
 
 
-def make_examples(reading: Any, kit: Kit, seed: int) -> stream.Examples:
+def make_examples(reading: ExampleSet, kit: Kit, seed: int) -> stream.Examples:
     """What the loader reads: each example with noise in the shape of its crop, and a timestep."""
 
     def noise_shape(which: Any) -> tuple[int, ...]:
@@ -288,7 +373,7 @@ def make_examples(reading: Any, kit: Kit, seed: int) -> stream.Examples:
     return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 
-def batches(reading: Any, loader: Any, runtime: Runtime) -> Iterator[Batch]:
+def batches(reading: ExampleSet, loader: Iterable[Any], runtime: Runtime) -> Iterator[Batch]:
     """Micro-batches as the objective reads them, on the device."""
     for found in loader:
         yield runtime.to_device(reading.finish(found))

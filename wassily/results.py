@@ -7,8 +7,11 @@ import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from wassily import compiled, gauge, logbook, pictures, report, sample, sheets, summary
 from wassily.adapt import Lora, Whole
@@ -18,34 +21,47 @@ from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
 from wassily.gauge import Gauge
 from wassily.heldout import Losses
+from wassily.objectives import Objective
 from wassily.progress import progress
 from wassily.runtime import Runtime
+from wassily.start import Setup
 from wassily.weights import Weights
 
 VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What is measured at each validation besides the samples, where it is asked for."""
+
+    drift: Drift | NoDrift
+    held_out_losses: Callable[[Objective], Losses] | None = None
+    gauge: Gauge | None = None
+
+
+@dataclass(frozen=True)
 class Results:
     """The output folder of one run; all processes call each method, the first one writes."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        repositories: dict[str, str],
-        output_dir: Path,
-        runtime: Runtime,
-        seed: int,
-        role: str,
-        weights: Weights,
-        adaptation: Whole | Lora,
-        drift: Drift | NoDrift,
-        held_out_losses: Callable[[Any], Losses] | None = None,
-        gauge: Gauge | None = None,
-    ):
-        self.config, self.repositories, self.output_dir = config, repositories, output_dir
-        self.runtime, self.seed, self.role, self.weights = runtime, seed, role, weights
-        self.adaptation, self.drift = adaptation, drift
-        self.held_out_losses, self.gauge = held_out_losses, gauge
+    setup: Setup
+    weights: Weights
+    adaptation: Whole | Lora
+    measures: Measures
+
+    @property
+    def config(self) -> TrainConfig:
+        """The flags of the run."""
+        return self.setup.config
+
+    @property
+    def output_dir(self) -> Path:
+        """Its output folder."""
+        return self.setup.output_dir
+
+    @property
+    def runtime(self) -> Runtime:
+        """The process."""
+        return self.setup.runtime
 
     # -- numbers
 
@@ -100,25 +116,27 @@ class Results:
             yield whole
             whole.net.train()
 
-    def _measure(self, step: int, objective: Any) -> None:
+    def _measure(self, step: int, objective: Objective) -> None:
         """The loss on the held-out pictures, if there are any, into the log and the trackers.
 
         Not if it is there: the end of a finished run may come again.
         """
-        if self.held_out_losses is None or self.runtime.shared(lambda: self._has(step, "held_out")):
+        losses = self.measures.held_out_losses
+        if losses is None or self.runtime.shared(lambda: self._has(step, "held_out")):
             return
-        found = self.held_out_losses(objective).summary()
+        found = losses(objective).summary()
         self.runtime.log({f"held_out/{name}": value for name, value in found.items()}, step)
         self._write({"step": step, "event": "held_out", **found})
         self.runtime.say(
             f"step {step}: held-out loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
         )
 
-    def _measure_drift(self, step: int, objective: Any) -> None:
+    def _measure_drift(self, step: int, objective: Objective) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
-        if isinstance(self.drift, NoDrift) or self._has(step, self.drift.name):
+        drift = self.measures.drift
+        if isinstance(drift, NoDrift) or self._has(step, drift.name):
             return
-        self.log(step, self.drift.measure(objective))
+        self.log(step, drift.measure(objective))
 
     # -- samples
 
@@ -137,9 +155,9 @@ class Results:
                 report.refresh(self.output_dir, self.runtime.say)
             self.runtime.wait()
 
-    def _draw(self, step: int, net: Any) -> None:
+    def _draw(self, step: int, net: nn.Module) -> None:
         """What is to be drawn at a step: for the scores, and for the prompts."""
-        scores = self.gauge is not None and not self._has(step, "scores")
+        scores = self.measures.gauge is not None and not self._has(step, "scores")
         samples = bool(self.config.validation_prompts)
         if scores or samples:
             with self._drawing(net) as (prior, decoder):
@@ -149,21 +167,22 @@ class Results:
                     self._draw_samples(step, prior, decoder)
 
     @contextlib.contextmanager
-    def _drawing(self, net: Any) -> Iterator[tuple[Any, Any]]:
+    def _drawing(self, net: nn.Module) -> Iterator[tuple[Any, Any]]:
         """Both pipelines, one with the network in training; inside, they draw."""
         where = (self.runtime.weight_dtype, self.config.cache_dir)
-        own: dict[str, Any] = {self.role: net}
+        own: dict[str, Any] = {self.setup.role: net}
         nothing: dict[str, Any] = {}
-        of_prior, of_decoder = (own, nothing) if self.role == "prior" else (nothing, own)
-        prior = sample.prior_pipeline(self.repositories["prior"], *where, **of_prior)
-        decoder = sample.decoder_pipeline(self.repositories["decoder"], *where, **of_decoder)
+        of_prior, of_decoder = (own, nothing) if self.setup.role == "prior" else (nothing, own)
+        prior = sample.prior_pipeline(self.setup.repositories["prior"], *where, **of_prior)
+        decoder = sample.decoder_pipeline(self.setup.repositories["decoder"], *where, **of_decoder)
         with self.runtime.accelerator.autocast():
             yield prior, decoder
 
     def _score(self, step: int, prior: Any, decoder: Any) -> None:
-        assert self.gauge is not None
-        with progress(f"scores at step {step}", self.gauge.count(), unit="picture") as bar:
-            found = self.gauge.measure(prior, decoder, self.runtime.device, bar.advance)
+        asked, device = self.measures.gauge, self.runtime.device
+        assert asked is not None
+        with progress(f"scores at step {step}", asked.count(), unit="picture") as bar:
+            found = asked.measure(prior, decoder, device, bar.advance)
         self.runtime.log({f"scores/{name}": score.value for name, score in found.items()}, step)
         self._write(gauge.as_row(step, found))
         told = ", ".join(f"{name} {score.value:.4f}" for name, score in found.items())
@@ -183,12 +202,13 @@ class Results:
         drawing = sample.Drawing(
             steps=VALIDATION_STEPS, height=side, width=side, batch_size=1, scheduler="stock"
         )
-        jobs = [(prompt, self.seed) for prompt in prompts]
+        seed = self.setup.seed
+        jobs = [(prompt, seed) for prompt in prompts]
         with progress(f"samples at step {step}", len(prompts), unit="picture") as bar:
             device = self.runtime.device
             drawn = sample.draw(prior, decoder, jobs, drawing, device, bar.advance)
         for number, (prompt, picture) in enumerate(zip(prompts, drawn, strict=True)):
-            notes = {"prompt": prompt, "seed": self.seed, "step": step, "run": self.output_dir.name}
+            notes = {"prompt": prompt, "seed": seed, "step": step, "run": self.output_dir.name}
             pictures.save_png(picture, folder / f"{number:02d}.png", notes)
         sheet = sheets.sheet([[p] for p in drawn], [f"step {step}"], prompts)
         pictures.save_png(sheet, folder / "sheet.png", {})
@@ -214,13 +234,13 @@ class Results:
             report.refresh(self.output_dir, self.runtime.say)
         self.runtime.wait()
 
-    def _save_pipeline(self, net: Any, folder: Path) -> None:
+    def _save_pipeline(self, net: nn.Module, folder: Path) -> None:
         home = self.config.role
         make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
         pipeline = make(
-            self.repositories[home],
+            self.setup.repositories[home],
             self.runtime.weight_dtype,
             self.config.cache_dir,
-            **{self.role: net},
+            **{self.setup.role: net},
         )
         pipeline.save_pretrained(folder)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wassily import (
-    adapt,
     cache,
     checkpoint,
     compiled,
-    drift,
     encoders,
     faults,
-    gauge,
     graphs,
     hub,
     material,
@@ -33,21 +27,17 @@ from wassily import (
     start,
     stream,
     summary,
-    weights,
 )
-from wassily import best as bests
-from wassily import runtime as runtimes
+from wassily.assemble import Run, assemble
 from wassily.card import facts_of
 from wassily.config import TrainConfig
-from wassily.ema import average
 from wassily.errors import UserError, out_of_memory
-from wassily.results import Results
+from wassily.run_state import RunState
 from wassily.runtime import Runtime
-from wassily.saving import Saving
-from wassily.skipped import Skipped
+from wassily.start import Setup
 from wassily.stopping import SaveSchedule, StopSignals
-from wassily.train import Events, Pending, Span, fit
-from wassily.validations import Validations, sample_lines
+from wassily.train import Events, Learner, Pass, Pending, Span, fit, forward_backward
+from wassily.validations import sample_lines
 
 
 def train(config: TrainConfig) -> None:
@@ -64,324 +54,224 @@ def train(config: TrainConfig) -> None:
             compiled.check_launch(config.role, runtime.device, runtime.precision)
             compiled.check(runtime.device)
         graphs.check(config, runtime)
-        start_from = runtime.shared(lambda: start.begin(config, output_dir, held, runtime.say))
-        saved = runtime.shared(lambda: checkpoint.saved_state(start_from))
-        seed = start.seed_of(config, saved, runtime)
-        repository = runtime.shared(lambda: start.hub_repository(config, output_dir))
-        run = Run(
-            config, repositories, output_dir, runtime, seed, start_from, saved, repository, signals
-        )
-        try:
-            run.go()
-        except (RuntimeError, MemoryError) as error:
-            if faults.another_is_gone(error):
-                gone = (
-                    f"another process of this run is gone: {faults.checkpoint_remark(output_dir)}"
-                )
-                raise UserError(f"{gone}; repeat the command") from None
-            if not out_of_memory(error):
-                raise
-            remedy = plan.remedy(config, repositories, runtime.precision, run.fused)
-            raise UserError(remedy) from None
-
-
-class Run:
-    """One training from its parts to its export; each method is a stage of `go`."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        repositories: dict[str, str],
-        output_dir: Path,
-        runtime: Runtime,
-        seed: int,
-        start_from: Path | None,
-        saved: dict[str, Any] | None,
-        hub_repository: str | None,
-        signals: StopSignals,
-    ):
-        self.config, self.repositories, self.output_dir = config, repositories, output_dir
-        self.runtime, self.seed, self.start_from, self.saved = runtime, seed, start_from, saved
-        self.hub_repository, self.signals = hub_repository, signals
-        self.fused = False  # whether a step's micro-batches are run as one batch
-
-    def go(self) -> None:
-        """Check, load, train, export."""
-        self.load()
-        self.announce()
-        self.begin()
-        self.train()
-        self.finish()
-
-    def load(self) -> None:
-        """Data, network, optimizer; and the state of a checkpoint, if there is one."""
-        config, runtime = self.config, self.runtime
+        setup = start.settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
-        self.signals.kept = sides.retained_remark(config, root)
-        frozen = encoders.Frozen(config, self.repositories, runtime, root)
-        found = material.gather(frozen, self.seed)
-        self.reading, self.probe, self.facts = found.reading, found.probe, found.facts
-        before = self.saved["fused"] if self.saved else None
-        self.fused = plan.fused(config, self.repositories, runtime, before)
-        self.split = stream.Split(*plan.cut(config, self.fused), runtime.world, runtime.rank)
-        runtime.accumulate_over(self.split.accumulation)
-        self.kit = recipes.make_kit(config, self.repositories)
-        self.sides = sides.streams(found.beside, self.kit, self.split.global_batch)
-        self.role = models.TRAINED[config.role]
-        base = models.fingerprint(self.kit.net)
-        self.adaptation = adapt.chosen_adaptation(
-            config, adapt.notes(config, self.repositories, base)
-        )
-        self.adaptation.attach(self.kit.net, runtime.weight_dtype, self.seed)
-        self.signature = self._signature(base)
-        if self.start_from and self.saved:
-            checkpoint.check_signature(self.saved["signature"], self.signature, self.start_from)
-        self.reading.begin(self.split, self.saved.get("stream") if self.saved else None)
-        if config.allow_tf32:
-            runtimes.allow_tf32()
-        if config.enable_xformers_memory_efficient_attention:
-            recipes.use_xformers(self.kit.net, runtime)
-        adapt.keep_as(adapt.trained_parameters(self.kit.net), config.weights_dtype)
-        self.kit.objective.to(runtime.device)
-        # The network is still the base's: a resumed run measures from there, too.
-        self.drift = drift.of_variance(self.kit, self.reading, self.seed, frozen)
-        if self.start_from and self.saved:
-            self.adaptation.load(self.kit.net, self.start_from)
-        outline = weights.spread(self.kit.objective, runtime)
-        self.trained = adapt.trained_parameters(self.kit.net)
-        self.optimizer = optim.optimizer(config, list(self.trained.values()), runtime.device)
-        self.ema = average(self.trained, config.use_ema, config.ema_sigma_rel)
-        self.objective, self.optimizer = runtime.prepare(self.kit.objective, self.optimizer)
-        parts = (self.kit.objective, self.trained, self.ema, self.optimizer)
-        self.weights = weights.weights_of(*parts, outline, runtime)
-        self.saving = Saving(config, self.output_dir, runtime, self.adaptation, self.weights)
-        if config.gradient_release:
-            optim.release_gradients(self.kit.net, self.optimizer)
-        if config.compile:
-            compiled.compile_in_place(self.kit.net)
-        self.best = bests.chosen_best(
-            config.keep_best, config.patience, self.output_dir, self._write_best
-        )
-        self.pending = Pending(torch.zeros((), device=runtime.device))
-        if self.start_from and self.saved:
-            self._restore(self.start_from, self.saved)
+        with _failures(setup, fused=False):
+            signals.kept = sides.retained_remark(config, root)
+            context = encoders.of_training(config, repositories, runtime, root)
+            inputs = material.gather(config, context, setup.seed)
+            before = setup.resumed.state.fused if setup.resumed else None
+            fused = plan.fused(config, repositories, runtime, before)
+        with _failures(setup, fused):
+            run = assemble(setup, inputs, fused)
+            announce(run)
+            begin(run)
+            finish(run, steps(run, signals))
 
-    def _signature(self, base: str) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be gone on with."""
-        config = self.config
-        return {
-            "network": config.role,
-            "base model": base,
-            **self.reading.signature(),
-            **self.adaptation.signature(),
-            "holdout": config.holdout or None,
-            "trained list": adapt.described(adapt.trained_parameters(self.kit.net)),
-            "global batch": self.split.global_batch,
-            "precision": self.runtime.precision,
-            "seed": self.seed,
-            "resolution": config.resolution if config.role == "decoder" else None,
-            "bucket": encoders.bucketed(config) or None,
-            "random_flip": config.random_flip,
-            "condition_dropout": config.condition_dropout or None,
-            "use_ema": config.use_ema,
-            "ema_sigma_rel": config.ema_sigma_rel,
-            "optimizer": optim.described(config),
-            "weights_dtype": config.weights_dtype,
-            "beside": [side.described() for side in self.sides] or None,
-        }
 
-    def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
-        self.saving.take(folder)
-        self.runtime.load_scaler(saved["scaler"])
-        anew = self.best.restore(saved.get("best"), folder.parent)
-        if anew:
-            self.runtime.say(anew)
-        total, self.pending.steps = saved["pending_loss"]
-        self.pending.total.fill_(total)
-        now = json.loads(json.dumps(schema.public(self.config)))
-        for line in checkpoint.changed(optim.in_force(saved["config"]), optim.in_force(now)):
-            self.runtime.say(line)
-
-    @property
-    def start(self) -> int:
-        """Optimizer steps done already."""
-        return int(self.saved["step"]) if self.saved else 0
-
-    @property
-    def stop(self) -> int:
-        """Optimizer steps in all."""
-        if self.config.max_train_steps:
-            return self.config.max_train_steps
-        assert self.reading.count  # the config was checked: only of a stream it is not known
-        per_epoch = self.reading.count / self.split.global_batch
-        return math.ceil(self.config.num_train_epochs * per_epoch)
-
-    def announce(self) -> None:
-        """Say what will happen, before the first step."""
-        say, config, runtime = self.runtime.say, self.config, self.runtime
-        for line in start.told(config, self.repositories, self.output_dir):
-            say(line)
-        count = sum(p.numel() for p in self.trained.values())
-        say(f"training the {config.role}: {count:,} parameters in {len(self.trained)} tensors")
-        say(f"what is trained: {self.adaptation.describe()}")
-        what, often = self.reading.told(self.split.global_batch, self.stop)
-        say(
-            f"{what}, global batch {self.split.global_batch} = "
-            f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "
-            f"{runtime.world} process(es), {self.stop} steps = {often}"
-        )
-        beside = [f"beside them {side.described()}" for side in self.sides]
-        for line in (*self.reading.shapes(self.split), *optim.beta2_lines(config), *beside):
-            say(line)
-        say(f"device {runtime.device}, precision {runtime.precision}, seed {self.seed}")
-        say(runtime.engine)
-        pace = (self.split.global_batch, self.reading.count, self.start, self.stop)
-        for line in (
-            *summary.count_lines(self.facts),
-            *sample_lines(config, *pace, self.output_dir),
-        ):
-            say(line)
-        if self.start_from:
-            say(f"going on from {self.start_from} at step {self.start}")
-            if self.start > self.stop:
-                raise UserError(
-                    f"{self.start_from.name} is past the end: "
-                    f"raise --max_train_steps above {self.stop}"
-                )
-
-    def begin(self) -> None:
-        """See that there is room for a checkpoint; write down the config, and open the trackers."""
-        config, runtime = self.config, self.runtime
-        if self.start < self.stop:
-            self.saving.check_room()
-        if runtime.main:
-            checkpoint.write_text(self.output_dir / "run.toml", schema.to_toml(config))
-            count = sum(p.numel() for p in self.trained.values())
-            facts = {
-                "base": models.public_name(self.repositories[config.role], config.role),
-                "repositories": self.repositories,
-                "source": pairs.source(config),
-                "trained": f"{self.adaptation.describe()}: {count:,} parameters",
-                "steps": self.stop,
-                "global_batch": self.split.global_batch,
-                "beside": [side.described() for side in self.sides],
-                "seed": self.seed,
-                "data": self.facts,
-            }
-            summary.write(config, runtime, facts)
-        runtime.start_trackers(config.tracker_project_name, schema.public(config))
-
-    def train(self) -> None:
-        """The loop."""
-        config, runtime = self.config, self.runtime
-        examples = recipes.make_examples(self.reading, self.kit, self.seed)
-        keys = self.reading.keys(self.split, self.start)
-        mixed, order = stream.beside(examples, keys, self.sides, self.split, self.start)
-        workers, collate = config.dataloader_num_workers, self.reading.collate
-        loader = stream.loader(mixed, order, collate, workers, runtime.device.type == "cuda")
-        probe = self.probe
-        where = (config, self.repositories, self.output_dir, runtime, self.seed)
-        what = (self.role, self.weights, self.adaptation, self.drift)
-        held = functools.partial(probe.losses, runtime=runtime) if probe else None
-        scored = gauge.chosen(config, probe, self.repositories["prior"], self.seed)
-        self.results = Results(*where, *what, held, scored)
-        before = self.saved["skipped_steps"] if self.saved else 0
-        most = None if config.gradient_release else config.max_bad_steps
-        self.skipped = Skipped(before, most, self._names_at, self.results, self.output_dir)
-        self.validations = Validations(
-            config, self.results, self.best, self.split.global_batch, self.reading.count
-        )
-        # Known before the first step: the checkpoint may be that of a run that had its end.
-        ended = self.validations.begin(self.start, self.stop)
-        with self.signals.patience():
-            self.done = self.start if ended else self._fit(loader)
-        self.signals.check()
-        if self.done < self.stop:
-            runtime.say(self.validations.why_ended(self.done, self.stop))
-
-    def _fit(self, loader: Any) -> int:
-        """The loop itself; the number of steps done."""
-        config, runtime, split = self.config, self.runtime, self.split
-        schedule = SaveSchedule(
-            config.checkpointing_steps, config.checkpointing_minutes, self.signals, runtime
-        )
-        trained = list(self.trained.values())
-        return fit(
-            self.objective,
-            graphs.passes(
-                config, self.objective, trained, self.kit.even, runtime, split.per_process
-            ),
-            trained,
-            self.optimizer,
-            recipes.batches(self.reading, loader, runtime),
-            span=Span(self.start, self.stop, split.accumulation, self.seed, split.global_batch),
-            learning_rate=optim.learning_rate(config, self.stop),
-            max_grad_norm=config.max_grad_norm,
-            ema=self.ema,
-            events=Events(
-                log_every=config.logging_steps,
-                on_log=self.results.log,
-                save_at=schedule.save_at,
-                on_save=self.save,
-                stop_at=schedule.stop_at,
-                on_skipped=self.skipped.note,
-                validate_at=self.validations.due,
-                on_validate=self.validations.run,
-            ),
-            runtime=runtime,
-            pending=self.pending,
-        )
-
-    def _names_at(self, step: int) -> list[str]:
-        """The pictures of the global batch of a step."""
-        return self.reading.names_at(step, self.split)
-
-    def save(self, done: int, pending: Pending) -> None:
-        """Write checkpoint-<done>. Raises UserError."""
-        place = self.reading.state(done, self.runtime)
-        state = {
-            "format": checkpoint.FORMAT,
-            "step": done,
-            "role": self.config.role,
-            "repositories": self.repositories,
-            "signature": self.signature,
-            "config": schema.public(self.config),
-            "fused": self.fused,
-            "best": self.best.state(),
-            "pending_loss": [float(pending.total), pending.steps],
-            "skipped_steps": self.skipped.count,
-            "scaler": self.runtime.scaler_state(),
-            "stream": place,
-        }
-        self.saving.save(state, self.best, done < self.stop)
-        self.signals.kept = f"checkpoint-{done} is saved"
-
-    def _write_best(self, folder: Path) -> None:
-        state = {"role": self.config.role, "repositories": self.repositories}
-        self.saving.write_best(folder, state)
-
-    def finish(self) -> None:
-        """Draw the last samples, export the pipeline with its card, upload it if asked to."""
-        if self.done == self.stop:
-            self.validations.run(self.stop)
-        if self.runtime.main:  # once more: a kill between a save and its rotation leaves one over
-            checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
-        with self.weights.to_write() as whole:
-            steps, best = self.validations.choose(self.done, whole)
-            facts = facts_of(
-                config=self.config,
-                repositories=self.repositories,
-                hub_repository=self.hub_repository,
-                steps=steps,
-                pictures=self.reading.count,
-                seed=self.seed,
-                trained=self.adaptation.describe() if self.config.lora else "",
-                best=best,
+@contextlib.contextmanager
+def _failures(setup: Setup, fused: bool) -> Iterator[None]:
+    """Inside, too little memory and the end of another process become one line each."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if faults.another_is_gone(error):
+            gone = (
+                f"another process of this run is gone: {faults.checkpoint_remark(setup.output_dir)}"
             )
-            self.results.export(facts, whole)
-        first = pairs.caption(self.config, getattr(self.reading, "source", None))
-        self.runtime.say(pairs.next_line(self.config, self.repositories, first))
-        if self.hub_repository and self.runtime.main:
-            hub.upload(self.output_dir, self.hub_repository, self.config.hub_token)
-            self.runtime.say(f"uploaded to {self.hub_repository}")
-        self.runtime.wait()
+            raise UserError(f"{gone}; repeat the command") from None
+        if not out_of_memory(error):
+            raise
+        precision = setup.runtime.precision
+        remedy = plan.remedy(setup.config, setup.repositories, precision, fused)
+        raise UserError(remedy) from None
+
+
+def announce(run: Run) -> None:
+    """Say what will happen, before the first step. Raises UserError if no step is left."""
+    setup, split, reading = run.setup, run.split, run.inputs.reading
+    config, runtime, say = setup.config, setup.runtime, setup.runtime.say
+    for line in start.told(config, setup.repositories, setup.output_dir):
+        say(line)
+    tensors = len(run.weights.trained)
+    say(f"training the {config.role}: {_count(run):,} parameters in {tensors} tensors")
+    say(f"what is trained: {run.adaptation.describe()}")
+    what, often = reading.told(split.global_batch, run.stop)
+    say(
+        f"{what}, global batch {split.global_batch} = "
+        f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "
+        f"{runtime.world} process(es), {run.stop} steps = {often}"
+    )
+    beside = [f"beside them {side.described()}" for side in run.beside]
+    for line in (*reading.shapes(split), *optim.beta2_lines(config), *beside):
+        say(line)
+    say(f"device {runtime.device}, precision {runtime.precision}, seed {setup.seed}")
+    say(runtime.engine)
+    pace = (split.global_batch, reading.count, setup.start, run.stop)
+    for line in (
+        *summary.count_lines(run.inputs.facts),
+        *sample_lines(config, *pace, setup.output_dir),
+    ):
+        say(line)
+    if setup.resumed:
+        folder = setup.resumed.folder
+        say(f"going on from {folder} at step {setup.start}")
+        if setup.start > run.stop:
+            raise UserError(
+                f"{folder.name} is past the end: raise --max_train_steps above {run.stop}"
+            )
+
+
+def _count(run: Run) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in run.weights.trained.values())
+
+
+def begin(run: Run) -> None:
+    """See that there is room for a checkpoint; write down the config, and open the trackers."""
+    setup = run.setup
+    config, runtime = setup.config, setup.runtime
+    if setup.start < run.stop:
+        run.saving.check_room()
+    if runtime.main:
+        checkpoint.write_text(setup.output_dir / "run.toml", schema.to_toml(config))
+        facts = {
+            "base": models.public_name(setup.repositories[config.role], config.role),
+            "repositories": setup.repositories,
+            "source": pairs.source(config),
+            "trained": f"{run.adaptation.describe()}: {_count(run):,} parameters",
+            "steps": run.stop,
+            "global_batch": run.split.global_batch,
+            "beside": [side.described() for side in run.beside],
+            "seed": setup.seed,
+            "data": run.inputs.facts,
+        }
+        summary.write(config, runtime, facts)
+    runtime.start_trackers(config.tracker_project_name, schema.public(config))
+
+
+def steps(run: Run, signals: StopSignals) -> int:
+    """The loop, with all that happens beside it; the number of steps done."""
+    setup, split, validations = run.setup, run.split, run.validations
+    loader = _loader(run)
+    done = setup.start
+    # Known before the first step: the checkpoint may be that of a run that had its end.
+    ended = validations.begin(setup.start, run.stop)
+    with signals.patience():
+        if not ended:
+            learner = _learner(run)
+            done = fit(
+                learner,
+                recipes.batches(run.inputs.reading, loader, setup.runtime),
+                span=Span(done, run.stop, split.accumulation, setup.seed, split.global_batch),
+                events=_events(run, learner, signals),
+                runtime=setup.runtime,
+                pending=run.pending,
+            )
+    signals.check()
+    if done < run.stop:
+        setup.runtime.say(validations.why_ended(done, run.stop))
+    return done
+
+
+def _loader(run: Run) -> Iterable[Any]:
+    """What gives the micro-batches, own and other examples mixed; a torch DataLoader."""
+    setup, reading = run.setup, run.inputs.reading
+    examples = recipes.make_examples(reading, run.kit, setup.seed)
+    keys = reading.keys(run.split, setup.start)
+    mixed, order = stream.beside(examples, keys, run.beside, run.split, setup.start)
+    workers, pinned = setup.config.dataloader_num_workers, setup.runtime.device.type == "cuda"
+    return stream.loader(mixed, order, reading.collate, workers, pinned)
+
+
+def _learner(run: Run) -> Learner:
+    """What the loop trains; its micro-batches run as CUDA graphs where that pays."""
+    config, runtime, objective = run.setup.config, run.setup.runtime, run.objective
+    trained = list(run.weights.trained.values())
+    each: Pass = forward_backward(objective, runtime)
+    if graphs.wanted(config, objective, runtime, run.split.per_process):
+        each = graphs.Recorded(each, objective, trained, run.kit.even, runtime)
+    return Learner(
+        objective=objective,
+        run=each,
+        trained=trained,
+        optimizer=run.weights.optimizer,
+        learning_rate=optim.learning_rate(config, run.stop),
+        max_grad_norm=config.max_grad_norm,
+        ema=run.weights.ema,
+    )
+
+
+def _events(run: Run, learner: Learner, signals: StopSignals) -> Events:
+    """What happens beside the steps, and after which."""
+    config = run.setup.config
+    minutes = config.checkpointing_minutes
+    schedule = SaveSchedule(config.checkpointing_steps, minutes, signals, run.setup.runtime)
+
+    def validate(done: int) -> bool:
+        if isinstance(learner.run, graphs.Recorded):
+            learner.run.let_go()  # what is generated needs their memory
+        ends = run.validations.run(done)
+        learner.objective.train()
+        return ends
+
+    return Events(
+        log_every=config.logging_steps,
+        on_log=run.results.log,
+        save_at=schedule.save_at,
+        on_save=functools.partial(_save, run, signals),
+        stop_at=schedule.stop_at,
+        on_skipped=run.skipped.note,
+        validate_at=run.validations.due,
+        on_validate=validate,
+    )
+
+
+def _save(run: Run, signals: StopSignals, done: int, pending: Pending) -> None:
+    """Write checkpoint-<done>. Raises UserError."""
+    setup = run.setup
+    place = run.inputs.reading.state(done, setup.runtime)
+    state = RunState(
+        step=done,
+        role=setup.config.role,
+        repositories=setup.repositories,
+        signature=run.signature,
+        config=schema.public(setup.config),
+        fused=run.fused,
+        best=run.best.state(),
+        pending_loss=(float(pending.total), pending.steps),
+        skipped_steps=run.skipped.count,
+        scaler=setup.runtime.scaler_state(),
+        stream=place,
+    )
+    run.saving.save(state, run.best, done < run.stop)
+    signals.kept = f"checkpoint-{done} is saved"
+
+
+def finish(run: Run, done: int) -> None:
+    """Draw the last samples, export the pipeline with its card, upload it if asked to."""
+    setup = run.setup
+    config, runtime, hub_repository = setup.config, setup.runtime, setup.hub_repository
+    if done == run.stop:
+        run.validations.run(run.stop)
+    if runtime.main:  # once more: a kill between a save and its rotation leaves one over
+        checkpoint.rotate(setup.output_dir, config.checkpoints_total_limit)
+    with run.weights.to_write() as whole:
+        exported, best = run.validations.choose(done, whole)
+        facts = facts_of(
+            config=config,
+            repositories=setup.repositories,
+            hub_repository=hub_repository,
+            steps=exported,
+            pictures=run.inputs.reading.count,
+            seed=setup.seed,
+            trained=run.adaptation.describe() if config.lora else "",
+            best=best,
+        )
+        run.results.export(facts, whole)
+    first = pairs.caption(config, getattr(run.inputs.reading, "source", None))
+    runtime.say(pairs.next_line(config, setup.repositories, first))
+    if hub_repository and runtime.main:
+        hub.upload(setup.output_dir, hub_repository, config.hub_token)
+        runtime.say(f"uploaded to {hub_repository}")
+    runtime.wait()

@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+import torch
+from torch import nn
 
 from wassily import best as bests
-from wassily import checkpoint, faults, shards, sizes
+from wassily import checkpoint, faults, run_state, shards, sizes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
-from wassily.config import TrainConfig
 from wassily.ema import Ema
 from wassily.errors import UserError
-from wassily.runtime import Runtime
-from wassily.update import all_finite
+from wassily.run_state import RunState, Saved
+from wassily.start import Setup
 from wassily.weights import Weights
 
 
 class Saving:
     """The checkpoints of one run; all processes call each method, the first one writes."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        output_dir: Path,
-        runtime: Runtime,
-        adaptation: Whole | Lora,
-        weights: Weights,
-    ):
-        self.config, self.output_dir, self.runtime = config, output_dir, runtime
+    def __init__(self, setup: Setup, adaptation: Whole | Lora, weights: Weights):
+        self.output_dir, self.runtime = setup.output_dir, setup.runtime
+        self.limit = setup.config.checkpoints_total_limit
         self.adaptation, self.weights = adaptation, weights
-        self.room = sizes.checkpoint_bytes(config, weights.net, list(weights.trained.values()))
+        trained = list(weights.trained.values())
+        self.room = sizes.checkpoint_bytes(setup.config, weights.net, trained)
 
     def check_room(self) -> None:
         """Raise UserError if the disk has no room for a checkpoint."""
         self.runtime.shared(lambda: faults.check_room(self.output_dir, self.room, "a checkpoint"))
 
-    def save(self, state: dict[str, Any], best: Best | LastIsBest, more: bool) -> None:
+    def save(self, state: RunState, best: Best | LastIsBest, more: bool) -> None:
         """Write checkpoint-<step>, then remove what is beyond the limit; `more` steps are to come.
 
         Raises UserError.
         """
-        done = state["step"]
+        done = state.step
         if self.runtime.most(not all_finite(self.weights.trained.values()))[0]:
             raise UserError(
                 f"the weights are not finite after step {done}, nothing was saved: "
@@ -52,28 +49,26 @@ class Saving:
         with self.weights.to_write(state=True) as whole:
             self.runtime.shared(lambda: self._save(state, whole, best, more))
 
-    def _save(
-        self, state: dict[str, Any], whole: Weights, best: Best | LastIsBest, more: bool
-    ) -> None:
-        folder = self.output_dir / f"checkpoint-{state['step']}"
+    def _save(self, state: RunState, whole: Weights, best: Best | LastIsBest, more: bool) -> None:
+        folder = self.output_dir / f"checkpoint-{state.step}"
         with faults.disk(self.output_dir):
             faults.check_room(self.output_dir, self.room, folder.name)
             checkpoint.write_whole(folder, functools.partial(self._write, state=state, whole=whole))
-            checkpoint.rotate(self.output_dir, self.config.checkpoints_total_limit)
+            checkpoint.rotate(self.output_dir, self.limit)
             best.prune()
-            line = faults.warning(self.output_dir, self.room, state["step"])
+            line = faults.warning(self.output_dir, self.room, state.step)
         if line and more:
             self.runtime.say(line)
 
-    def _write(self, folder: Path, state: dict[str, Any], whole: Weights) -> None:
+    def _write(self, folder: Path, state: RunState, whole: Weights) -> None:
         self.adaptation.save(whole.net, folder)
         if isinstance(whole.ema, Ema):
             with whole.ema.applied():
                 self.adaptation.save(whole.net, folder, averaged=True)
         checkpoint.save_optimizer(folder, whole.optimizer, whole.trained)
-        checkpoint.save_state(folder, state)
+        run_state.write(folder, state)
 
-    def write_best(self, folder: Path, state: dict[str, Any]) -> None:
+    def write_best(self, folder: Path, state: Saved) -> None:
         """The weights that were measured, into a folder of their own."""
         with self.weights.to_write() as whole:
             of = (self.adaptation, whole.net, whole.ema, state)
@@ -87,3 +82,8 @@ class Saving:
             averages = self.adaptation.averages(weights.net, folder)
             trained = weights.trained.items()
             weights.ema.load({name: shards.like(averages[name], p) for name, p in trained})
+
+
+def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether all values that this process has of all parameters are."""
+    return bool(torch.stack([torch.isfinite(shards.own(p)).all() for p in parameters]).all())

@@ -9,6 +9,7 @@ import os
 import re
 import types
 import typing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from wassily.errors import UserError, did_you_mean
@@ -27,6 +28,45 @@ PATHS = frozenset(
 )
 PATH_LISTS = frozenset({"base", "tuned", "data"})
 MOST = 2**63  # what the libraries below take for a whole number is less
+
+
+@dataclass(frozen=True)
+class About:
+    """What others tell of a flag, in its annotation: `card` names its row in a model card and
+    `fact` its value in run.json; `remarked`: a resume says if it has changed.
+    """
+
+    card: str = ""
+    fact: str = ""
+    remarked: bool = False
+
+
+def abouts(cls: type) -> dict[str, About]:
+    """Field name -> what others tell of it, in the order of the fields."""
+    found: dict[str, About] = {}
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        for note in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(note, About):
+                found[field.name] = note
+    return found
+
+
+def card_rows(config: Any) -> dict[str, Any]:
+    """What a model card tells of a config; what is unset is left out."""
+    named = {about.card: getattr(config, n) for n, about in abouts(type(config)).items()}
+    return {row: value for row, value in named.items() if row and value is not None}
+
+
+def run_facts(config: Any) -> dict[str, Any]:
+    """What run.json tells of a config besides the words of its command."""
+    named = {about.fact: getattr(config, n) for n, about in abouts(type(config)).items()}
+    return {fact: value for fact, value in named.items() if fact}
+
+
+def remarked(cls: type) -> list[str]:
+    """The flags whose change a resume says: they change the numbers, not what the state means."""
+    return [name for name, about in abouts(cls).items() if about.remarked]
 
 
 def _fits(value: object, kind: object) -> bool:

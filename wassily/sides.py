@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wassily import cache, draws, dreambooth, preserve, recipes
 from wassily.config import TrainConfig
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.recipes import Kit
 from wassily.stream import Examples, ExtraExamples
@@ -33,13 +33,15 @@ class ExtraSource:
     weight: float
 
 
-def sources(wanted: list[Encoding], seed: int, frozen: Frozen) -> list[ExtraSource]:
+def sources(
+    wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
+) -> list[ExtraSource]:
     """The sources that a config names, their encodings made. Raises UserError."""
-    config, found = frozen.config, []
+    found = []
     if config.with_prior_preservation:
-        found.append(_class_pictures(wanted, seed, frozen))
+        found.append(_class_pictures(wanted, seed, config, context))
     if config.preserve:
-        answers = preserve.answers(frozen, draws.side_seed(seed, OLD))
+        answers = preserve.answers(config, context, draws.side_seed(seed, OLD))
         name = f"answers of the base ({answers.store.folder.name})"
         counts = (len(answers), _old_ratio(config), config.preserve_weight)
         found.append(ExtraSource(name, answers.examples, *counts))
@@ -52,10 +54,14 @@ def retained_remark(config: TrainConfig, root: Path) -> str:
     return cache.retained_remark(root) + also
 
 
-def _class_pictures(wanted: list[Encoding], seed: int, frozen: Frozen) -> ExtraSource:
-    config, own = frozen.config, draws.side_seed(seed, CLASS_PICTURES)
-    found = dreambooth.class_pictures(config, frozen.repositories, frozen.runtime)
-    reading = recipes.make_reading(wanted, found, own, frozen)
+def _class_pictures(
+    wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
+) -> ExtraSource:
+    own = draws.side_seed(seed, CLASS_PICTURES)
+    found = dreambooth.class_pictures(config, context.repositories, context.runtime)
+    reading = recipes.make_reading(
+        wanted, found, own, context, flips=config.random_flip, skip_bad=config.skip_bad_images
+    )
     name = f"class pictures ({reading.source.fingerprint()})"
 
     def examples(kit: Kit) -> Examples:

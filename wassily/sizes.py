@@ -13,8 +13,8 @@ from wassily import config as configs
 from wassily import encode, memory, optim
 from wassily.config import TrainConfig
 from wassily.encoders import CAPTION_BATCH, PICTURE_BATCH
+from wassily.objectives import Batch
 from wassily.recipes import Kit, Load
-from wassily.train import Batch
 
 
 def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tensor, Tensor]:

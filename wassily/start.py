@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wassily import (
     adapt,
@@ -20,6 +20,7 @@ from wassily import (
     models,
     optim,
     outputs,
+    run_state,
     schema,
     sourcing,
 )
@@ -27,7 +28,58 @@ from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.errors import UserError
+from wassily.run_state import RunState, Saved
 from wassily.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The checkpoint that a run is resumed from, and its state."""
+
+    folder: Path
+    state: RunState
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is settled of a run before anything is loaded.
+
+    `repositories` are resolved, by home; `hub_repository` is that of the upload, if there is one.
+    """
+
+    config: TrainConfig
+    repositories: dict[str, str]
+    output_dir: Path
+    runtime: Runtime
+    seed: int
+    resumed: Resumed | None = None
+    hub_repository: str | None = None
+
+    @property
+    def role(self) -> str:
+        """The role, and folder, of the network in training."""
+        return models.TRAINED[self.config.role]
+
+    @property
+    def start(self) -> int:
+        """Optimizer steps done already."""
+        return self.resumed.state.step if self.resumed else 0
+
+
+def settle(
+    config: TrainConfig, repositories: dict[str, str], runtime: Runtime, held: ExitStack
+) -> Setup:
+    """Take the output folder and its lock, look for the checkpoint to resume from, draw the seed.
+
+    Raises UserError.
+    """
+    output_dir = Path(config.output_dir)
+    folder = runtime.shared(lambda: begin(config, output_dir, held, runtime.say))
+    state = runtime.shared(lambda: run_state.to_resume(folder))
+    seed = seed_of(config, state, runtime)
+    repository = runtime.shared(lambda: hub_repository(config, output_dir))
+    resumed = Resumed(folder, state) if folder and state else None
+    return Setup(config, repositories, output_dir, runtime, seed, resumed, repository)
 
 
 def check_surroundings(config: TrainConfig) -> dict[str, str]:
@@ -185,7 +237,7 @@ def _unused(path: Path) -> Path:
 def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
     """A run that goes on from an early checkpoint must not mix its own with those after it."""
     named = outputs.NAME.fullmatch(path.name)
-    step = int(named[1]) if named else checkpoint.load_state(path)["step"]
+    step = int(named[1]) if named else run_state.read(path, Saved).step
     later = [folder.name for number, folder in here if number > step]
     if later:
         raise UserError(
@@ -194,12 +246,12 @@ def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
         )
 
 
-def seed_of(config: TrainConfig, saved: dict[str, Any] | None, runtime: Runtime) -> int:
+def seed_of(config: TrainConfig, saved: RunState | None, runtime: Runtime) -> int:
     """The seed that was named, the checkpoint's, or a fresh one for all processes."""
     if config.seed is not None:
         return config.seed
     if saved:
-        return int(saved["signature"]["seed"])
+        return int(saved.signature["seed"])
     return int(runtime.shared(draws.fresh_seed))
 
 

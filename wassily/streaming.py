@@ -1,4 +1,4 @@
-"""Examples read from shards while the training goes on: what `recipes.Reading` is for a stream.
+"""Examples read from shards while the training goes on: what `recipes.TrainingSet` is for a stream.
 
 How many there are is not known, so they cannot be looked at before the first step: what is wrong
 with one shows at its turn.
@@ -15,13 +15,13 @@ from wassily import config as configs
 from wassily.archives import Cell, Shards
 from wassily.config import TrainConfig
 from wassily.data import Record
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.errors import UserError
 from wassily.lanes import Lanes
+from wassily.objectives import Batch
 from wassily.runtime import Runtime
 from wassily.stream import Split
-from wassily.train import Batch
 
 BLANK = b"P6 1 1 255 \0\0\0"  # the smallest picture: stands for a bad one, and counts nothing
 SAID = 10  # bad examples that are named each; after that every hundredth is
@@ -45,13 +45,19 @@ class StreamedSet:
 
     count = None  # of the examples: nobody has read them all
 
-    def __init__(self, wanted: list[Encoding], shards: Shards, seed: int, frozen: Frozen):
-        config = frozen.config
+    def __init__(
+        self,
+        config: TrainConfig,
+        context: EncoderContext,
+        wanted: list[Encoding],
+        shards: Shards,
+        seed: int,
+    ):
         self.shards, self.seed, self.config = shards, seed, config
         self.captioned = shards.caption_column is not None
         choice = turns.ExampleDraws(seed, config.random_flip, config.condition_dropout)
         self.live = turns.Live(wanted, choice)
-        [self.square] = encoders.crop_shapes(config, frozen.repositories["decoder"])
+        [self.square] = encoders.crop_shapes(context)
         self.blank = Record("", BLANK, ("",))
         self.bad = 0
 
@@ -67,7 +73,7 @@ class StreamedSet:
         """The shape of an example's crop: a square."""
         return self.square
 
-    def keys(self, split: Split, start: int) -> Iterator[Any]:
+    def keys(self, split: Split, start: int) -> Iterator[list[tuple[int, int, Cell]]]:
         """This rank's micro-batches from optimizer step `start` on."""
         return self.lanes.keys(start)
 

@@ -14,25 +14,25 @@ import numpy as np
 from wassily import __version__, captions, checkpoint, encodings, models, outputs, schema
 from wassily.config import TrainConfig
 from wassily.data import Pictures
-from wassily.encoders import Frozen
+from wassily.encoders import EncoderContext
 from wassily.runtime import Runtime
 
 FILE = outputs.RUN
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft")
 
 
-def of_data(source: Pictures, frozen: Frozen, held_out: Pictures | None) -> dict[str, int]:
+def of_data(source: Pictures, context: EncoderContext, held_out: Pictures | None) -> dict[str, int]:
     """Counts of what is trained on: pictures, and if they are kept in the cache, the equal ones
     among them; captions, the different ones and the cut ones, where the network reads them.
     """
-    config, runtime = frozen.config, frozen.runtime
+    runtime = context.runtime
     found = {"pictures": len(source)}
-    if not config.no_cache:
-        contents, _ = encodings.picture_contents(source, frozen.root, runtime)
+    if not context.no_cache:
+        contents, _ = encodings.picture_contents(source, context.root, runtime)
         found["duplicates"] = len(contents) - len(np.unique(contents, axis=0))
-    if config.role == "prior":
-        home = frozen.repositories["prior"]
-        tokenizer = models.load("tokenizer", home, cache_dir=config.cache_dir)
+    if context.role == "prior":
+        home = context.repositories["prior"]
+        tokenizer = models.load("tokenizer", home, cache_dir=context.cache_dir)
         cut, total = runtime.shared(lambda: captions.count_cut(source.all_captions(), tokenizer))
         different = runtime.shared(lambda: len({hash(text) for text in source.all_captions()}))
         found |= {"captions": total, "different_captions": different, "cut_captions": cut}
@@ -68,8 +68,7 @@ def write(config: TrainConfig, runtime: Runtime, facts: Mapping[str, object]) ->
     value = {
         "command": ["wassily", "train", config.role, *schema.to_flags(config)],
         "versions": versions(),
-        "prompts": list(config.validation_prompts),
-        "keep_best": config.keep_best,
+        **schema.run_facts(config),
         "processes": runtime.world,
         "device": str(runtime.device),
         "precision": runtime.precision,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wassily import __version__, checkpoint, evaluation, generate, lists, measures, merge, models
+from wassily import __version__, checkpoint, evaluation, lists, load, measures, merge, models
 from wassily.commands import MergeConfig
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
@@ -125,8 +125,8 @@ def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluation.Bench:
     if config.learned_prompts:
         # A list of its own, of a name that no file has.
         asked = asked | {LEARNED: lists.prompt_lines(Path(config.learned_prompts))}
-    located = evaluation.located(question)
-    pipelines = generate.load_pipelines(evaluation.to_draw(question, *names.values()))
+    located = evaluation.located(question).tuned
+    pipelines = load.pipelines(evaluation.to_draw(question, *names.values()), located)
     bench = evaluation.Bench(question, *pipelines, asked)
     bench.hold_out(located, sides=len({0.0, *config.alphas}))
     return bench

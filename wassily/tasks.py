@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import checks, models, pictures, sample
+from wassily import checks, pictures
 from wassily.commands import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
 from wassily.pictures import Picture
@@ -109,10 +109,3 @@ def _canvas(config: DrawConfig, opened: OpenedImages) -> Canvas:
             "has the shape of its picture, at any size"
         )
     return Canvas(image, mask)
-
-
-def check_decoder(config: DrawConfig, canvas: Canvas) -> None:
-    """Raise UserError if the decoder is not of the kind that a canvas takes; loads no weights."""
-    found = models.locate(config.decoder, "decoder")
-    network = models.config_of(found, "decoder", config.cache_dir)
-    sample.check_kind(f"--decoder {config.decoder}", network, canvas.kind)

@@ -11,10 +11,29 @@ from torch import Tensor, nn
 
 from wassily import draws
 from wassily.ema import Ema, NoEma
-from wassily.graphs import Batch, Ordinary, Recorded
+from wassily.objectives import Batch
 from wassily.progress import Progress
 from wassily.runtime import Runtime
-from wassily.update import update
+
+Pass = Callable[[Batch, Tensor, Tensor], Tensor]  # (batch, noise, t) -> mean loss, ()
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained, and how a step moves it.
+
+    `objective` and `optimizer` are prepared for the run. `run` takes a micro-batch forward and
+    backward: `forward_backward`, or the same as a CUDA graph. `learning_rate` maps a step (from 0)
+    to a rate. `max_grad_norm` of 0 does not clip.
+    """
+
+    objective: nn.Module
+    run: Pass
+    trained: list[nn.Parameter]
+    optimizer: Any
+    learning_rate: Callable[[int], float]
+    max_grad_norm: float
+    ema: Ema | NoEma
 
 
 @dataclass(frozen=True)
@@ -55,12 +74,19 @@ class Pending:
         self.skipped.clear()
         return [first + number for number, flag in enumerate(flags) if flag]
 
+    def take_mean(self, runtime: Runtime) -> dict[str, float]:
+        """The mean loss since the last call, if a step was taken since. The host waits here."""
+        total, steps = float(runtime.mean(self.total)), self.steps
+        self.total.zero_()
+        self.steps = 0
+        return {"train_loss": total / steps} if steps else {}
+
 
 @dataclass(frozen=True)
 class Events:
     """What happens besides the steps: each is called with the number of steps done.
 
-    `on_validate` tells whether the run should end there.
+    `on_validate` tells whether the run should end there, and leaves the objective in training mode.
     """
 
     log_every: int
@@ -73,97 +99,131 @@ class Events:
     on_validate: Callable[[int], bool]
 
 
+# ---------------------------------------------------------------- the loop
+
+
 def fit(
-    objective: nn.Module,
-    passes: Ordinary | Recorded,
-    trained: list[nn.Parameter],
-    optimizer: Any,
+    learner: Learner,
     batches: Iterator[Batch],
     *,
     span: Span,
-    learning_rate: Callable[[int], float],
-    max_grad_norm: float,
-    ema: Ema | NoEma,
     events: Events,
     runtime: Runtime,
     pending: Pending,
 ) -> int:
     """Run the steps of `span`: forward, backward, clip, update, average; log, save and validate.
 
-    `objective` is already prepared, like `optimizer`, and `passes` runs it forward and backward: it
-    maps (batch, noise, t) to the mean loss, (). `batches` yields `span.accumulation` micro-batches
-    a step, each with its `noise` and `t`. `learning_rate` maps a step (from 0) to a rate. A step
+    `batches` yields `span.accumulation` micro-batches a step, each with its `noise` and `t`. A step
     whose loss or gradient is not finite changes nothing, and is told by `on_skipped` at the next
     log or save. Returns how many steps are done: fewer than `span.stop` where an event ended the
     run, which was saved then.
     """
-    objective.train()
-    done, saves = span.start, True
-    bar = Progress("training", span.stop, span.start, runtime.main)
-    since = (span.start, bar.worked())
+    objective, optimizer = learner.objective.train(), learner.optimizer
+    done = span.start
+    diary = _Diary(events, span, runtime, pending)
     for step in range(span.start, span.stop):
+        rate = learner.learning_rate(step)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
+            group["lr"] = rate
         mean = torch.zeros_like(pending.total)
         for micro in range(span.accumulation):
             batch = dict(next(batches))
             noise, t = batch.pop("noise"), batch.pop("t")
             # Modules that draw inside forward (dropout) draw the same after a resume.
-            torch.manual_seed(
-                draws.module_seed(span.seed, step, micro * runtime.world + runtime.rank)
-            )
+            place = micro * runtime.world + runtime.rank
+            torch.manual_seed(draws.module_seed(span.seed, step, place))
             with runtime.accumulate(objective):
-                mean += passes(batch, noise, t).float() / span.accumulation
-        pending.add(mean, update(optimizer, trained, mean, max_grad_norm, runtime))
+                mean += learner.run(batch, noise, t).float() / span.accumulation
+        norm = runtime.clip(learner.trained, learner.max_grad_norm)
+        pending.add(mean, update(optimizer, mean, norm, runtime))
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        ema.update(done)
-        bar.advance()
-        logs = done % events.log_every == 0 or done == span.stop
-        stops = events.stop_at(done) or done == span.stop
-        saves = events.save_at(done) or stops
-        if logs:
-            events.on_skipped(pending.settle(done))
-            values = _flush(pending, runtime)
-            now = (done, bar.worked())
-            values |= _rate(span, since, now)
-            since = now
-            events.on_log(done, values | {"lr": learning_rate(step)})
-            bar.note(**{name: f"{value:.4g}" for name, value in values.items()})
-        validates = not stops and events.validate_at(done)
-        if saves or validates:
-            events.on_skipped(pending.settle(done))  # the host waits: the steps end here
-            with bar.resting():
-                if saves:
-                    _save(pending, events, runtime, done)
-                if validates:
-                    passes.let_go()
-                    stops = events.on_validate(done)
-                    objective.train()
-        if stops:
+        learner.ema.update(done)
+        if diary.ends_after(done, rate):
             break
-    if not saves:  # it was that validation which ended the run
-        _save(pending, events, runtime, done)
-    bar.close()
+    diary.bar.close()
     return done
 
 
-def _save(pending: Pending, events: Events, runtime: Runtime, done: int) -> None:
-    """Settle what is pending, and save."""
-    events.on_skipped(pending.settle(done))
-    pending.total.copy_(runtime.mean(pending.total))
-    events.on_save(done, pending)
+def forward_backward(objective: nn.Module, runtime: Runtime) -> Pass:
+    """A micro-batch through an objective: its gradient is added to that of the parameters."""
+
+    def run(batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
+        loss = objective(batch, noise, t).mean()
+        runtime.backward(loss)
+        return loss.detach()
+
+    return run
 
 
-def _flush(pending: Pending, runtime: Runtime) -> dict[str, float]:
-    """The mean loss since the last call, if a step was taken since. The host waits here."""
-    total, steps = float(runtime.mean(pending.total)), pending.steps
-    pending.total.zero_()
-    pending.steps = 0
-    return {"train_loss": total / steps} if steps else {}
+def update(optimizer: Any, loss: Tensor, norm: Tensor | None, runtime: Runtime) -> Tensor:
+    """Take the step, unless the loss or the gradient's norm is not finite; then weights and state
+    stay as they are. Whether that was so, () bool.
+
+    A fused optimizer is told on the device, and nobody waits; for any other the host has to look.
+    In fp16 there is no `norm`: the loss scaler judges the gradient, which overflows now and then.
+    With gradient release the weights have moved already.
+    """
+    bad = ~torch.isfinite(loss)
+    if norm is not None:
+        bad |= ~torch.isfinite(norm.to(bad.device))
+    flag = runtime.mean(bad.float()) > 0
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if norm is None:
+        optimizer.step()
+    elif getattr(inner, "_step_supports_amp_scaling", False):
+        inner.grad_scale, inner.found_inf = None, flag.float()
+        optimizer.step()
+        del inner.grad_scale, inner.found_inf
+    elif not flag:
+        optimizer.step()
+    return flag
 
 
-def _rate(span: Span, since: tuple[int, float], now: tuple[int, float]) -> dict[str, float]:
-    """Pictures a second between two (steps done, seconds worked)."""
-    pictures = (now[0] - since[0]) * span.pictures_per_step
-    return {"pictures_per_second": pictures / max(now[1] - since[1], 1e-9)}
+# ---------------------------------------------------------------- beside the steps
+
+
+class _Diary:
+    """Logs, saves and validates after the steps where it is time for that."""
+
+    def __init__(self, events: Events, span: Span, runtime: Runtime, pending: Pending):
+        self.events, self.span, self.runtime, self.pending = events, span, runtime, pending
+        self.bar = Progress("training", span.stop, span.start, runtime.main)
+        self.since = (span.start, self.bar.worked())
+
+    def ends_after(self, done: int, rate: float) -> bool:
+        """Do what is due after so many steps; whether the run ends there."""
+        self.bar.advance()
+        events, last = self.events, done == self.span.stop
+        logs = done % events.log_every == 0 or last
+        stops = events.stop_at(done) or last
+        saves = events.save_at(done) or stops
+        if logs:
+            self._log(done, rate)
+        validates = not stops and events.validate_at(done)
+        if saves or validates:
+            events.on_skipped(self.pending.settle(done))  # the host waits: the steps end here
+            with self.bar.resting():
+                if saves:
+                    self._save(done)
+                if validates:
+                    stops = events.on_validate(done)
+        if stops and not saves:  # it was that validation which ended the run
+            self._save(done)
+        return stops
+
+    def _log(self, done: int, rate: float) -> None:
+        self.events.on_skipped(self.pending.settle(done))
+        values = self.pending.take_mean(self.runtime)
+        now = (done, self.bar.worked())
+        pictures = (now[0] - self.since[0]) * self.span.pictures_per_step
+        values["pictures_per_second"] = pictures / max(now[1] - self.since[1], 1e-9)
+        self.since = now
+        self.events.on_log(done, values | {"lr": rate})
+        self.bar.note(**{name: f"{value:.4g}" for name, value in values.items()})
+
+    def _save(self, done: int) -> None:
+        """Settle what is pending, and save."""
+        self.events.on_skipped(self.pending.settle(done))
+        self.pending.total.copy_(self.runtime.mean(self.pending.total))
+        self.events.on_save(done, self.pending)

@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from tools.mini import bank, encoded, nets, stage
 from wassily import adapt, checkpoint, models, objectives, outputs
 from wassily.ema import Ema
-from wassily.graphs import Ordinary
 from wassily.runtime import Runtime
-from wassily.train import Events, Pending, Span, fit
+from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
 DROPPED = 0.1  # fraction of examples trained without their condition
 PICTURES = 80_000
@@ -113,15 +112,17 @@ def train(work, role, net, objective, example, target, plan):
         checkpoint.rotate(folder, 2)
 
     fit(
-        objective,
-        Ordinary(objective, runtime),
-        parameters,
-        optimizer,
+        Learner(
+            objective=objective,
+            run=forward_backward(objective, runtime),
+            trained=parameters,
+            optimizer=optimizer,
+            learning_rate=lambda step: plan.rate * stage.schedule(step, plan.steps, plan.warmup),
+            max_grad_norm=1.0,
+            ema=ema,
+        ),
         batches(example, target, len(objective.alpha_bars), plan, state["step"]),
         span=Span(state["step"], plan.steps, 1, plan.seed, plan.batch),
-        learning_rate=lambda step: plan.rate * stage.schedule(step, plan.steps, plan.warmup),
-        max_grad_norm=1.0,
-        ema=ema,
         events=Events(
             log_every=LOG_EVERY,
             on_log=on_log,
@@ -157,7 +158,7 @@ def save(net, optimizer, trained, ema, state):
         net.save_pretrained(folder / state["role"])
         save_file({k: v.contiguous() for k, v in ema.averages.items()}, folder / "ema.safetensors")
         checkpoint.save_optimizer(folder, optimizer, trained)
-        checkpoint.save_state(folder, state)
+        (folder / outputs.STATE).write_text(json.dumps(state), "utf-8")
 
     return write
 
@@ -168,7 +169,7 @@ def restore(folder, net, optimizer, trained, ema):
     if not found:
         return {"step": 0, "seconds": 0.0}
     newest = found[-1][1]
-    state = checkpoint.load_state(newest)
+    state = json.loads((newest / outputs.STATE).read_text("utf-8"))
     net.load_state_dict(models.load_network(newest / state["role"], state["role"]).state_dict())
     checkpoint.load_optimizer(newest, optimizer, trained)
     ema.load(load_file(newest / "ema.safetensors"))

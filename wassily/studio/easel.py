@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wassily import checks, generate, models, notes, pictures, sample, tasks
+from wassily import checks, generate, load, models, notes, pictures, sample, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import has_accelerator, quiet_libraries
@@ -53,7 +53,7 @@ class GenerationQueue:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._key: tuple[object, ...] | None = None
-        self._loaded: generate.Pipelines | None = None
+        self._loaded: load.Pipelines | None = None
 
     def draw(self, config: GenerateConfig, job: Job) -> list[tuple[Path, int]]:
         """Each picture's file and seed, in order. Raises UserError, and Cancelled with no picture.
@@ -63,9 +63,10 @@ class GenerationQueue:
         task = tasks.task(config)
         jobs = generate.jobs_of(config, task)
         with self._turn:
-            files = generate.destinations(config, task)
+            networks = load.find(config)
+            files = generate.destinations(config, task, networks)
             pairs = [(subject, seed) for subject, _, seed in jobs]
-            drawn, (_, decoder, device) = self._drawn(config, task, pairs, job)
+            drawn, (_, decoder, device) = self._drawn(config, networks, task, pairs, job)
             noted = generate.provenance_of(config, task, jobs, decoder.unet.dtype, device)
             for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
                 pictures.save_png(picture, file, notes.png_chunks(one, words))
@@ -76,10 +77,11 @@ class GenerationQueue:
         config = dataclasses.replace(old.config, out=str(out), cache_dir=cache_dir)
         task = tasks.task(config)
         with self._turn:
-            (file,) = generate.destinations(config, task)
+            networks = load.find(config)
+            (file,) = generate.destinations(config, task, networks)
             assert config.seed is not None  # `read_provenance` saw to that
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
-            drawn, (_, _, device) = self._drawn(config, task, jobs, job)
+            drawn, (_, _, device) = self._drawn(config, networks, task, jobs, job)
             again = dataclasses.replace(old, made_with=notes.made_with(device))
             pictures.save_png(drawn[old.place], file, notes.png_chunks(again, task.words[0]))
         return file
@@ -87,13 +89,14 @@ class GenerationQueue:
     def _drawn(
         self,
         config: DrawConfig,
+        networks: load.Networks,
         task: tasks.Task,
         jobs: list[tuple[sample.Subject, int]],
         job: Job,
-    ) -> tuple[list[pictures.Picture], generate.Pipelines]:
+    ) -> tuple[list[pictures.Picture], load.Pipelines]:
         if job.cancelled.is_set():
             raise Cancelled
-        prior, decoder, device = self._pipelines(config)
+        prior, decoder, device = self._pipelines(config, networks)
         batches = -(-len(jobs) // config.batch_size)
         passes = batches * (config.prior_steps + checks.steps(config, config))
         drawing = generate.drawing_of(config, task.canvas)
@@ -101,7 +104,7 @@ class GenerationQueue:
             drawn = sample.draw(prior, decoder, jobs, drawing, device)
         return drawn, (prior, decoder, device)
 
-    def _pipelines(self, config: DrawConfig) -> generate.Pipelines:
+    def _pipelines(self, config: DrawConfig, networks: load.Networks) -> load.Pipelines:
         """Both pipelines and the device; those of the last time if nothing of it has changed."""
         dtype = config.dtype
         if dtype == "auto":
@@ -110,7 +113,7 @@ class GenerationQueue:
         if self._loaded is None or key != self._key:
             self._loaded = None  # before others come: two models need not fit
             quiet_libraries()
-            self._loaded, self._key = generate.load_pipelines(config), key
+            self._loaded, self._key = load.pipelines(config, networks), key
         return self._loaded
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import checkpoint, models, outputs
+from wassily import checkpoint, models, outputs, run_state
 from wassily.commands import DrawConfig
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
+from wassily.run_state import Saved
 from wassily.studio.fence import OWN
 from wassily.studio.words import Say
 
@@ -85,9 +86,8 @@ def _of_adapter(file: Path) -> str | None:
 def _of_checkpoint(folder: Path) -> str | None:
     """The network that a checkpoint is of; None for what is no checkpoint."""
     try:
-        state = json.loads((folder / outputs.STATE).read_text("utf-8"))
-        return str(state["role"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return run_state.read(folder, Saved).role
+    except UserError:
         return None
 
 

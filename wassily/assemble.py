@@ -1,0 +1,227 @@
+"""A config becomes the parts of a run: network, examples, optimizer, what is measured and saved."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wassily import (
+    adapt,
+    compiled,
+    drift,
+    encoders,
+    gauge,
+    models,
+    optim,
+    plan,
+    recipes,
+    run_state,
+    schema,
+    sides,
+    weights,
+)
+from wassily import best as bests
+from wassily import runtime as runtimes
+from wassily.adapt import Lora, Whole
+from wassily.best import Best, LastIsBest
+from wassily.config import TrainConfig
+from wassily.ema import average
+from wassily.material import Inputs
+from wassily.recipes import Kit
+from wassily.results import Measures, Results
+from wassily.run_state import Saved
+from wassily.saving import Saving
+from wassily.skipped import Skipped
+from wassily.start import Setup
+from wassily.stream import ExtraExamples, Split
+from wassily.train import Pending
+from wassily.validations import Validations
+from wassily.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The parts of one training, ready for its first step.
+
+    `fused`: the micro-batches of a step run as one. `beside` is mixed into the own examples.
+    `objective` is prepared for the device and the processes; `weights` are those in training.
+    """
+
+    setup: Setup
+    inputs: Inputs
+    kit: Kit
+    beside: list[ExtraExamples]
+    split: Split
+    fused: bool
+    signature: dict[str, Any]
+    adaptation: Whole | Lora
+    objective: nn.Module
+    weights: Weights
+    pending: Pending
+    saving: Saving
+    best: Best | LastIsBest
+    results: Results
+    skipped: Skipped
+    validations: Validations
+
+    @property
+    def stop(self) -> int:
+        """Optimizer steps in all."""
+        return steps_in_all(self.setup.config, self.inputs.reading.count, self.split.global_batch)
+
+
+def steps_in_all(config: TrainConfig, count: int | None, global_batch: int) -> int:
+    """The optimizer steps of a config, on `count` examples; None: of a stream."""
+    if config.max_train_steps:
+        return config.max_train_steps
+    assert count  # the config was checked: only of a stream it is not known
+    per_epoch = count / global_batch
+    return math.ceil(config.num_train_epochs * per_epoch)
+
+
+def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
+    """All parts of a run, as a checkpoint left them if one is resumed. Raises UserError."""
+    config, runtime, reading, resumed = setup.config, setup.runtime, inputs.reading, setup.resumed
+    split = Split(*plan.cut(config, fused), runtime.world, runtime.rank)
+    runtime.accumulate_over(split.accumulation)
+    kit = recipes.make_kit(config, setup.repositories)
+    beside = sides.streams(inputs.beside, kit, split.global_batch)
+    base = models.fingerprint(kit.net)
+    adaptation = adapt.chosen_adaptation(config, adapt.notes(config, setup.repositories, base))
+    adaptation.attach(kit.net, runtime.weight_dtype, setup.seed)
+    same = {"network": config.role, "base model": base, **reading.signature()}
+    same |= {**adaptation.signature(), **_signature(setup, kit, split, beside)}
+    if resumed:
+        run_state.check_same(resumed.state, same, resumed.folder)
+    reading.begin(split, resumed.state.stream if resumed else None)
+    _place(setup, kit)
+    # The network is still the base's: a resumed run measures from there, too.
+    measures = _measures(setup, inputs, kit)
+    if resumed:
+        adaptation.load(kit.net, resumed.folder)
+    objective, whole = _in_training(setup, kit)
+    saving = Saving(setup, adaptation, whole)
+    best = _best(setup, saving)
+    results = Results(setup, whole, adaptation, measures)
+    run = Run(
+        setup=setup,
+        inputs=inputs,
+        kit=kit,
+        beside=beside,
+        split=split,
+        fused=fused,
+        signature=same,
+        adaptation=adaptation,
+        objective=objective,
+        weights=whole,
+        pending=Pending(torch.zeros((), device=runtime.device)),
+        saving=saving,
+        best=best,
+        results=results,
+        skipped=_skipped(setup, inputs, split, results),
+        validations=Validations(config, results, best, split.global_batch, reading.count),
+    )
+    _restore(run)
+    return run
+
+
+def _signature(setup: Setup, kit: Kit, split: Split, beside: list[ExtraExamples]) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be resumed, besides base, data and adaptation."""
+    config = setup.config
+    return {
+        "holdout": config.holdout or None,
+        "trained list": adapt.described(adapt.trained_parameters(kit.net)),
+        "global batch": split.global_batch,
+        "precision": setup.runtime.precision,
+        "seed": setup.seed,
+        "resolution": config.resolution if config.role == "decoder" else None,
+        "bucket": encoders.bucketed(config) or None,
+        "random_flip": config.random_flip,
+        "condition_dropout": config.condition_dropout or None,
+        "use_ema": config.use_ema,
+        "ema_sigma_rel": config.ema_sigma_rel,
+        "optimizer": optim.described(config),
+        "weights_dtype": config.weights_dtype,
+        "beside": [side.described() for side in beside] or None,
+    }
+
+
+def _place(setup: Setup, kit: Kit) -> None:
+    """Put the network on the device, in the arithmetic that the config wants."""
+    config, runtime = setup.config, setup.runtime
+    if config.allow_tf32:
+        runtimes.allow_tf32()
+    if config.enable_xformers_memory_efficient_attention:
+        recipes.use_xformers(kit.net, runtime)
+    adapt.keep_as(adapt.trained_parameters(kit.net), config.weights_dtype)
+    kit.objective.to(runtime.device)
+
+
+def _in_training(setup: Setup, kit: Kit) -> tuple[nn.Module, Weights]:
+    """The objective prepared for the processes, and its weights with optimizer and average."""
+    config, runtime = setup.config, setup.runtime
+    outline = weights.spread(kit.objective, runtime)
+    trained = adapt.trained_parameters(kit.net)
+    optimizer = optim.optimizer(config, list(trained.values()), runtime.device)
+    ema = average(trained, config.use_ema, config.ema_sigma_rel)
+    objective, optimizer = runtime.prepare(kit.objective, optimizer)
+    if config.gradient_release:
+        optim.release_gradients(kit.net, optimizer)
+    if config.compile:
+        compiled.compile_in_place(kit.net)
+    return objective, weights.weights_of(kit.objective, trained, ema, optimizer, outline, runtime)
+
+
+def _measures(setup: Setup, inputs: Inputs, kit: Kit) -> Measures:
+    """What is measured at validations; the variance's drift begins at the network as it is now."""
+    config, runtime, probe = setup.config, setup.runtime, inputs.probe
+    where = (setup.repositories["decoder"], runtime)
+    return Measures(
+        drift.of_variance(config, *where, kit, inputs.reading, setup.seed),
+        functools.partial(probe.losses, runtime=runtime) if probe else None,
+        gauge.chosen(config, probe, setup.repositories["prior"], setup.seed),
+    )
+
+
+def _best(setup: Setup, saving: Saving) -> Best | LastIsBest:
+    """What --keep_best and --patience ask for; its weights are those in training."""
+    config = setup.config
+
+    def write(folder: Path) -> None:
+        saving.write_best(folder, Saved(bests.step_of(folder), config.role, setup.repositories))
+
+    return bests.chosen_best(config.keep_best, config.patience, setup.output_dir, write)
+
+
+def _skipped(setup: Setup, inputs: Inputs, split: Split, results: Results) -> Skipped:
+    """The account of skipped steps, resumed."""
+    before = setup.resumed.state.skipped_steps if setup.resumed else 0
+    most = None if setup.config.gradient_release else setup.config.max_bad_steps
+    names_at = functools.partial(inputs.reading.names_at, split=split)
+    return Skipped(before, most, names_at, results, setup.output_dir)
+
+
+def _restore(run: Run) -> None:
+    """Put back what a checkpoint has besides the weights, and say which flags have changed."""
+    resumed, runtime = run.setup.resumed, run.setup.runtime
+    if resumed is None:
+        return
+    state = resumed.state
+    run.saving.take(resumed.folder)
+    runtime.load_scaler(state.scaler)
+    anew = run.best.restore(state.best, resumed.folder.parent)
+    if anew:
+        runtime.say(anew)
+    total, run.pending.steps = state.pending_loss
+    run.pending.total.fill_(total)
+    now = json.loads(json.dumps(schema.public(run.setup.config)))
+    both = (optim.in_force(state.config), optim.in_force(now))
+    for line in run_state.changed(*both, schema.remarked(type(run.setup.config))):
+        runtime.say(line)
