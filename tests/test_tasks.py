@@ -155,10 +155,7 @@ def test_damaged_notes(here: Path, chunk: object, message: str) -> None:
             "--image words.png: not a picture of a known kind",
         ),
         (("a", "--image", ".", "--strength", 1), "--image .: "),
-        (
-            ("a", "--image", "~/none/x", "--strength", 1),
-            f"--image {Path.home()}/none/x: no such file",
-        ),
+        (("a", "--image", "~/none/x", "--strength", 1), "--image HOME/none/x: no such file"),
         (("a", "--mask", "mask.png"), "--mask needs --image"),
         (("a", "--strength", 0.5), "--strength needs --image"),
         (("a", "--image", "in.png", "--strength", 0), "--strength: 0 is not in (0, 1]"),
@@ -193,7 +190,8 @@ def test_mistakes(words: tuple[object, ...], message: str, here: Path, tiny: Tin
     """Exit code 2 and one line, before the folder of the output is made."""
     done = _run(tiny, *words, "--decoder", tiny.decoder, "--out", "out")
     assert done.code == 2, done.text
-    assert message in done.err
+    # The home is filled in here: each worker has its own, and they have to collect the same tests.
+    assert message.replace("HOME", str(Path.home())) in done.err
     assert done.err.count("\n") == 1
     assert not Path("out").exists()
 
