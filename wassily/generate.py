@@ -15,12 +15,10 @@ from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.load import Networks
 from wassily.progress import Progress
-from wassily.runtime import DTYPES, quiet_libraries
+from wassily.runtime import quiet_libraries
 
 if TYPE_CHECKING:
     from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
-
-DTYPE_NAMES = {DTYPES[precision]: name for name, precision in load.NAMES.items()}
 
 
 def generate(config: GenerateConfig) -> None:
@@ -75,7 +73,7 @@ def provenance_of(
     for number, (_, words, seed) in enumerate(jobs):
         begin = number - number % config.batch_size
         size = min(config.batch_size, len(jobs) - begin)
-        one = alone(config, words, seed=seed, batch_size=size, dtype=DTYPE_NAMES[dtype])
+        one = alone(config, words, seed=seed, batch_size=size, dtype=load.DTYPE_NAMES[dtype])
         noted.append(notes.Provenance(one, number - begin, task.digests, made_with))
     return noted
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
 
 NAMES = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+DTYPE_NAMES = {DTYPES[precision]: name for name, precision in NAMES.items()}
 
 
 @dataclass(frozen=True)
