@@ -207,7 +207,7 @@ def test_f04_damage_beside_the_pixels(name: str, tmp_path: Path) -> None:
         opened = pictures.open_rgb(source)
         _near(opened, (9, 80, 200))
         assert opened.width == 8
-    shelf = tasks.Shelf()
+    shelf = tasks.OpenedImages()
     _near(shelf.open("--image", str(tmp_path / "a.png")), (9, 80, 200))
     with pytest.raises(UserError, match="no white in it"):  # read, and found to be blue
         shelf.open("--mask", str(tmp_path / "a.png"), pictures.open_mask)

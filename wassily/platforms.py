@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,9 @@ import psutil
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
 LARGEST = 2**31 - 1  # of a process number
+# subprocess.CREATE_NEW_PROCESS_GROUP, which that module has on Windows alone. It is not imported
+# here, because only one file of the package may start a process.
+NEW_PROCESS_GROUP = 0x200
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -45,7 +47,7 @@ def drop_lost_terminal() -> None:
 def detached() -> dict[str, Any]:
     """Arguments of `subprocess.Popen` for a process that the end of this terminal does not end."""
     if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        return {"creationflags": NEW_PROCESS_GROUP}
     return {"start_new_session": True}
 
 
