@@ -37,7 +37,6 @@ def test_signals_of_this_system(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stopping_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A group of its own, and Ctrl-Break, which is a signal there: SIGTERM would kill."""
     sent: list[tuple[int, object]] = []
-    monkeypatch.setattr(platforms.subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
     monkeypatch.setattr(platforms.signal, "CTRL_BREAK_EVENT", "break", raising=False)
     monkeypatch.setattr(platforms.os, "kill", lambda number, what: sent.append((number, what)))
     with monkeypatch.context() as patch:
