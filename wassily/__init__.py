@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 from wassily import loading
+from wassily.version import __version__ as __version__
 
 # Here, because every entry point comes by before it imports torch.
 loading.wait_asleep()
 
-__version__ = "0.1.0"
 __all__ = [
     "Canvas",
     "DecoderConfig",

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from wassily import __version__, cache, extras, hub, memory, models, platforms
+from wassily import cache, extras, hub, memory, models, platforms
 from wassily.commands import DoctorConfig
 from wassily.config import DECODER, PRIOR
 from wassily.runtime import quiet_libraries
+from wassily.version import __version__
 
 LIBRARIES = "diffusers transformers accelerate peft datasets".split()
 LIBRARIES += "huggingface_hub safetensors numpy pillow tyro".split()

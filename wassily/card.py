@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import __version__, models, schema
+from wassily import models, schema
 from wassily.config import DECODER, TrainConfig
+from wassily.version import __version__
 
 COUNTED = {
     "duplicates": "of them copies of others",

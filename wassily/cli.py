@@ -16,8 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wassily import __version__, loading
+from wassily import loading
 from wassily.errors import Stopped, UserError, did_you_mean, masked, out_of_memory, printable
+from wassily.version import __version__
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from wassily import __version__, buckets, captions, data, lookalikes, models, pictures
+from wassily import buckets, captions, data, lookalikes, models, pictures
 from wassily.commands import DataCheckConfig
 from wassily.errors import SHOWN, UserError
 from wassily.findings import Finding, Gravity, as_json, as_text, counted
 from wassily.folders import Fault
 from wassily.progress import progress
 from wassily.runtime import quiet_libraries
+from wassily.version import __version__
 
 READERS = 4  # threads
 CHUNK = 256  # pictures handed to them at once: what waits in memory does not grow with the folder

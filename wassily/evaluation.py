@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from wassily import (
-    __version__,
     cache,
     checkpoint,
     encoders,
@@ -39,6 +38,7 @@ from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
 from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
+from wassily.version import __version__
 
 # Home -> the field of a network's configuration that has the width of an image embedding.
 WIDTHS = {"prior": "embedding_dim", "decoder": "encoder_hid_dim"}

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from wassily import __version__, pictures, schema
+from wassily import pictures, schema
 from wassily.commands import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
+from wassily.version import __version__
 
 KEY = "wassily"
 KINDS = {"generate": GenerateConfig, "mix": MixConfig}

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from wassily import __version__, captions, checkpoint, encodings, models, outputs, schema
+from wassily import captions, checkpoint, encodings, models, outputs, schema
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.runtime import Runtime
+from wassily.version import __version__
 
 FILE = outputs.RUN
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wassily import __version__, checkpoint, evaluation, lists, load, measures, merge, models
+from wassily import checkpoint, evaluation, lists, load, measures, merge, models
 from wassily.commands import MergeConfig
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
@@ -23,6 +23,7 @@ from wassily.measures import Estimate
 from wassily.measuring import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.runtime import quiet_libraries
 from wassily.scores import GeneratedEmbeddings, Outcome, Truth
+from wassily.version import __version__
 
 LEARNED = ":learned"
 RULE = "the greatest sum of learned and kept; of equals the smaller share"
