@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import models
 from benchmarks.models import Size
-from wassily import objectives
+from wassily.maths import losses
 
 ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
 
@@ -31,7 +31,7 @@ def _counted(objective: nn.Module, batch: dict[str, torch.Tensor], noise: torch.
 def prior(size: Size, tokens: int, batch: int = 1) -> int:
     """FLOPs of one micro-batch of the prior whose longest caption has so many tokens."""
     with torch.device("meta"):
-        objective = objectives.Prior(models.prior(size), ALPHA_BARS).to("meta")
+        objective = losses.Prior(models.prior(size), ALPHA_BARS).to("meta")
         width, text = size.embedding, size.text[0]
         given = {
             "image_embeds": torch.randn(batch, width),
@@ -46,7 +46,7 @@ def decoder(size: Size, resolution: int, batch: int = 1) -> int:
     """FLOPs of one micro-batch of the decoder at a resolution in pixels."""
     side = resolution // 2 ** (len(size.movq) - 1)
     with torch.device("meta"):
-        objective = objectives.Decoder(models.unet(size), ALPHA_BARS).to("meta")
+        objective = losses.Decoder(models.unet(size), ALPHA_BARS).to("meta")
         given = {
             "latents": torch.randn(batch, 4, side, side),
             "image_embeds": torch.randn(batch, size.embedding),

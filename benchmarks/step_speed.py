@@ -26,11 +26,12 @@ from torch.profiler import profile
 from benchmarks import flops, models, report
 from wassily import adapt, cli, compiled, graphs, optim, recipes
 from wassily.config import TrainConfig
-from wassily.ema import NoEma
+from wassily.maths.ema import NoEma
+from wassily.maths.losses import Batch
 from wassily.mini import untrained
 from wassily.recipes import Kit
 from wassily.runtime import Runtime
-from wassily.train import Batch, Events, Learner, Pending, Span, fit, forward_backward
+from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
 HEAD = ("", "flags", "batch", "ms a step", "pictures/s", "MFU", "peak, GB", "loss", "to the first")
 HALF = "--mixed_precision bf16 --weights_dtype bf16"

@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from wassily import adapt, unpadded
+from wassily import adapt
 from wassily.adapt import Lora, trained_parameters
 from wassily.errors import UserError
+from wassily.maths import unpadded_prior
 from wassily.mini import untrained as models
 from wassily.models import ADAPTER as FILE
 
@@ -81,7 +82,7 @@ def _output(net: Any, role: str) -> torch.Tensor:
         if role == "prior":
             mask = torch.arange(9)[None] < torch.tensor([4, 9])[:, None]
             given = (draw(2, width), torch.tensor([5, 700]), draw(2, width), draw(2, 9, width))
-            return unpadded.predict(net, *given, mask)
+            return unpadded_prior.predict(net, *given, mask)
         condition = {"image_embeds": draw(2, width)}
         noisy, t = draw(2, 4, 8, 8), torch.tensor([5, 700])
         return net(noisy, t, None, added_cond_kwargs=condition).sample

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-from wassily import diffusion
+from wassily.maths import diffusion
 
 SCHEDULES = {
     "prior": DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample"),

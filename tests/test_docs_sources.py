@@ -82,12 +82,12 @@ def test_the_messages_are_many_and_the_same_in_arabic() -> None:
 
 def test_functions_that_equations_name_are_there() -> None:
     text = pages.read(pages.DOCS / "how-it-works.md")
-    named = re.findall(r"`(wassily/\w+\.py)::(\w+)`", text)
+    named = re.findall(r"`(wassily/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 20
     for file, name in named:
         source = ast.parse(pages.read(pages.ROOT / file))
         assert name in {getattr(node, "name", None) for node in source.body}, f"{file}: no {name}"
-    for file in re.findall(r"`(wassily/\w+\.py)`", text):
+    for file in re.findall(r"`(wassily/[\w/]+\.py)`", text):
         assert (pages.ROOT / file).is_file()
 
 

@@ -14,7 +14,8 @@ from e2e import assert_same_bits, command, refused, train
 from helpers import image_files
 from safetensors.torch import load_file
 
-from wassily import drawn, draws, sample, turns
+from wassily import drawn, sample, turns
+from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 
 CAPTION = "a red robot"
@@ -33,13 +34,15 @@ def _kept(store: Path) -> torch.Tensor:
 
 def test_the_share_is_the_share() -> None:
     """Of 4000 turns so many are drawn as asked for (5 standard errors), each draw as often."""
-    numbers = [draws.drawn(3, step, slot, 0.25, 8) for step in range(1000) for slot in range(4)]
+    numbers = [
+        randomness.drawn(3, step, slot, 0.25, 8) for step in range(1000) for slot in range(4)
+    ]
     chosen = Counter(n for n in numbers if n is not None)
     count = chosen.total()
     assert abs(count - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
     assert sorted(chosen) == list(range(8))
     assert all(abs(n - count / 8) < 5 * (count / 8) ** 0.5 for n in chosen.values())
-    assert not any(draws.drawn(3, step, 0, 0.0, 8) for step in range(50))
+    assert not any(randomness.drawn(3, step, 0, 0.0, 8) for step in range(50))
 
 
 def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +72,7 @@ def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.Monke
             row = mixed(index, step, index)
             assert row["latents"].tolist() == [index, index]
             value = row["image_embeds"][0].item()
-            if draws.drops(5, step, index, 0.5):
+            if randomness.drops(5, step, index, 0.5):
                 assert value == -1.0
             else:
                 assert 100 * index <= value < 100 * index + drawn.DRAWS

@@ -7,7 +7,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from wassily.ema import Ema, NoEma, decay_at, gamma_of, power_decay
+from wassily.maths.ema import Ema, NoEma, decay_at, gamma_of, power_decay
 
 
 def _net() -> nn.Module:

@@ -13,8 +13,9 @@ import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import cache, data, draws, encoders, encodings, recipes, sample
+from wassily import cache, data, encoders, encodings, recipes, sample
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
+from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
 
@@ -101,7 +102,7 @@ def test_a_dropped_condition_is_the_unconditional_of_the_pipeline(
     for step in range(5):
         for slot in range(2):
             expected, got = one(plain, 3, step, slot), one(dropping, 3, step, slot)
-            drawn.append(draws.drops(0, step, slot, 0.4))
+            drawn.append(randomness.drops(0, step, slot, 0.4))
             for name, value in got.items():
                 if drawn[-1] and name in absent:
                     torch.testing.assert_close(value, absent[name], atol=1e-5, rtol=1e-5)

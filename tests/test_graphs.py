@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import cli, config, graphs, objectives, recipes, results, run, train, unpadded
+from wassily import cli, config, graphs, recipes, results, run, train
 from wassily.errors import UserError
+from wassily.maths import losses, unpadded_prior
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
@@ -300,7 +301,7 @@ def test_dropout_is_recomputed() -> None:
         noisy, text = (torch.randn(2, untrained.EMBEDDING, generator=draw) for _ in range(2))
         states = torch.randn(2, 5, untrained.EMBEDDING, generator=draw)
         mask, t = torch.ones(2, 5, dtype=torch.bool), torch.tensor([3, 900])
-        out = unpadded.predict(net, noisy, t, text, states, mask, recompute=way)
+        out = unpadded_prior.predict(net, noisy, t, text, states, mask, recompute=way)
         weight = net.transformer_blocks[0].ff.net[0].proj.weight
         gradients.append(torch.autograd.grad(out.square().sum(), weight)[0])
     assert torch.equal(*gradients) and gradients[0].abs().max() > 0
@@ -333,10 +334,10 @@ def _alike(
 ) -> None:
     """The losses of twelve steps to the bit, with and without."""
     plain = train.forward_backward
-    patch.setattr(unpadded, "EVEN", 4)  # captions of several shapes
+    patch.setattr(unpadded_prior, "EVEN", 4)  # captions of several shapes
     patch.setattr(results, "VALIDATION_STEPS", 2)  # it is there to let go of the graphs
     if role == "prior":  # padded alike: other lengths of captions round otherwise
-        even = functools.partial(unpadded.evened, most=untrained.TOKENS)
+        even = functools.partial(unpadded_prior.evened, most=untrained.TOKENS)
 
         def padded(objective: nn.Module, runtime: Runtime) -> train.Pass:
             passed = plain(objective, runtime)
@@ -377,13 +378,13 @@ def test_graphs_are_let_go_before_a_validation(
 ) -> None:
     """Generating needs their memory; saving does not. Afterwards the objective is in training."""
     happened: list[object] = []
-    let_go, forward = graphs.Recorded.let_go, objectives.Prior.forward
+    let_go, forward = graphs.Recorded.let_go, losses.Prior.forward
 
     def noted(self: graphs.Recorded) -> None:
         happened.append("let go")
         let_go(self)
 
-    def watched(self: objectives.Prior, *given: Any) -> Tensor:
+    def watched(self: losses.Prior, *given: Any) -> Tensor:
         assert self.training
         return forward(self, *given)
 
@@ -393,7 +394,7 @@ def test_graphs_are_let_go_before_a_validation(
 
     monkeypatch.setattr(graphs, "_against", lambda config, runtime: None)
     monkeypatch.setattr(graphs.Recorded, "let_go", noted)
-    monkeypatch.setattr(objectives.Prior, "forward", watched)
+    monkeypatch.setattr(losses.Prior, "forward", watched)
     monkeypatch.setattr(results.Results, "validate", validate)
     flags = {"cuda_graphs": "on", "validation_steps": 2, "checkpointing_steps": 3}
     e2e.train("prior", tmp_path / "run", tiny, photos, **flags, max_train_steps=5)

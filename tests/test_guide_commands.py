@@ -231,10 +231,10 @@ def test_min_snr(role: str, plain: Path, tmp_path: Path, tiny: Tiny, photos: Pat
     """
     import diffusers
 
-    from wassily import draws
+    from wassily.maths import randomness
 
     train(role, tmp_path / "run", tiny, photos, max_train_steps=1, logging_steps=1, snr_gamma=5.0)
-    t = draws.timestep(7, 0, 0, 1000)
+    t = randomness.timestep(7, 0, 0, 1000)
     if role == "prior":
         table = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     else:
@@ -274,16 +274,16 @@ def test_schedules(name: str, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
 
 def test_random_flip(role: str, plain: Path, tmp_path: Path, tiny: Tiny, photos: Path) -> None:
     """Steps whose coin says so see a mirrored picture; where it does not, nothing changes."""
-    from wassily import draws
+    from wassily.maths import randomness
 
     flags = {"max_train_steps": 1, "logging_steps": 1, "random_flip": True}
     for seed in range(7, 20):
-        if draws.flip(seed, 0, 0):
+        if randomness.flip(seed, 0, 0):
             break
     train(role, tmp_path / "with", tiny, photos, **flags | {"seed": seed})
     train(role, tmp_path / "without", tiny, photos, **flags | {"seed": seed, "random_flip": False})
     assert losses(tmp_path / "with")[0][1] != losses(tmp_path / "without")[0][1]
-    if not draws.flip(7, 0, 0):
+    if not randomness.flip(7, 0, 0):
         train(role, tmp_path / "tails", tiny, photos, **flags)
         assert losses(tmp_path / "tails")[0] == losses(plain)[0]
 

@@ -14,8 +14,9 @@ import torch
 from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write_rows
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import data, diffusion, draws, encoders, heldout, models, objectives, recipes, stream
+from wassily import data, encoders, heldout, models, recipes, stream
 from wassily.config import DecoderConfig, PriorConfig
+from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime
 
@@ -133,9 +134,9 @@ def test_the_loss_is_the_objectives(cls: type, tiny: Tiny, tmp_path: Path) -> No
         batch = probe.batches[number]
         shape = batch.get("latents", batch["image_embeds"]).shape[1:]
         for band in (0, 9):
-            t = draws.probe_timestep(3, number, band, 10, 1000)
+            t = randomness.probe_timestep(3, number, band, 10, 1000)
             assert 100 * band <= t < 100 * (band + 1)
-            noise = draws.probe_noise(3, number, band, tuple(shape))[None]
+            noise = randomness.probe_noise(3, number, band, tuple(shape))[None]
             with torch.no_grad():
                 loss = bare(batch, noise, torch.tensor([t]))
             assert found[number, band] == pytest.approx(float(loss), rel=1e-4)
@@ -150,7 +151,7 @@ def test_plain_is_without_weights() -> None:
             return self
 
     bars = models.prior_alpha_bars()
-    weighted = objectives.Decoder(Zero(), bars, "epsilon", 5.0)  # type: ignore[arg-type]
+    weighted = losses.Decoder(Zero(), bars, "epsilon", 5.0)  # type: ignore[arg-type]
     batch = {"latents": torch.ones(2, 4, 2, 2), "image_embeds": torch.ones(2, 3)}
     noise, t = torch.randn(2, 4, 2, 2), torch.tensor([1, 900])
     wanted = diffusion.squared_error(noise, torch.zeros_like(noise))

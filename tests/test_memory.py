@@ -12,8 +12,9 @@ from diffusers import PriorTransformer, UNet2DConditionModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import adapt, memory, models, objectives
+from wassily import adapt, memory, models
 from wassily.config import DECODER, PRIOR
+from wassily.maths import losses
 from wassily.mini import untrained
 
 
@@ -59,14 +60,14 @@ def _case(make: Callable[[], Any], count: int = 2) -> tuple[nn.Module, tuple[Any
             "text_mask": torch.ones(count, tokens, dtype=torch.bool),
         }
         noise = torch.randn(count, width)
-        objective: nn.Module = objectives.Prior(net, torch.linspace(0.99, 0.01, 1000))
+        objective: nn.Module = losses.Prior(net, torch.linspace(0.99, 0.01, 1000))
     else:
         noise = torch.randn(count, 4, 16, 16)
         batch = {
             "latents": noise + 1,
             "image_embeds": torch.randn(count, net.config.encoder_hid_dim),
         }
-        objective = objectives.Decoder(net, torch.linspace(0.99, 0.01, 1000))
+        objective = losses.Decoder(net, torch.linspace(0.99, 0.01, 1000))
     net.requires_grad_(False)
     adapt.trained_parameters(net)
     return objective.train(), (batch, noise, torch.zeros(count, dtype=torch.int64))

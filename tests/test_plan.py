@@ -270,7 +270,7 @@ def test_out_of_memory_is_one_line(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("wassily.objectives.Prior.forward", full)
+    monkeypatch.setattr("wassily.maths.losses.Prior.forward", full)
     monkeypatch.setattr(
         plan, "estimate", lambda *_: plan.MemoryEstimate({"step": plan.Kinds()}, 0, 0)
     )

@@ -12,7 +12,8 @@ from e2e import NETWORK, ROLES, assert_same_bits, refused, train
 from e2e import command as command_of
 from helpers import ROOT
 
-from wassily import cache, models, objectives, preserve, recipes, stream
+from wassily import cache, models, preserve, recipes, stream
+from wassily.maths import losses
 from wassily.mini.untrained import Tiny
 from wassily.turns import collate
 
@@ -71,14 +72,14 @@ def test_the_held_examples_have_the_distance_to_the_base_as_loss() -> None:
     """By hand: ((1 - 0)^2 + (3 - 1)^2) / 2 = 2.5 for the held one, the given loss for the other."""
     output = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
     batch = {"held": torch.tensor([1.0, 0.0]), "base": torch.tensor([[0.0, 1.0], [9.0, 9.0]])}
-    loss = objectives.held_to_base(torch.tensor([7.0, 8.0]), output, batch)
+    loss = losses.held_to_base(torch.tensor([7.0, 8.0]), output, batch)
     assert loss.tolist() == [2.5, 8.0]
 
 
 def test_without_held_examples_the_loss_is_what_it_was() -> None:
     """The same object goes on."""
     loss = torch.ones(2)
-    assert objectives.held_to_base(loss, torch.ones(2, 2), {}) is loss
+    assert losses.held_to_base(loss, torch.ones(2, 2), {}) is loss
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -14,9 +14,10 @@ import transformers
 from helpers import draw_picture, guide_pixels, image_files, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import data, draws, encoders, models, recipes, stream
+from wassily import data, encoders, models, recipes, stream
 from wassily.config import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
+from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
 from wassily.runtime import Runtime
 
@@ -204,7 +205,7 @@ def test_a_flip_mirrors_both_views(tiny: Tiny, tmp_path: Path) -> None:
     seen = set()
     for step in range(12):
         got = reading.fetch(0, step, 1)
-        flipped = draws.flip(3, step, 1)
+        flipped = randomness.flip(3, step, 1)
         turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else picture
         assert torch.equal(got["latents"], guide_pixels(turned, SIDE))
         expected = processor(turned, return_tensors="pt").pixel_values[0]
@@ -222,7 +223,7 @@ def test_one_caption_of_a_list_is_drawn(tiny: Tiny, tmp_path: Path) -> None:
     seen = set()
     for step in range(20):
         ids, mask = reading.fetch(0, step, 0)["text"]
-        chosen = draws.choice(3, step, 0, 3)
+        chosen = randomness.choice(3, step, 0, 3)
         whole = tokenizer(captions[chosen]).input_ids
         expected = whole if len(whole) <= TOKENS else [*whole[: TOKENS - 1], whole[-1]]
         assert ids[mask.bool()].tolist() == expected
@@ -264,7 +265,7 @@ def test_max_train_samples_is_a_draw_by_the_seed(tiny: Tiny, photos: Path, tmp_p
     names = [r.name for r in recipes.open_pictures(_config(PriorConfig, tiny, photos))]
     config = _config(PriorConfig, tiny, photos, max_train_samples=3)
     kept = [r.name for r in _checked(config, tiny, tmp_path)]
-    assert kept == [names[i] for i in draws.subset(0, len(names), 3)]
+    assert kept == [names[i] for i in randomness.subset(0, len(names), 3)]
     assert (
         len({tuple(r.name for r in _checked(config, tiny, tmp_path, seed)) for seed in range(5)})
         > 1

@@ -21,8 +21,8 @@ from wassily.adapt import Whole, trained_parameters
 from wassily.card import Facts
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.drift import NoDrift
-from wassily.ema import Ema, NoEma
 from wassily.logbook import LOG
+from wassily.maths.ema import Ema, NoEma
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.results import Measures, Results
 from wassily.runtime import Runtime

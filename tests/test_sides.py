@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from wassily import draws, objectives, sides, stream
+from wassily import sides, stream
+from wassily.maths import losses, randomness
 from wassily.stream import Examples, ExtraExamples, Split
 from wassily.turns import collate
 
@@ -112,7 +113,7 @@ def test_each_source_is_walked_through_and_the_own_stays_as_it_was() -> None:
 
 def test_seeds_of_sides_are_their_own() -> None:
     """Of one run, and of runs with neighbouring seeds."""
-    seeds = {draws.side_seed(seed, number) for seed in range(20) for number in range(3)}
+    seeds = {randomness.side_seed(seed, number) for seed in range(20) for number in range(3)}
     assert len(seeds) == 60 and not seeds & set(range(1000))
 
 
@@ -123,15 +124,15 @@ def test_a_source_may_bring_its_noise_its_time_and_more() -> None:
     found = [ExtraExamples("s", Examples(lambda *key: dict(given), OTHER, _shape, 9), 1, 1, 1.0)]
     batch = next(_batches(Split(2, 1, 1, 0), 0, found))
     assert batch["noise"][2].tolist() == [1, 1] and int(batch["t"][2]) == 5
-    assert torch.equal(batch["noise"][1], draws.noise(OWN, 0, 1, (2,)))
+    assert torch.equal(batch["noise"][1], randomness.noise(OWN, 0, 1, (2,)))
     assert batch["answer"].tolist() == [[0, 0], [0, 0], [3, 4]]
 
 
 def test_the_loss_is_weighted_where_there_is_a_weight() -> None:
     """Example by example."""
     loss, weight = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])
-    assert objectives.times_weight(loss, {"weight": weight}).tolist() == [0.5, 6.0]
-    assert objectives.times_weight(loss, {}) is loss
+    assert losses.times_weight(loss, {"weight": weight}).tolist() == [0.5, 6.0]
+    assert losses.times_weight(loss, {}) is loss
 
 
 def test_a_source_has_one_example_at_least() -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wassily import progress
-from wassily.ema import Ema, NoEma
+from wassily.maths.ema import Ema, NoEma
+from wassily.maths.losses import Batch
 from wassily.runtime import Runtime
-from wassily.train import Batch, Events, Learner, Pending, Span, fit, forward_backward
+from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
 
 class Objective(nn.Module):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from wassily import unpadded
 from wassily.adapt import trained_parameters
+from wassily.maths import unpadded_prior
 from wassily.mini import untrained as models
 
 RECOMPUTE = functools.partial(checkpoint, use_reentrant=False)
@@ -53,7 +53,7 @@ def _ours(
 ) -> torch.Tensor:
     longest = int(given["mask"].sum(1).max())
     cut = {"text_states": given["text_states"][:, :longest], "mask": given["mask"][:, :longest]}
-    return unpadded.predict(net, **(given | cut), recompute=recompute)
+    return unpadded_prior.predict(net, **(given | cut), recompute=recompute)
 
 
 def _gradients(net: diffusers.PriorTransformer, output: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -135,7 +135,7 @@ def test_examples_do_not_see_each_other(net: diffusers.PriorTransformer) -> None
 def test_evened(length: int, padded: int) -> None:
     """To the next multiple of 16, at most the tokens there are; what is added is masked."""
     states, mask = torch.randn(2, length, 4), torch.ones(2, length, dtype=torch.bool)
-    batch = unpadded.evened({"text_states": states, "text_mask": mask, "t": states}, 77)
+    batch = unpadded_prior.evened({"text_states": states, "text_mask": mask, "t": states}, 77)
     assert batch["text_states"].shape == (2, padded, 4) and batch["t"] is states
     assert torch.equal(batch["text_states"][:, :length], states)
     assert batch["text_mask"].sum(1).tolist() == [length] * 2
@@ -150,7 +150,7 @@ def test_evened_is_the_same(net: diffusers.PriorTransformer, name: str) -> None:
         "text_states": given["text_states"][:, :longest],
         "text_mask": given["mask"][:, :longest],
     }
-    even = unpadded.evened(cut, models.TOKENS)
+    even = unpadded_prior.evened(cut, models.TOKENS)
     more = {"text_states": even["text_states"], "mask": even["text_mask"]}
-    found = unpadded.predict(net, **(given | more))
+    found = unpadded_prior.predict(net, **(given | more))
     torch.testing.assert_close(found, _ours(net, given), atol=1e-5, rtol=0)

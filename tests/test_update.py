@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wassily import checkpoint
-from wassily.ema import NoEma
+from wassily.maths.ema import NoEma
 from wassily.runtime import Runtime
 from wassily.saving import all_finite
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward, update

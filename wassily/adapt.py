@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import checkpoint, draws, models
+from wassily import checkpoint, models
 from wassily.config import TrainConfig
 from wassily.errors import UserError, out_of_memory
+from wassily.maths import randomness
 
 STATISTICS = ("clip_mean", "clip_std")  # stored as parameters; no forward pass reads them
 RANK = 4
@@ -118,7 +119,7 @@ class Lora:
         # dtype.
         _frozen_in(net, dtype, keep=False)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draws.adapter_seed(seed))
+            torch.manual_seed(randomness.adapter_seed(seed))
             net.add_adapter(LoraConfig(init_lora_weights="gaussian", **self.settings()), NAME)
         _frozen_in(net, dtype, keep=True)
 

@@ -32,8 +32,8 @@ from wassily import runtime as runtimes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.config import TrainConfig
-from wassily.ema import average
 from wassily.material import Inputs
+from wassily.maths.ema import average
 from wassily.recipes import Kit
 from wassily.results import Measures, Results
 from wassily.run_state import Saved

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from wassily import checkpoint, manifest, outputs, run_state
-from wassily.ema import Ema, NoEma
 from wassily.errors import UserError
+from wassily.maths.ema import Ema, NoEma
 from wassily.run_state import Saved
 
 # What --keep_best takes -> its words, and whether more of it is better.

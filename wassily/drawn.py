@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from wassily import cache, draws, kinds, models, sample, turns
+from wassily import cache, kinds, models, sample, turns
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
+from wassily.maths import randomness
 from wassily.progress import progress
 from wassily.recipes import TrainingSet
 
@@ -66,8 +67,8 @@ class WithGeneratedEmbeddings:
     def __call__(self, index: int, step: int, slot: int) -> Row:
         """The row; what is learnt without its condition stays so."""
         row, choice = self.fetch(index, step, slot), self.choice
-        number = draws.drawn(choice.seed, step, slot, self.share, DRAWS)
-        dropped = draws.drops(choice.seed, step, slot, choice.condition_dropout)
+        number = randomness.drawn(choice.seed, step, slot, self.share, DRAWS)
+        dropped = randomness.drops(choice.seed, step, slot, choice.condition_dropout)
         if number is None or dropped:
             return row
         caption = choice.caption(self.source[index], step, slot)

@@ -10,7 +10,7 @@ from torch import Tensor
 from wassily import models, recipes
 from wassily.config import DecoderConfig, TrainConfig
 from wassily.errors import UserError
-from wassily.objectives import Objective
+from wassily.maths.losses import Objective
 from wassily.recipes import ExampleSet, Kit
 from wassily.runtime import Runtime
 

@@ -22,7 +22,6 @@ from wassily import (
     load,
     measures,
     models,
-    objectives,
     pictures,
     recipes,
     sample,
@@ -34,6 +33,7 @@ from wassily.encoders import EncoderContext
 from wassily.errors import UserError
 from wassily.gauge import Asked, Embedded, as_array
 from wassily.load import Networks
+from wassily.maths import losses
 from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
@@ -265,10 +265,10 @@ class Bench:
         """The loss of each network on each held-out picture in each band of timesteps."""
         schedule = self.decoder.scheduler
         asked = {
-            "prior": (self.prior, objectives.Prior(self.prior.prior, models.prior_alpha_bars())),
+            "prior": (self.prior, losses.Prior(self.prior.prior, models.prior_alpha_bars())),
             "decoder": (
                 self.decoder,
-                objectives.Decoder(
+                losses.Decoder(
                     self.decoder.unet, schedule.alphas_cumprod, schedule.config.prediction_type
                 ),
             ),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import checks, draws, load, notes, pictures, sample, sheets, tasks
+from wassily import checks, load, notes, pictures, sample, sheets, tasks
 from wassily.commands import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.load import Networks
+from wassily.maths import randomness
 from wassily.progress import Progress
 from wassily.runtime import quiet_libraries
 
@@ -53,7 +54,7 @@ def draw(config: DrawConfig) -> None:
 
 def jobs_of(config: DrawConfig, task: tasks.Task) -> list[tuple[sample.Subject, str, int]]:
     """Subject, its words and the seed of each picture that a config asks for, in order."""
-    first = draws.fresh_seed() if config.seed is None else config.seed
+    first = randomness.fresh_seed() if config.seed is None else config.seed
     return [
         (subject, words, first + k)
         for subject, words in zip(task.subjects, task.words, strict=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wassily.config import TrainConfig
 from wassily.errors import UserError
-from wassily.objectives import Batch
+from wassily.maths.losses import Batch
 from wassily.runtime import Runtime
 from wassily.train import Pass
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import draws, encodings, turns
+from wassily import encodings, turns
 from wassily.data import Pictures
 from wassily.encodings import Row
 from wassily.errors import UserError
-from wassily.objectives import Objective
+from wassily.maths import randomness
+from wassily.maths.losses import Objective
 from wassily.runtime import Runtime
 
 BANDS = 10  # equal stretches of the noise schedule
@@ -143,8 +144,8 @@ class HeldOutLoss:
         losses: list[float] = []
         for start in range(0, BANDS, self.chunk):
             bands = range(start, min(start + self.chunk, BANDS))
-            noise = [draws.probe_noise(self.seed, number, b, shape) for b in bands]
-            t = [draws.probe_timestep(self.seed, number, b, BANDS, steps) for b in bands]
+            noise = [randomness.probe_noise(self.seed, number, b, shape) for b in bands]
+            t = [randomness.probe_timestep(self.seed, number, b, BANDS, steps) for b in bands]
             inputs = {k: v.expand(len(bands), *v.shape[1:]) for k, v in batch.items()}
             inputs |= {"noise": torch.stack(noise), "t": torch.tensor(t)}
             inputs = runtime.to_device(inputs)

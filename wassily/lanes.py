@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
-from wassily import draws
 from wassily.archives import Cell, Shards
 from wassily.errors import UserError
+from wassily.maths import randomness
 from wassily.stream import Split
 
 REMEMBERED = 1000  # micro-batches whose pictures can still be named
@@ -95,7 +95,7 @@ class Lane:
                     "in it or in the other shards; name others"
                 )
             while block:
-                order = draws.block(self.seed, mark.epoch, self.number, mark.block, len(block))
+                order = randomness.block(self.seed, mark.epoch, self.number, mark.block, len(block))
                 following: list[Any] = []
                 for place in order.tolist():
                     yield block[place][2]
@@ -112,7 +112,7 @@ class Lane:
 
     def _epoch(self, mark: Mark) -> Iterator[tuple[int, int, Cell]]:
         """(shard, row, example) from a mark to the end of its epoch."""
-        order = draws.order(self.seed, mark.epoch, len(self.shards))[self.number :: self.lanes]
+        order = randomness.order(self.seed, mark.epoch, len(self.shards))[self.number :: self.lanes]
         for place, shard in enumerate(order.tolist()):
             first = mark.row if place == mark.shard else 0
             if place >= mark.shard:

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import cache, draws, encode, models, recipes, sample, turns
+from wassily import cache, encode, models, recipes, sample, turns
 from wassily.config import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.errors import UserError
+from wassily.maths import randomness
 from wassily.progress import progress
 from wassily.recipes import Kit
 from wassily.stream import Examples
@@ -134,13 +135,13 @@ def _space(context: EncoderContext, wanted: list[str]) -> str:
 def _noise(number: int, row: Row) -> Tensor:
     """The noise of a question, in the shape of what it is added to."""
     clean = row["latents"] if "latents" in row else row["image_embeds"]
-    return draws.noise(SEED, number, 0, tuple(clean.shape))
+    return randomness.noise(SEED, number, 0, tuple(clean.shape))
 
 
 def timestep(number: int, count: int) -> int:
     """The timestep of a question: one in each of ANSWERS equal stretches of [0, count)."""
     band = number % ANSWERS
-    return draws.probe_timestep(SEED, number // ANSWERS, band, ANSWERS, count)
+    return randomness.probe_timestep(SEED, number // ANSWERS, band, ANSWERS, count)
 
 
 def is_unconditional(number: int) -> bool:

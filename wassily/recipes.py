@@ -18,17 +18,14 @@ from torch.utils.checkpoint import checkpoint
 from wassily import (
     buckets,
     data,
-    draws,
     encoders,
     encodings,
     entries,
     graphs,
     models,
-    objectives,
     optim,
     stream,
     turns,
-    unpadded,
 )
 from wassily import config as configs
 from wassily.buckets import Size
@@ -36,7 +33,8 @@ from wassily.config import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError, listed
-from wassily.objectives import Batch
+from wassily.maths import losses, randomness, unpadded_prior
+from wassily.maths.losses import Batch
 from wassily.progress import progress
 from wassily.runtime import Runtime
 
@@ -51,7 +49,7 @@ class Kit:
     """What one network brings to the loop; `noise_shape` is of a picture of (width, height)."""
 
     net: nn.Module
-    objective: objectives.Objective
+    objective: losses.Objective
     noise_shape: Callable[[buckets.Size], tuple[int, ...]]
     even: Callable[[Batch], Batch] = dict  # to one of fewer shapes, with the same loss
 
@@ -60,8 +58,8 @@ def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: L
     """The prior and its objective."""
     net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
     alpha_bars, recompute = models.prior_alpha_bars(), _recompute(config, net)
-    objective = objectives.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
-    even = functools.partial(unpadded.evened, most=net.config.num_embeddings)
+    objective = losses.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
+    even = functools.partial(unpadded_prior.evened, most=net.config.num_embeddings)
     return Kit(net, objective, lambda size: (net.config.embedding_dim,), even)
 
 
@@ -76,7 +74,7 @@ def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], loa
     if recompute := _recompute(config, net):
         net.enable_gradient_checkpointing(recompute)
     schedule, weights = scheduler.alphas_cumprod, (config.snr_gamma, config.variance_loss)
-    objective = objectives.Decoder(net, schedule, scheduler.config.prediction_type, *weights)
+    objective = losses.Decoder(net, schedule, scheduler.config.prediction_type, *weights)
     channels = net.config.in_channels
     return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
 
@@ -182,7 +180,7 @@ def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pi
     source = open_pictures(config)
     entries.tell(source.remarks, source.root, runtime.say)
     if config.max_train_samples is not None and config.max_train_samples < len(source):
-        return source.select(draws.subset(seed, len(source), config.max_train_samples))
+        return source.select(randomness.subset(seed, len(source), config.max_train_samples))
     return source
 
 

@@ -21,7 +21,7 @@ from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
 from wassily.gauge import Gauge
 from wassily.heldout import Losses
-from wassily.objectives import Objective
+from wassily.maths.losses import Objective
 from wassily.progress import progress
 from wassily.runtime import Runtime
 from wassily.start import Setup

@@ -13,8 +13,8 @@ from wassily import best as bests
 from wassily import checkpoint, faults, run_state, shards, sizes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
-from wassily.ema import Ema
 from wassily.errors import UserError
+from wassily.maths.ema import Ema
 from wassily.run_state import RunState, Saved
 from wassily.start import Setup
 from wassily.weights import Weights

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import cache, draws, dreambooth, preserve, recipes
+from wassily import cache, dreambooth, preserve, recipes
 from wassily.config import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
+from wassily.maths import randomness
 from wassily.recipes import Kit
 from wassily.stream import Examples, ExtraExamples
 
@@ -41,7 +42,7 @@ def sources(
     if config.with_prior_preservation:
         found.append(_class_pictures(wanted, seed, config, context))
     if config.preserve:
-        answers = preserve.answers(config, context, draws.side_seed(seed, OLD))
+        answers = preserve.answers(config, context, randomness.side_seed(seed, OLD))
         name = f"answers of the base ({answers.store.folder.name})"
         counts = (len(answers), _old_ratio(config), config.preserve_weight)
         found.append(ExtraSource(name, answers.examples, *counts))
@@ -57,7 +58,7 @@ def retained_remark(config: TrainConfig, root: Path) -> str:
 def _class_pictures(
     wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
 ) -> ExtraSource:
-    own = draws.side_seed(seed, CLASS_PICTURES)
+    own = randomness.side_seed(seed, CLASS_PICTURES)
     found = dreambooth.class_pictures(config, context.repositories, context.runtime)
     reading = recipes.make_reading(
         wanted, found, own, context, flips=config.random_flip, skip_bad=config.skip_bad_images

@@ -13,7 +13,7 @@ from wassily import config as configs
 from wassily import encode, memory, optim
 from wassily.config import TrainConfig
 from wassily.encoders import CAPTION_BATCH, PICTURE_BATCH
-from wassily.objectives import Batch
+from wassily.maths.losses import Batch
 from wassily.recipes import Kit, Load
 
 

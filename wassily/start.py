@@ -11,7 +11,6 @@ from wassily import (
     adapt,
     checkpoint,
     drawn,
-    draws,
     drift,
     hub,
     kinds,
@@ -28,6 +27,7 @@ from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.errors import UserError
+from wassily.maths import randomness
 from wassily.run_state import RunState, Saved
 from wassily.runtime import Runtime
 
@@ -252,7 +252,7 @@ def seed_of(config: TrainConfig, saved: RunState | None, runtime: Runtime) -> in
         return config.seed
     if saved:
         return int(saved.signature["seed"])
-    return int(runtime.shared(draws.fresh_seed))
+    return int(runtime.shared(randomness.fresh_seed))
 
 
 def hub_repository(config: TrainConfig, output_dir: Path) -> str | None:

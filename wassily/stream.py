@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wassily import draws
+from wassily.maths import randomness
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def bucket_turns(
     while True:
         next_of = had(epoch)
         turns = np.repeat(np.arange(len(counts)), had(epoch + 1) - next_of)
-        for place, bucket in enumerate(turns[draws.turns(seed, epoch, len(turns))].tolist()):
+        for place, bucket in enumerate(turns[randomness.turns(seed, epoch, len(turns))].tolist()):
             if place >= skipped:
                 yield bucket, int(next_of[bucket])
             next_of[bucket] += 1
@@ -91,7 +91,7 @@ def _line(seed: int, number: int, bucket: Bucket) -> Callable[[int], int]:
         if epoch not in orders:
             for old in [e for e in orders if e < epoch - 1]:
                 del orders[old]
-            orders[epoch] = draws.order(seed, epoch, len(bucket), number)
+            orders[epoch] = randomness.order(seed, epoch, len(bucket), number)
         return int(bucket[orders[epoch][offset]])
 
     return index
@@ -121,8 +121,8 @@ class Examples(Dataset):
 
     def __getitem__(self, key: tuple[int, int, object]) -> dict[str, torch.Tensor]:
         step, slot, index = key
-        noise = draws.noise(self.seed, step, slot, self.noise_shape(index))
-        t = torch.tensor(draws.timestep(self.seed, step, slot, self.timesteps))
+        noise = randomness.noise(self.seed, step, slot, self.noise_shape(index))
+        t = torch.tensor(randomness.timestep(self.seed, step, slot, self.timesteps))
         return {"noise": noise, "t": t, **self.fetch(index, step, slot)}
 
 
@@ -134,7 +134,7 @@ class ExtraExamples:
     """A source of `total` examples besides the own: `count` of them come with each global batch.
 
     `weight` is what the mean of their losses counts, that of the own examples counting 1. The seed
-    of `examples` is the source's own (`draws.side_seed`). `name` says what they are.
+    of `examples` is the source's own (`randomness.side_seed`). `name` says what they are.
     """
 
     name: str

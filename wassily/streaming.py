@@ -19,7 +19,7 @@ from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.errors import UserError
 from wassily.lanes import Lanes
-from wassily.objectives import Batch
+from wassily.maths.losses import Batch
 from wassily.runtime import Runtime
 from wassily.stream import Split
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import draws
-from wassily.ema import Ema, NoEma
-from wassily.objectives import Batch
+from wassily.maths import randomness
+from wassily.maths.ema import Ema, NoEma
+from wassily.maths.losses import Batch
 from wassily.progress import Progress
 from wassily.runtime import Runtime
 
@@ -131,7 +131,7 @@ def fit(
             noise, t = batch.pop("noise"), batch.pop("t")
             # Modules that draw inside forward (dropout) draw the same after a resume.
             place = micro * runtime.world + runtime.rank
-            torch.manual_seed(draws.module_seed(span.seed, step, place))
+            torch.manual_seed(randomness.module_seed(span.seed, step, place))
             with runtime.accumulate(objective):
                 mean += learner.run(batch, noise, t).float() / span.accumulation
         norm = runtime.clip(learner.trained, learner.max_grad_norm)

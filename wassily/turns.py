@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from wassily import cache, draws, pictures
+from wassily import cache, pictures
 from wassily.cache import UNCONDITIONAL, caption_key, mirrored
 from wassily.data import Pictures, Record
 from wassily.encodings import Encode, Encoding, Row, encode_fixed
+from wassily.maths import randomness
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,16 @@ class ExampleDraws:
 
     def flip(self, step: int, slot: int) -> bool:
         """Whether the picture is mirrored."""
-        return self.random_flip and draws.flip(self.seed, step, slot)
+        return self.random_flip and randomness.flip(self.seed, step, slot)
 
     def caption(self, record: Record, step: int, slot: int) -> str:
         """One of the record's captions."""
-        return record.captions[draws.choice(self.seed, step, slot, len(record.captions))]
+        return record.captions[randomness.choice(self.seed, step, slot, len(record.captions))]
 
     def instead(self, encoding: Encoding, step: int, slot: int) -> Tensor | None:
         """The unconditional, where it takes the place of this encoding; None: it stays."""
         item = encoding.unconditional
-        drops = item is not None and draws.drops(self.seed, step, slot, self.condition_dropout)
+        drops = item is not None and randomness.drops(self.seed, step, slot, self.condition_dropout)
         return item if drops else None
 
 

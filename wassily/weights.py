@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wassily import shards
-from wassily.ema import Ema, NoEma
-from wassily.objectives import Objective
+from wassily.maths.ema import Ema, NoEma
+from wassily.maths.losses import Objective
 from wassily.runtime import Runtime
 
 

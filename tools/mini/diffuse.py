@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tools.mini import bank, encoded, nets, stage
-from wassily import adapt, checkpoint, models, objectives, outputs
-from wassily.ema import Ema
+from wassily import adapt, checkpoint, models, outputs
+from wassily.maths import losses
+from wassily.maths.ema import Ema
 from wassily.runtime import Runtime
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
@@ -45,7 +46,7 @@ def train_prior(work, steps=6000):
     torch.manual_seed(0)
     net = nets.prior(embeds)
     alpha_bars = models.prior_alpha_bars()
-    objective = objectives.Prior(net, alpha_bars, snr_gamma=SNR_GAMMA)
+    objective = losses.Prior(net, alpha_bars, snr_gamma=SNR_GAMMA)
     each = len(rows) // len(embeds)
 
     def example(rng, batch):
@@ -72,7 +73,7 @@ def train_decoder(work, steps=7000):
     torch.manual_seed(0)
     net = nets.decoder().to(memory_format=torch.channels_last)  # 1.3x on a CPU
     alpha_bars = nets.decoder_scheduler().alphas_cumprod
-    objective = objectives.Decoder(net, alpha_bars, snr_gamma=SNR_GAMMA)
+    objective = losses.Decoder(net, alpha_bars, snr_gamma=SNR_GAMMA)
 
     def example(rng, batch):
         index = rng.integers(len(latents), size=batch)

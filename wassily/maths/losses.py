@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wassily import diffusion, unpadded
+from wassily.maths import diffusion, unpadded_prior
 
 if TYPE_CHECKING:
     from diffusers import PriorTransformer, UNet2DConditionModel
@@ -110,7 +110,7 @@ class Prior(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Noisy whitened embeddings, and what the network makes of them, both (B, D)."""
         noisy = diffusion.add_noise(self.whitened(batch), noise, self.alpha_bars[t])
-        return noisy, unpadded.predict(
+        return noisy, unpadded_prior.predict(
             self.net,
             noisy,
             t,
