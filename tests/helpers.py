@@ -225,12 +225,12 @@ def image_files(folder: Path) -> list[Path]:
 
 def filler(text: str) -> Callable[[Path], None]:
     """What fills a checkpoint that is none of a network: a text and an empty state."""
-    from wassily import outputs
+    from wassily.files import output_folder
 
     def write(folder: Path) -> None:
         (folder / "sub").mkdir()
         (folder / "sub" / "a").write_text(text)
-        (folder / outputs.STATE).write_text("{}")
+        (folder / output_folder.STATE).write_text("{}")
 
     return write
 
@@ -243,8 +243,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def with_checkpoints(tmp_path: Path, *steps: int) -> Path:
     """A folder with such checkpoints of these steps."""
-    from wassily import checkpoint
+    from wassily.files import atomic
 
     for step in steps:
-        checkpoint.write_whole(tmp_path / f"checkpoint-{step}", filler(str(step)))
+        atomic.write_whole(tmp_path / f"checkpoint-{step}", filler(str(step)))
     return tmp_path

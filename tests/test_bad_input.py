@@ -18,8 +18,9 @@ from bad_folders import Case
 from e2e import command, ended, refused, train, wassily
 from helpers import draw_picture, write_folder
 
-from wassily import captions, data, models, pictures, run_state
+from wassily import captions, data, models, pictures
 from wassily.errors import UserError, printable
+from wassily.files import run_state
 from wassily.mini.untrained import Tiny
 
 Snapshot = dict[str, tuple[int, int]]

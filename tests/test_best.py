@@ -27,10 +27,11 @@ from test_resume import interrupt_after
 from test_stopping import when_done
 
 from wassily import best as bests
-from wassily import logbook, manifest, outputs
+from wassily import logbook
 from wassily.best import Best, LastIsBest
-from wassily.checkpoint import write_whole
 from wassily.errors import UserError
+from wassily.files import checksums, output_folder
+from wassily.files.atomic import write_whole
 from wassily.mini.untrained import Tiny
 
 # ---------------------------------------------------------------- the rule
@@ -304,8 +305,10 @@ def test_the_best_draws_as_a_checkpoint(tiny: Tiny, pics: Path, tmp_path: Path) 
     flags = FLAGS | {"max_train_steps": 3}
     train("prior", tmp_path / "a", tiny, pics, **flags)
     best = tmp_path / "a" / "best-3"
-    assert manifest.damage(best) is None
-    assert [path.name for _, path in outputs.checkpoints_in(tmp_path / "a")] == ["checkpoint-3"]
+    assert checksums.damage(best) is None
+    assert [path.name for _, path in output_folder.checkpoints_in(tmp_path / "a")] == [
+        "checkpoint-3"
+    ]
     again = command("prior", tmp_path / "a", tiny, pics, **flags, resume_from_checkpoint=best)
     refusal = wassily(*again)
     assert refusal.code == 2 and "best-3" in refusal.err and refusal.err.count("\n") == 1

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from helpers import filler, tree, with_checkpoints
 
-from wassily import checkpoint, manifest, outputs, start
+from wassily import checkpoint, start
 from wassily.errors import UserError
+from wassily.files import atomic, checksums, output_folder, platforms
 
 # ---------------------------------------------------------------- whole folders
 
@@ -21,11 +22,11 @@ from wassily.errors import UserError
 def test_write_whole_makes_and_replaces(tmp_path: Path) -> None:
     """Nothing of the old one is left in the new, and nothing aside."""
     target = tmp_path / "checkpoint-5"
-    checkpoint.write_whole(target, filler("one"))
+    atomic.write_whole(target, filler("one"))
     (target / "more").write_text("old")
-    checkpoint.write_whole(target, filler("two"))
+    atomic.write_whole(target, filler("two"))
     files = tree(target)
-    assert set(json.loads(files.pop(manifest.NAME))["files"]) == {"sub/a", "state.json"}
+    assert set(json.loads(files.pop(checksums.NAME))["files"]) == {"sub/a", "state.json"}
     assert files == {"sub/a": b"two", "state.json": b"{}"}
     assert [p.name for p in target.parent.iterdir()] == ["checkpoint-5"]
 
@@ -36,7 +37,7 @@ def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path:
     disk has its room back, and after a kill it is swept away.
     """
     target = tmp_path / "checkpoint-5"
-    checkpoint.write_whole(target, filler("one"))
+    atomic.write_whole(target, filler("one"))
     before = tree(target)
 
     def fail(folder: Path) -> None:
@@ -45,14 +46,14 @@ def test_an_interrupted_write_leaves_the_old_one(error: BaseException, tmp_path:
 
     for name in ("checkpoint-5", "checkpoint-6"):
         with pytest.raises(type(error)):
-            checkpoint.write_whole(tmp_path / name, fail)
+            atomic.write_whole(tmp_path / name, fail)
     assert tree(target) == before
-    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [5]
+    assert [step for step, _ in output_folder.checkpoints_in(tmp_path)] == [5]
     assert len(list(tmp_path.iterdir())) == (1 if isinstance(error, Exception) else 3)
-    checkpoint.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-5"]
     # And a new attempt over the rest of an old one succeeds.
-    checkpoint.write_whole(target, filler("three"))
+    atomic.write_whole(target, filler("three"))
     assert tree(target)["sub/a"] == b"three"
 
 
@@ -75,7 +76,7 @@ def _killed_at(number: int, work: Callable[[], None], monkeypatch: pytest.Monkey
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.platforms, "flush", count(checkpoint.platforms.flush))
+        patch.setattr(platforms, "flush", count(platforms.flush))
         for home, name in ((Path, "rename"), (os, "unlink"), (os, "rmdir")):
             patch.setattr(home, name, count(getattr(home, name)))
         try:
@@ -95,13 +96,11 @@ def test_killed_while_one_is_replaced(
     while not done:
         number += 1
         shutil.rmtree(target, ignore_errors=True)
-        checkpoint.write_whole(target, filler("old"))
-        done = _killed_at(
-            number, lambda: checkpoint.write_whole(target, filler("new")), monkeypatch
-        )
-        checkpoint.sweep(tmp_path)
+        atomic.write_whole(target, filler("old"))
+        done = _killed_at(number, lambda: atomic.write_whole(target, filler("new")), monkeypatch)
+        atomic.sweep(tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == [name], f"killed before call {number}"
-        assert manifest.damage(target) is None
+        assert checksums.damage(target) is None
         seen.append(tree(target)["sub/a"])
     assert seen == sorted(seen, reverse=True)  # never back to the old one
     assert set(seen) == {b"old", b"new"} and number > 10
@@ -114,15 +113,15 @@ def test_killed_at_any_rename_there_is_a_whole_one(
     """A kill just before a rename, removal or sync while checkpoint-6 is written beside
     checkpoint-5: after the sweep all that is found is whole, and 5 is still there.
     """
-    checkpoint.write_whole(tmp_path / "checkpoint-5", filler("five"))
+    atomic.write_whole(tmp_path / "checkpoint-5", filler("five"))
 
     def work() -> None:
-        checkpoint.write_whole(tmp_path / "checkpoint-6", filler("six"))
+        atomic.write_whole(tmp_path / "checkpoint-6", filler("six"))
         checkpoint.rotate(tmp_path, 1)
 
     finished = _killed_at(number, work, monkeypatch)
-    checkpoint.sweep(tmp_path)
-    found = dict(outputs.checkpoints_in(tmp_path))
+    atomic.sweep(tmp_path)
+    found = dict(output_folder.checkpoints_in(tmp_path))
     assert found
     for step, folder in found.items():
         assert tree(folder)["sub/a"] == {5: b"five", 6: b"six"}[step]
@@ -137,7 +136,7 @@ def test_everything_is_flushed_before_the_rename(
 ) -> None:
     """A power cut after the rename must find the data: each file and folder is synced before."""
     order: list[str] = []
-    sync, rename = checkpoint.platforms.flush, Path.rename
+    sync, rename = platforms.flush, Path.rename
 
     def noted(path: Path) -> None:
         order.append(path.name)
@@ -147,27 +146,27 @@ def test_everything_is_flushed_before_the_rename(
         order.append("rename")
         return rename(self, target)
 
-    monkeypatch.setattr(checkpoint.platforms, "flush", noted)
+    monkeypatch.setattr(platforms, "flush", noted)
     monkeypatch.setattr(Path, "rename", renamed)
-    checkpoint.write_whole(tmp_path / "checkpoint-1", filler("x"))
+    atomic.write_whole(tmp_path / "checkpoint-1", filler("x"))
     at = order.index("rename")
     assert {"a", "sub", "state.json", ".writing-checkpoint-1"} <= set(order[:at])
-    assert manifest.NAME in order[:at]
+    assert checksums.NAME in order[:at]
     assert order[at + 1 :] == [tmp_path.name]
 
 
 def test_write_text_is_whole_or_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arabic in UTF-8; an interrupted write keeps the old text."""
     path = tmp_path / "deep" / "run.toml"
-    checkpoint.write_text(path, "قطة")
+    atomic.write_text(path, "قطة")
     assert path.read_text("utf-8") == "قطة"
 
     def fail(folder: Path) -> None:
         raise OSError(28, "full")
 
-    monkeypatch.setattr(checkpoint.platforms, "flush", fail)
+    monkeypatch.setattr(platforms, "flush", fail)
     with pytest.raises(OSError, match="full"):
-        checkpoint.write_text(path, "new")
+        atomic.write_text(path, "new")
     assert path.read_text("utf-8") == "قطة"
 
 
@@ -177,9 +176,9 @@ def test_sweep_removes_only_what_is_half_written(tmp_path: Path) -> None:
     (tmp_path / ".writing-checkpoint-9").mkdir()
     for name in ("checkpoint-1", "logs", ".hidden"):
         (tmp_path / name).mkdir()
-    checkpoint.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "checkpoint-1", "logs"]
-    checkpoint.sweep(tmp_path / "none")
+    atomic.sweep(tmp_path / "none")
 
 
 # ---------------------------------------------------------------- which one
@@ -191,9 +190,9 @@ def test_found_sorts_by_number(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-200").mkdir()  # no state
     for name in ("checkpoint-x", "checkpoint-5-old", "my-checkpoint-7"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / outputs.STATE).write_text("{}")
-    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [9, 10, 100]
-    assert outputs.checkpoints_in(tmp_path / "none") == []
+        (tmp_path / name / output_folder.STATE).write_text("{}")
+    assert [step for step, _ in output_folder.checkpoints_in(tmp_path)] == [9, 10, 100]
+    assert output_folder.checkpoints_in(tmp_path / "none") == []
 
 
 def test_latest_is_the_newest_or_a_new_start(tmp_path: Path) -> None:
@@ -243,10 +242,10 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
         patch.setattr(checkpoint.shutil, "rmtree", torn)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.rotate(tmp_path, 1)
-    found = outputs.checkpoints_in(tmp_path)
+    found = output_folder.checkpoints_in(tmp_path)
     assert [step for step, _ in found] == [2, 3]
     assert set(tree(found[0][1])) == set(whole)
-    checkpoint.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
 
 
@@ -275,7 +274,7 @@ def test_export_stands_beside_the_checkpoints(tmp_path: Path) -> None:
     checkpoint.export(tmp_path, _pipeline("two"), "بطاقة")
     assert tree(tmp_path / "unet") == {"w": b"two"}
     assert (tmp_path / "README.md").read_text("utf-8") == "بطاقة"
-    assert (tmp_path / "checkpoint-3" / outputs.STATE).exists()
+    assert (tmp_path / "checkpoint-3" / output_folder.STATE).exists()
     for file in ("model_index.json", "image_processor/preprocessor_config.json"):
         assert '"CLIPImageProcessor"' in (tmp_path / file).read_text()
     assert not list(tmp_path.glob(".writing*"))
@@ -296,7 +295,7 @@ def test_the_index_goes_first_and_comes_last(
 
     with pytest.raises(OSError, match="full"):
         checkpoint.export(tmp_path, fail, "new card")
-    checkpoint.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert tree(tmp_path) == before
 
     seen: list[bool] = []

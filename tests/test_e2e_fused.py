@@ -10,7 +10,7 @@ import pytest
 import torch
 from e2e import ROLES, assert_same_bits, losses, network, train
 
-from wassily import run_state
+from wassily.files import run_state
 from wassily.mini.untrained import Tiny
 
 SAME: dict[str, Any] = {

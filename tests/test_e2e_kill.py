@@ -27,9 +27,9 @@ from e2e import (
 )
 
 from tools import chaos
-from wassily import checkpoint, manifest, outputs, run_state
 from wassily import start as starts
 from wassily.errors import UserError
+from wassily.files import atomic, checksums, output_folder, run_state
 from wassily.mini.untrained import Tiny
 
 STEPS = 6
@@ -92,7 +92,7 @@ def assert_only_whole(out: Path, whole: Path) -> None:
         folder = out / name
         assert {str(p.relative_to(folder)) for p in folder.rglob("*")} == names
         assert run_state.read(folder, run_state.RunState).step == int(name.split("-")[1])
-        assert manifest.damage(folder) is None
+        assert checksums.damage(folder) is None
         tensors(folder)
     assert len(checkpoints(out)) <= 3
     if (out / "model_index.json").is_file():
@@ -174,8 +174,8 @@ def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".writing-checkpoint-9").mkdir()
     (tmp_path / ".writing-checkpoint-9" / "state.json").write_text("{}")
     (tmp_path / ".writing-run.toml").write_text("half")
-    assert outputs.checkpoints_in(tmp_path) == []
+    assert output_folder.checkpoints_in(tmp_path) == []
     with pytest.raises(UserError, match=r"checkpoint-8 is damaged: .*move it away to start anew"):
         starts.chosen("latest", tmp_path)
-    checkpoint.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-8"]

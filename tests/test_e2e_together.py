@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from e2e import ROLES, assert_same_bits, losses, train
 
-from wassily import run_state
+from wassily.files import run_state
 from wassily.mini.untrained import Tiny
 
 ALL: dict[str, Any] = {

@@ -22,8 +22,9 @@ import torch
 from e2e import assert_same_bits, checkpoints, command, losses, refused, train, wassily
 from helpers import read_jsonl
 
-from wassily import errors, faults, lock, manifest, recipes
+from wassily import errors, recipes
 from wassily import run as runs
+from wassily.files import checksums, disk, lock
 from wassily.mini.untrained import Tiny
 
 FLAGS: dict[str, Any] = {
@@ -84,7 +85,7 @@ def _assert_kept(out: Path, whole: Path) -> None:
     """checkpoint-2 is what it was, and there is no other that is not whole."""
     assert_same_bits(out / "checkpoint-2", whole / "checkpoint-2")
     for name in checkpoints(out):
-        assert manifest.damage(out / name) is None
+        assert checksums.damage(out / name) is None
     assert not (out / lock.NAME).exists()
 
 
@@ -183,8 +184,8 @@ def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
     os.close(read)
     with (
         open(write, "wb", buffering=0) as pipe,
-        pytest.raises(faults.UserError, match=r"the pipe is closed; there is no checkpoint yet"),
-        faults.disk(tmp_path),
+        pytest.raises(disk.UserError, match=r"the pipe is closed; there is no checkpoint yet"),
+        disk.disk(tmp_path),
     ):
         pipe.write(b"step 1")
 
@@ -198,7 +199,7 @@ def test_no_room(
     taken = sum(p.stat().st_size for p in (whole / "checkpoint-4").rglob("*") if p.is_file())
     words = command("prior", out, tiny, photos, **FLAGS | {"checkpointing_steps": 1})
     free = [0]
-    monkeypatch.setattr(faults.shutil, "disk_usage", lambda path: Usage(0, 0, free[0]))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(0, 0, free[0]))
     line = refused(*words)
     assert "no room for a checkpoint: it needs" in line
     assert "the disk has 0.00 MB; checkpoint-2 is whole" in line
@@ -208,13 +209,13 @@ def test_no_room(
     assert (out / "run.toml").exists() is False
     # Enough at the start and for checkpoint-3; then somebody fills the disk.
     free[0] = 10**9
-    before = faults.check_room
+    before = disk.check_room
 
     def check(folder: Path, needs: int, what: str) -> None:
         before(folder, needs, what)
         free[0] = 0 if what == "checkpoint-3" else free[0]
 
-    monkeypatch.setattr(faults, "check_room", check)
+    monkeypatch.setattr(disk, "check_room", check)
     done = wassily(*words)
     assert done.code == 2
     assert "step 3: the disk of" in done.out and "make room before it comes" in done.out

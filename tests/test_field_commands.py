@@ -22,7 +22,6 @@ from wassily import (
     cli,
     data,
     evaluation,
-    faults,
     merge,
     models,
     pairs,
@@ -34,6 +33,7 @@ from wassily import (
 from wassily.commands import MergeConfig
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
+from wassily.files import disk
 from wassily.measuring import EvaluateConfig
 from wassily.mini.untrained import Tiny, make_decoder
 
@@ -378,8 +378,8 @@ def test_f10_while_a_part_is_loaded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch)
 
 def test_f10_memory_is_not_the_disk(tmp_path: Path) -> None:
     """Under a training an error of the system without a file's name is not told of its disk."""
-    assert faults.refusal(OSError(errno.ENOMEM, "Cannot allocate memory"), tmp_path) is None
-    assert faults.refusal(OSError(errno.ENOSPC, "No space left on device"), tmp_path) is not None
+    assert disk.refusal(OSError(errno.ENOMEM, "Cannot allocate memory"), tmp_path) is None
+    assert disk.refusal(OSError(errno.ENOSPC, "No space left on device"), tmp_path) is not None
 
 
 # ---------------------------------------------------------------- F9: the kind of a decoder

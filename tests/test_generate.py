@@ -12,9 +12,10 @@ import torch
 from helpers import Outcome, run_cli
 from PIL import Image
 
-from wassily import checkpoint, compiled, generate, models, sample
+from wassily import compiled, generate, models, sample
 from wassily.commands import GenerateConfig
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.mini.untrained import SIDE, Tiny
 
 FEW = ("--steps", 2, "--prior_steps", 2)
@@ -151,13 +152,13 @@ def test_a_picture_is_a_png(tiny: Tiny, tmp_path: Path) -> None:
 def test_the_folder_of_a_run_that_did_not_finish(tiny: Tiny, tmp_path: Path) -> None:
     """How to go on, and with what to draw until then; also where nothing was saved yet."""
     out = tmp_path / "run"
-    checkpoint.write_text(out / "run.toml", "# DecoderConfig: run again\n")
+    atomic.write_text(out / "run.toml", "# DecoderConfig: run again\n")
     done = _run(tiny, tmp_path / "x.png", "a", "--decoder", out)
     again = f"go on with wassily train decoder --config {out / 'run.toml'}"
     assert done.code == 2
     assert f"did not finish; {again} --resume_from_checkpoint latest\n" in done.err
     for step in (3, 20):
-        checkpoint.write_text(out / f"checkpoint-{step}" / "state.json", "{}")
+        atomic.write_text(out / f"checkpoint-{step}" / "state.json", "{}")
     for flag in ("--decoder", "--decoder_lora"):
         done = _run(tiny, tmp_path / "x.png", "a", flag, out)
         assert f"latest, or draw with {out / 'checkpoint-20'}\n" in done.err

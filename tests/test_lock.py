@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from helpers import clean_environment
 
-from wassily import lock
 from wassily.errors import UserError
+from wassily.files import lock
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from wassily import lock
+from wassily.files import lock
 with lock.held(Path(sys.argv[1])):
     child = os.fork()
     if child:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from helpers import tree, with_checkpoints
 
-from wassily import manifest, outputs, start
+from wassily import start
 from wassily.errors import UserError
+from wassily.files import checksums, output_folder
 
 
 def _damage(folder: Path, way: str) -> str:
@@ -26,9 +27,9 @@ def _damage(folder: Path, way: str) -> str:
         file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
         return "sub/a is not what was written"
     if way == "no manifest":
-        (folder / manifest.NAME).unlink()
+        (folder / checksums.NAME).unlink()
         return "manifest.json is missing"
-    (folder / manifest.NAME).write_text('{"files": {"sub/a": 3}}')
+    (folder / checksums.NAME).write_text('{"files": {"sub/a": 3}}')
     return "manifest.json: TypeError"
 
 
@@ -43,12 +44,12 @@ def test_latest_is_the_newest_that_is_whole(way: str, tmp_path: Path) -> None:
     (line,) = said
     assert f"checkpoint-10 is damaged: {told}" in line and "going on from checkpoint-9" in line
     assert tree(tmp_path / "damaged-checkpoint-10") == before
-    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [8, 9]
+    assert [step for step, _ in output_folder.checkpoints_in(tmp_path)] == [8, 9]
 
 
 def test_checksums_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """BLAKE2b of the parts' BLAKE2b: one part, none, a whole number of them, and a rest."""
-    monkeypatch.setattr(manifest, "PART", 10)
+    monkeypatch.setattr(checksums, "PART", 10)
     contents = [b"abc", b"", 20 * b"d", 25 * b"e"]
     files = [tmp_path / str(number) for number in range(4)]
     for file, content in zip(files, contents, strict=True):
@@ -61,24 +62,24 @@ def test_checksums_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         once(b"".join(once(c[i : i + 10]) for i in range(0, max(len(c), 1), 10))).hex()
         for c in contents
     ]
-    assert list(manifest.digests(files)) == expected
+    assert list(checksums.digests(files)) == expected
 
 
 def test_every_part_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bit in the last part of the last file, in a folder sealed in this way or as it once was."""
-    monkeypatch.setattr(manifest, "PART", 10)
+    monkeypatch.setattr(checksums, "PART", 10)
     for name in "ab":
         (tmp_path / name).write_bytes(25 * b"x")
     for before in (False, True):
-        manifest.seal(tmp_path)
+        checksums.seal(tmp_path)
         if before:
             whole = hashlib.blake2b(25 * b"x", digest_size=32).hexdigest()
             entry = {"bytes": 25, "blake2b": whole}
             text = json.dumps({"files": {"a": entry, "b": entry}})
-            (tmp_path / manifest.NAME).write_text(text)
-        assert manifest.damage(tmp_path) is None
+            (tmp_path / checksums.NAME).write_text(text)
+        assert checksums.damage(tmp_path) is None
         (tmp_path / "b").write_bytes(24 * b"x" + b"y")
-        assert manifest.damage(tmp_path) == "b is not what was written"
+        assert checksums.damage(tmp_path) == "b is not what was written"
         (tmp_path / "b").write_bytes(25 * b"x")
 
 
@@ -86,27 +87,27 @@ def test_what_nothing_vouches_for(tmp_path: Path) -> None:
     """Weights that the manifest does not name are damage; a note that somebody left is not."""
     (tmp_path / "a.safetensors").write_text("a")
     (tmp_path / "b.safetensors").write_text("b")
-    manifest.seal(tmp_path)
+    checksums.seal(tmp_path)
     (tmp_path / "note.txt").write_text("the good one")
-    assert manifest.damage(tmp_path) is None
-    held = json.loads((tmp_path / manifest.NAME).read_text())
+    assert checksums.damage(tmp_path) is None
+    held = json.loads((tmp_path / checksums.NAME).read_text())
     del held["files"]["b.safetensors"]
-    (tmp_path / manifest.NAME).write_text(json.dumps(held))
-    assert manifest.damage(tmp_path) == "b.safetensors is not in manifest.json"
+    (tmp_path / checksums.NAME).write_text(json.dumps(held))
+    assert checksums.damage(tmp_path) == "b.safetensors is not in manifest.json"
 
 
 def test_each_entry_has_its_kind(tmp_path: Path) -> None:
     """An old checksum beside the new one is not asked; one of its own is."""
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").write_text("b")
-    manifest.seal(tmp_path)
-    held = json.loads((tmp_path / manifest.NAME).read_text())
+    checksums.seal(tmp_path)
+    held = json.loads((tmp_path / checksums.NAME).read_text())
     held["files"]["a"]["blake2b"] = "wrong"
     whole = hashlib.blake2b(b"b", digest_size=32).hexdigest()
     for told, expected in ((whole, None), ("wrong", "b is not what was written")):
         held["files"]["b"] = {"bytes": 1, "blake2b": told}
-        (tmp_path / manifest.NAME).write_text(json.dumps(held))
-        assert manifest.damage(tmp_path) == expected
+        (tmp_path / checksums.NAME).write_text(json.dumps(held))
+        assert checksums.damage(tmp_path) == expected
 
 
 def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
     _damage(tmp_path / "checkpoint-8", "cut")
     with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}; there is no whole one"):
         start.chosen("latest", tmp_path)
-    assert [step for step, _ in outputs.checkpoints_in(tmp_path)] == [8, 9]
+    assert [step for step, _ in output_folder.checkpoints_in(tmp_path)] == [8, 9]
 
 
 def test_without_its_state_a_checkpoint_is_damaged(tmp_path: Path) -> None:

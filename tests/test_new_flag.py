@@ -12,9 +12,10 @@ from typing import Annotated
 import pytest
 from helpers import ROOT
 
-from wassily import run_state, schema, summary
+from wassily import schema, summary
 from wassily.card import Facts, model_card
 from wassily.config import DecoderConfig, PriorConfig
+from wassily.files import run_state
 from wassily.runtime import Runtime
 from wassily.schema import About
 

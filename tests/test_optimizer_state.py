@@ -14,6 +14,7 @@ from torch import nn
 
 from wassily import checkpoint
 from wassily.errors import UserError
+from wassily.files import atomic
 
 
 def _trained(seed: int) -> tuple[nn.Module, dict[str, nn.Parameter], torch.optim.Optimizer]:
@@ -177,8 +178,8 @@ def test_notes_of_nonsense_are_one_line(note: str, value: str, tmp_path: Path) -
     _steps(net, optimizer, 1, 1)
     checkpoint.save_optimizer(tmp_path, optimizer, names)
     file = tmp_path / checkpoint.OPTIMIZER
-    tensors, notes = checkpoint.read_tensors(file)
-    checkpoint.write_tensors(file, tensors, {**notes, note: value})
+    tensors, notes = atomic.read_tensors(file)
+    atomic.write_tensors(file, tensors, {**notes, note: value})
     with pytest.raises(UserError, match=r"optimizer\.safetensors"):
         checkpoint.load_optimizer(tmp_path, optimizer, names)
 
@@ -189,8 +190,8 @@ def test_a_step_count_that_is_none_is_one_line(tmp_path: Path) -> None:
     _steps(net, optimizer, 1, 1)
     checkpoint.save_optimizer(tmp_path, optimizer, names)
     file = tmp_path / checkpoint.OPTIMIZER
-    tensors, notes = checkpoint.read_tensors(file)
-    checkpoint.write_tensors(file, tensors | {"0.weight::step": torch.zeros(3)}, notes)
+    tensors, notes = atomic.read_tensors(file)
+    atomic.write_tensors(file, tensors | {"0.weight::step": torch.zeros(3)}, notes)
     with pytest.raises(UserError, match="is no count of steps"):
         checkpoint.load_optimizer(tmp_path, optimizer, names)
 

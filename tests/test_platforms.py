@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wassily import platforms
+from wassily.files import platforms
 
 
 @pytest.fixture(autouse=True)

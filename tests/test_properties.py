@@ -16,9 +16,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wassily import cache, checkpoint, cli, folders, schema
+from wassily import cache, cli, folders, schema
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError, printable
+from wassily.files import atomic
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -182,7 +183,7 @@ def test_any_bytes_are_no_tensors_or_tensors(content: bytes) -> None:
         file = Path(name) / "x.safetensors"
         file.write_bytes(content)
         with contextlib.suppress(UserError):
-            tensors, notes = checkpoint.read_tensors(file)
+            tensors, notes = atomic.read_tensors(file)
             assert all(isinstance(value, torch.Tensor) for value in tensors.values())
             assert isinstance(notes, dict)
 

@@ -13,11 +13,12 @@ import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
-from wassily import assemble, data, manifest, models, runtime, start, stream
+from wassily import assemble, data, models, runtime, start, stream
 from wassily import config as configs
 from wassily.best import LastIsBest
 from wassily.config import DecoderConfig, PriorConfig
 from wassily.errors import UserError
+from wassily.files import checksums
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.validations import Validations, sample_lines
 
@@ -121,7 +122,7 @@ def test_a_run_is_not_trained_over_but_gone_on_with(
     state = json.loads(file.read_text("utf-8"))
     state["config"]["adam_beta2"] = 0.999  # as it was written while that was its default
     file.write_text(json.dumps(state), "utf-8")
-    manifest.seal(file.parent)
+    checksums.seal(file.parent)
     done = _train("prior", tiny, photos, out, *latest, "--max_train_steps", 5)
     assert done.code == 0, done.err
     assert "changed since" not in done.out

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from wassily import outputs, run_state
 from wassily.errors import UserError
-from wassily.run_state import RunState, Saved
+from wassily.files import output_folder, run_state
+from wassily.files.run_state import RunState, Saved
 
 SIGNATURE = {"network": "prior", "base model": "ab12", "global batch": 4, "use_ema": False}
 STATE = RunState(
@@ -37,7 +37,7 @@ def test_round_trip(tmp_path: Path) -> None:
     run_state.write(tmp_path, STATE)
     assert run_state.read(tmp_path, RunState) == STATE
     assert run_state.read(tmp_path, Saved) == Saved(STATE.step, STATE.role, STATE.repositories)
-    values = json.loads((tmp_path / outputs.STATE).read_text("utf-8"))
+    values = json.loads((tmp_path / output_folder.STATE).read_text("utf-8"))
     assert list(values) == FIELDS.split()
     assert values["format"] == 1 and values["pending_loss"] == [0.1 + 0.2, 2]
 
@@ -71,7 +71,7 @@ def test_each_field_has_its_type(name: str) -> None:
 @pytest.mark.parametrize("kind", [Saved, RunState])
 def test_a_torn_state_is_one_line(kind: type[Saved], text: str, tmp_path: Path) -> None:
     """It names the file."""
-    (tmp_path / outputs.STATE).write_text(text)
+    (tmp_path / output_folder.STATE).write_text(text)
     with pytest.raises(UserError, match=r"state\.json: not the state of a checkpoint"):
         run_state.read(tmp_path, kind)
 

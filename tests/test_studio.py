@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from helpers import run_cli
 
-from wassily import checkpoint, cli, doctor, extras, models, schema
+from wassily import cli, doctor, extras, models, schema
 from wassily.commands import StudioConfig
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.mini.untrained import Tiny
 from wassily.studio import form, shelf, watch, words
 from wassily.studio.fence import AllowedFolders
@@ -167,7 +168,7 @@ def runs(tmp_path: Path, tiny: Tiny) -> Path:
     )
     (tmp_path / "adapter").mkdir()
     notes = {"network": "decoder", "base": "mini"}
-    checkpoint.write_tensors(tmp_path / "adapter" / models.ADAPTER, {}, notes)
+    atomic.write_tensors(tmp_path / "adapter" / models.ADAPTER, {}, notes)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / models.ADAPTER).write_bytes(b"nothing")
     shutil.copytree(tiny.prior, tmp_path / "studio" / "not-this")

@@ -19,9 +19,9 @@ import pytest
 from helpers import clean_environment, draw_picture, run_cli, write_folder
 from PIL import Image
 
-from wassily import lock
 from wassily.commands import GenerateConfig
 from wassily.errors import UserError
+from wassily.files import lock
 from wassily.mini.untrained import Tiny
 from wassily.studio import easel as easels
 from wassily.studio import looks, process, watch

@@ -31,7 +31,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from wassily import checkpoint, cli, manifest, outputs
+from wassily import cli
+from wassily.files import atomic, checksums, output_folder
 from wassily.mini import untrained
 
 ROLES = ("prior", "decoder")
@@ -103,8 +104,8 @@ def run(words: list[str], output: Path, seconds: float | None = None) -> bool:
 def check_whole(folder: Path) -> None:
     """Raise Wrong if WORK/NAME holds something that is called whole and is not."""
     out = folder / "run"
-    for _, saved in outputs.checkpoints_in(out):
-        if reason := manifest.damage(saved):
+    for _, saved in output_folder.checkpoints_in(out):
+        if reason := checksums.damage(saved):
             raise Wrong(f"{saved}: {reason}")
     if (out / "model_index.json").is_file():
         index = json.loads((out / "model_index.json").read_text("utf-8"))
@@ -120,7 +121,7 @@ def check_whole(folder: Path) -> None:
 def check_readable(folder: Path) -> None:
     """Raise Wrong if a safetensors file below is cut; half-written ones have another name."""
     for file in folder.rglob("*.safetensors"):
-        if not file.name.startswith(checkpoint.ASIDE):
+        if not file.name.startswith(atomic.ASIDE):
             try:
                 tensors(file)
             except Exception as error:  # the library has kinds of its own
@@ -136,7 +137,11 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 def numbers(out: Path) -> dict[str, Any]:
     """All that a run computed, by file and name; of the log, what is not a measure of time."""
     found: dict[str, Any] = {}
-    for folder in [*(path for _, path in outputs.checkpoints_in(out)), out / "prior", out / "unet"]:
+    for folder in [
+        *(path for _, path in output_folder.checkpoints_in(out)),
+        out / "prior",
+        out / "unet",
+    ]:
         for file in folder.rglob("*.safetensors"):
             for name, value in tensors(file).items():
                 found[f"{file.relative_to(out)}: {name}"] = value
@@ -161,15 +166,15 @@ def check_same(out: Path, whole: Path) -> int:
 
 def left(folder: Path) -> str:
     """What a kill interrupted, by what it left behind."""
-    half = sorted(p.name for p in folder.rglob(f"{checkpoint.ASIDE}*"))
+    half = sorted(p.name for p in folder.rglob(f"{atomic.ASIDE}*"))
     for ending in ("export", "checkpoint"):
-        if any(name.startswith(f"{checkpoint.ASIDE}{ending}") for name in half):
+        if any(name.startswith(f"{atomic.ASIDE}{ending}") for name in half):
             return f"within {ending}"
     if half:
         return "within another file"
     if not (folder / "run" / "run.toml").exists():
         return "before the first step"
-    steps = [step for step, _ in outputs.checkpoints_in(folder / "run")]
+    steps = [step for step, _ in output_folder.checkpoints_in(folder / "run")]
     return "after the last step" if STEPS in steps else "between two checkpoints"
 
 

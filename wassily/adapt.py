@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from wassily import checkpoint, models
 from wassily.config import TrainConfig
 from wassily.errors import UserError, out_of_memory
+from wassily.files import atomic
 from wassily.maths import randomness
 
 STATISTICS = ("clip_mean", "clip_std")  # stored as parameters; no forward pass reads them
@@ -164,7 +165,7 @@ class Lora:
         plain = {"format": "pt", "rank": str(self.rank), "alpha": str(self.alpha)}
         notes = plain | {**self.notes, HEADER: json.dumps(self.settings())}
         file = models.ADAPTER_EMA if averaged else models.ADAPTER
-        checkpoint.write_tensors(folder / file, tensors, notes)
+        atomic.write_tensors(folder / file, tensors, notes)
 
     def load(self, net: models.Network, folder: Path) -> None:
         """Take the adapter of a checkpoint. Raises UserError if it is not whole."""
@@ -181,7 +182,7 @@ class Lora:
         self, net: models.Network, folder: Path, save_pipeline: Callable[[Path], None], card: str
     ) -> None:
         """The adapter and its card. No pipeline: that would be gigabytes of the base, unchanged."""
-        checkpoint.write_text(folder / "README.md", card)
+        atomic.write_text(folder / "README.md", card)
         self.save(net, folder)
 
 
@@ -257,7 +258,7 @@ def stored(name: str) -> str:
 
 def _values(net: nn.Module, file: Path) -> dict[str, Tensor]:
     """The tensors of an adapter's file by parameter name. Raises UserError unless all fit."""
-    tensors, _ = checkpoint.read_tensors(file)
+    tensors, _ = atomic.read_tensors(file)
     wanted = {stored(name): p for name, p in trained_parameters(net).items()}
     different = sorted(tensors.keys() ^ wanted.keys())
     if different:
@@ -277,7 +278,7 @@ def fold(net: models.Network, file: Path, scale: float = 1.0) -> None:
 
     Raises UserError if it is not of this network. In fp32, so that merging loses nothing.
     """
-    tensors, _ = checkpoint.read_tensors(file)
+    tensors, _ = atomic.read_tensors(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that do not fit: told below

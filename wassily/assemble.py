@@ -22,7 +22,6 @@ from wassily import (
     optim,
     plan,
     recipes,
-    run_state,
     schema,
     sides,
     weights,
@@ -32,11 +31,12 @@ from wassily import runtime as runtimes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.config import TrainConfig
+from wassily.files import run_state
+from wassily.files.run_state import Saved
 from wassily.material import Inputs
 from wassily.maths.ema import average
 from wassily.recipes import Kit
 from wassily.results import Measures, Results
-from wassily.run_state import Saved
 from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.start import Setup

@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from wassily import checkpoint, manifest, outputs, run_state
 from wassily.errors import UserError
+from wassily.files import atomic, checksums, output_folder, run_state
+from wassily.files.run_state import Saved
 from wassily.maths.ema import Ema, NoEma
-from wassily.run_state import Saved
 
 # What --keep_best takes -> its words, and whether more of it is better.
 METRICS = {
@@ -64,7 +64,7 @@ def write_weights(
             adaptation.save(net, aside, averaged=isinstance(ema, Ema))
         run_state.write(aside, state)
 
-    checkpoint.write_whole(folder, write)
+    atomic.write_whole(folder, write)
 
 
 def take_weights(folder: Path, adaptation: Adaptation, net: nn.Module, ema: Ema | NoEma) -> None:
@@ -133,7 +133,7 @@ class Best:
         places = [folder for folder in folders if folder.is_dir()]
         if found.step and not places:
             return f"best-{found.step} is gone: the best is looked for from here on"
-        if found.step and (reason := manifest.damage(places[0])):
+        if found.step and (reason := checksums.damage(places[0])):
             return f"best-{found.step} is damaged: {reason}; the best is looked for from here on"
         self.standing, self.beside = found, places[0].parent if places else self.home
         return None
@@ -160,7 +160,7 @@ class Best:
             named = NAME.fullmatch(path.name)
             if named and int(named[1]) != self.standing.step:
                 # Out of the way in one rename first, as a checkpoint is removed.
-                aside = self.home / f"{checkpoint.ASIDE}{path.name}"
+                aside = self.home / f"{atomic.ASIDE}{path.name}"
                 path.rename(aside)
                 shutil.rmtree(aside)
 
@@ -202,7 +202,7 @@ def _checked(saved: Any) -> Standing:
         if type(found.value) is not float or not math.isfinite(found.value):
             raise TypeError(f"{saved!r:.80}")
     except TypeError as error:
-        raise UserError(f"the checkpoint's {outputs.STATE}: wrong best ({error})") from None
+        raise UserError(f"the checkpoint's {output_folder.STATE}: wrong best ({error})") from None
     return found
 
 

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily.checkpoint import ASIDE, open_tensors, write_tensors
 from wassily.commands import CacheConfig
 from wassily.errors import UserError
+from wassily.files.atomic import ASIDE, open_tensors, write_tensors
 
 Row = Mapping[str, Tensor]
 Place = str | tuple[str, int]  # of bytes: a file, or the fingerprint of a table and a row

@@ -5,12 +5,9 @@ Only safetensors and JSON; nothing pickled is written or read. The only file tha
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,136 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wassily import manifest, platforms, shards
+from wassily import shards
 from wassily.errors import UserError
-from wassily.outputs import checkpoints_in
+from wassily.files import atomic, platforms
+from wassily.files.output_folder import checkpoints_in
 
-ASIDE = ".writing-"
-OLD = f"{ASIDE}old-"  # what a folder is called while another takes its place
 OPTIMIZER = "optimizer.safetensors"
 
 
 # ---------------------------------------------------------------- whole folders
-
-
-def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder by `write(temporary)`, seal it, flush it to the disk, name it in one rename.
-
-    Raises OSError; then what was half-written is gone, and a folder that stood there still stands.
-    """
-    aside = folder.parent / f"{ASIDE}{folder.name}"
-    if aside.exists():
-        shutil.rmtree(aside)
-    aside.mkdir()
-    try:
-        with system_errors(folder):
-            write(aside)
-        manifest.seal(aside)
-        flush(aside)
-    except Exception:
-        shutil.rmtree(aside, ignore_errors=True)  # a full disk wants its room back
-        raise
-    if folder.exists():
-        # Renaming onto a full folder is not possible: step the old one aside first.
-        old = folder.parent / f"{OLD}{folder.name}"
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        try:
-            aside.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-        shutil.rmtree(old)
-    else:
-        aside.rename(folder)
-    platforms.flush(folder.parent)
-
-
-@contextlib.contextmanager
-def system_errors(path: Path) -> Iterator[None]:
-    """Within, the system's errors that safetensors wraps are OSErrors of a path: a full disk is
-    known.
-    """
-    try:
-        yield
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise OSError(str(error)) from error
-        code = int(number[1])
-        # On Windows the number is one of its own, which the fourth place translates.
-        raise OSError(code, os.strerror(code), str(path), code) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f"{ASIDE}{path.name}"
-    aside.write_text(text, encoding="utf-8")
-    platforms.flush(aside)
-    aside.replace(path)
-
-
-def write_tensors(
-    path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str] | None = None
-) -> None:
-    """A safetensors file, with notes in its header, that is whole or not there. Raises OSError."""
-    aside = path.parent / f"{ASIDE}{path.name}"
-    try:
-        with system_errors(path):
-            save_file(tensors, aside, metadata=notes)
-        platforms.flush(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def open_tensors(path: Path) -> Any:
-    """A safetensors file to read from piece by piece, through a memory map. Raises OSError."""
-    try:
-        return safe_open(path, "pt")
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-
-
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, and the notes in its header. Raises UserError."""
-    try:
-        with safe_open(path, "pt") as file:
-            names, notes = file.keys(), file.metadata() or {}
-            return {name: file.get_tensor(name) for name in names}, notes
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def read_notes(path: Path) -> dict[str, str]:
-    """The notes in the header of a safetensors file, without its tensors. Raises UserError."""
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def flush(folder: Path) -> None:
-    """Every file and folder below, to the disk."""
-    for path in sorted(folder.rglob("*")):
-        platforms.flush(path)
-    platforms.flush(folder)
-
-
-def sweep(output_dir: Path) -> None:
-    """Remove what a killed run left half-written; a folder that was being replaced, and was out of
-    its place just then, is put back.
-    """
-    if not output_dir.is_dir():
-        return
-    for old in output_dir.glob(f"{OLD}*"):
-        folder = output_dir / old.name.removeprefix(OLD)
-        if not folder.exists():
-            old.rename(folder)
-    for path in output_dir.glob(f"{ASIDE}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def rotate(output_dir: Path, limit: int | None) -> list[Path]:
@@ -156,7 +32,7 @@ def rotate(output_dir: Path, limit: int | None) -> list[Path]:
     old = checkpoints_in(output_dir)[:-limit] if limit else []
     for _, path in old:
         # Out of the way in one rename first: a kill in between leaves no half checkpoint.
-        aside = path.parent / f"{ASIDE}{path.name}"
+        aside = path.parent / f"{atomic.ASIDE}{path.name}"
         path.rename(aside)
         shutil.rmtree(aside)
     return [path for _, path in old]
@@ -251,19 +127,19 @@ def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -
     The index that makes it loadable goes away first and comes back last: a folder that loads is
     whole.
     """
-    aside = output_dir / f"{ASIDE}export"
+    aside = output_dir / f"{atomic.ASIDE}export"
     shutil.rmtree(aside, ignore_errors=True)
-    with system_errors(output_dir):
+    with atomic.system_errors(output_dir):
         save_pipeline(aside)
     _portable_image_processor(aside)
-    flush(aside)
+    atomic.flush(aside)
     index = output_dir / "model_index.json"
     index.unlink(missing_ok=True)
     for part in sorted(p for p in aside.iterdir() if p.name != index.name):
         target = output_dir / part.name
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         part.rename(target)
-    write_text(output_dir / "README.md", card)
+    atomic.write_text(output_dir / "README.md", card)
     (aside / index.name).rename(index)
     aside.rmdir()
     platforms.flush(output_dir)

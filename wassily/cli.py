@@ -129,7 +129,7 @@ def _carried_out(target: str, config: Any) -> int:
         if not out_of_memory(error):
             raise
         # By its name, as the verbs: it imports what is heavy.
-        line = importlib.import_module("wassily.faults").full(config, error)
+        line = importlib.import_module("wassily.files.disk").full(config, error)
         raise UserError(line) from error
 
 

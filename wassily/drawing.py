@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wassily import loading, outputs
+from wassily import loading
 from wassily.commands import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
+from wassily.files import output_folder
 
 
 def generate(config: GenerateConfig) -> None:
@@ -36,7 +37,7 @@ def begin(config: DrawConfig) -> None:
         if name is None or name == "mini":
             continue
         what = "folder" if name in whole else "adapter"
-        if told := outputs.absent(name, what) or outputs.unfinished(Path(name)):
+        if told := output_folder.absent(name, what) or output_folder.unfinished(Path(name)):
             raise UserError(told)
     print(first_line(config), flush=True)
 

@@ -13,7 +13,6 @@ import torch
 
 from wassily import (
     cache,
-    checkpoint,
     encoders,
     encodings,
     entries,
@@ -31,6 +30,7 @@ from wassily.commands import DrawConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.gauge import Asked, Embedded, as_array
 from wassily.load import Networks
 from wassily.maths import losses
@@ -50,7 +50,7 @@ def evaluate(config: EvaluateConfig) -> None:
     found = _scored(config, names)
     print("\n".join(table(found)))
     if config.out:
-        checkpoint.write_text(Path(config.out), as_json(config, names.tuned, found))
+        atomic.write_text(Path(config.out), as_json(config, names.tuned, found))
         print(f"\n{config.out}")
 
 

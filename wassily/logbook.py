@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from wassily import checkpoint
+from wassily.files import atomic
 
 LOG = "log.jsonl"
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def rewind(folder: Path, step: int) -> None:
     """Drop what was logged after `step`, and all at step 0: a run goes on from its checkpoint."""
     if (folder / LOG).exists():
         kept = [row for row in read_log(folder) if step > 0 and row["step"] <= step]
-        checkpoint.write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
+        atomic.write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def measured(rows: Iterable[Row], step: int) -> dict[str, float]:

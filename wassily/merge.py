@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wassily import adapt, checkpoint, models, origins, outputs, sample
+from wassily import adapt, checkpoint, models, origins, sample
 from wassily.card import merged_card, prior_of
 from wassily.commands import MergeConfig
 from wassily.config import PRIOR
 from wassily.errors import UserError
+from wassily.files import atomic, output_folder
 from wassily.runtime import quiet_libraries
 
 
@@ -68,9 +69,9 @@ def network_of(name: str, cache_dir: str | None) -> tuple[Path, dict[str, str]]:
     """An adapter's file and its notes, which tell the network; if they do not, the names do."""
     homes = list(models.TRAINED)
     file = models.adapter_file(name, None, cache_dir)
-    notes = checkpoint.read_notes(file)
+    notes = atomic.read_notes(file)
     if notes.get("network") not in homes:
-        tensors, _ = checkpoint.read_tensors(file)
+        tensors, _ = atomic.read_tensors(file)
         prior = any(key.startswith("transformer_blocks.") for key in tensors)
         notes = notes | {"network": "prior" if prior else "decoder"}
     return file, notes
@@ -130,4 +131,4 @@ def prior_here(named: str) -> tuple[str, str | None]:
         return str(models.MINI / "prior"), None
     if Path(named).is_dir():
         return str(Path(named).resolve()), None
-    return (named, None) if outputs.HUB.fullmatch(named) else ("", named)
+    return (named, None) if output_folder.HUB.fullmatch(named) else ("", named)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from wassily import checkpoint, hub, loading, origins, outputs, run_state
 from wassily import config as configs
+from wassily import hub, loading, origins
 from wassily.errors import UserError, out_of_memory
-from wassily.run_state import Saved
+from wassily.files import atomic, output_folder, run_state
+from wassily.files.run_state import Saved
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin as Network
@@ -93,7 +94,7 @@ def resolve(name: str, home: str) -> str:
     if path.exists():
         _check_no_pickle(path)
         raise UserError(f"{name}: a file; a {home} is a pipeline folder or a hub name")
-    if told := outputs.absent(name):
+    if told := output_folder.absent(name):
         raise UserError(told)
     return name
 
@@ -123,7 +124,7 @@ def _check_pipeline_folder(path: Path, home: str) -> None:
             f"{path}: an adapter (LoRA), not a whole model: make one of it with wassily merge "
             f"--lora {path}"
         )
-    if told := outputs.unfinished(path):
+    if told := output_folder.unfinished(path):
         raise UserError(told)
     held = sorted(p.name for p in path.iterdir() if (p / "config.json").is_file())
     other = next((h for h, part in TRAINED.items() if part in held and h != home), None)
@@ -353,10 +354,10 @@ def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> P
     elif path.is_file():
         _check_no_pickle(path)
     else:
-        if told := outputs.absent(name, "adapter"):
+        if told := output_folder.absent(name, "adapter"):
             raise UserError(told)
         path = hub.download_file(name, ADAPTER, cache_dir)
-    of = checkpoint.read_notes(path).get("network", home)
+    of = atomic.read_notes(path).get("network", home)
     if home and of != home:
         raise UserError(f"{name}: an adapter of a {of}, not of a {home}")
     return path.resolve()
@@ -379,7 +380,7 @@ def locate(name: str, home: str) -> Trained:
     network is taken where there is one, as the export does.
     """
     path = Path(os.path.expanduser(name))
-    if not (path / outputs.STATE).is_file():
+    if not (path / output_folder.STATE).is_file():
         if (path / ADAPTER).is_file() and not (path / TRAINED[home]).is_dir():
             return _of_adapter(name, home)
         return Trained(resolve(name, home))
@@ -388,7 +389,7 @@ def locate(name: str, home: str) -> Trained:
         raise UserError(f"{name}: a checkpoint of a {saved.role}, not of a {home}")
     repository = saved.repositories.get(home)
     if repository is None:
-        raise UserError(f"{path / outputs.STATE}: names no {home}")
+        raise UserError(f"{path / output_folder.STATE}: names no {home}")
     if (path / ADAPTER).is_file():
         return Trained(resolve(repository, home), adapter=adapter_file(name, home))
     folder = TRAINED[home]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from wassily import checkpoint, outputs
 from wassily.errors import UserError
+from wassily.files import atomic, output_folder
 
 
 def behind(file: Path, home: str) -> str | None:
     """The model of a home that an adapter was trained on or with: as the run that lies around its
     file knew it, if it is still there, else as its header names it. None where neither does.
     """
-    for near in (outputs.RUN, outputs.STATE):
+    for near in (output_folder.RUN, output_folder.STATE):
         try:
             found = json.loads((file.parent / near).read_text(encoding="utf-8"))
             named = found["repositories"][home]
@@ -21,7 +21,7 @@ def behind(file: Path, home: str) -> str | None:
             continue
         if not Path(named).is_absolute() or Path(named).is_dir():
             return str(named)
-    notes = checkpoint.read_notes(file)
+    notes = atomic.read_notes(file)
     return notes.get("base" if notes.get("network") == home else home)
 
 

@@ -9,9 +9,10 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-from wassily import best, checkpoint, logbook, page, pictures, summary
+from wassily import best, logbook, page, pictures, summary
 from wassily.commands import ReportConfig
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.logbook import Row
 from wassily.page import ReportContents, Shown
 
@@ -33,7 +34,7 @@ def report(config: ReportConfig) -> None:
 
 def write(folder: Path) -> Path:
     """Put the report of a run into its folder, whole or not at all. Raises OSError."""
-    checkpoint.write_text(folder / FILE, page.page(contents_of(folder)))
+    atomic.write_text(folder / FILE, page.page(contents_of(folder)))
     return folder / FILE
 
 

@@ -13,7 +13,6 @@ from wassily import (
     checkpoint,
     compiled,
     encoders,
-    faults,
     graphs,
     hub,
     material,
@@ -32,7 +31,8 @@ from wassily.assemble import Run, assemble
 from wassily.card import facts_of
 from wassily.config import TrainConfig
 from wassily.errors import UserError, out_of_memory
-from wassily.run_state import RunState
+from wassily.files import atomic, disk
+from wassily.files.run_state import RunState
 from wassily.runtime import Runtime
 from wassily.start import Setup
 from wassily.stopping import SaveSchedule, StopSignals
@@ -44,7 +44,7 @@ def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
     repositories = start.check_surroundings(config)
     output_dir = Path(config.output_dir)
-    with StopSignals() as signals, contextlib.ExitStack() as held, faults.disk(output_dir):
+    with StopSignals() as signals, contextlib.ExitStack() as held, disk.disk(output_dir):
         runtime = Runtime(
             config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
         )
@@ -75,9 +75,9 @@ def _failures(setup: Setup, fused: bool) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if faults.another_is_gone(error):
+        if disk.another_is_gone(error):
             gone = (
-                f"another process of this run is gone: {faults.checkpoint_remark(setup.output_dir)}"
+                f"another process of this run is gone: {disk.checkpoint_remark(setup.output_dir)}"
             )
             raise UserError(f"{gone}; repeat the command") from None
         if not out_of_memory(error):
@@ -134,7 +134,7 @@ def begin(run: Run) -> None:
     if setup.start < run.stop:
         run.saving.check_room()
     if runtime.main:
-        checkpoint.write_text(setup.output_dir / "run.toml", schema.to_toml(config))
+        atomic.write_text(setup.output_dir / "run.toml", schema.to_toml(config))
         facts = {
             "base": models.public_name(setup.repositories[config.role], config.role),
             "repositories": setup.repositories,

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from wassily import best as bests
-from wassily import checkpoint, faults, run_state, shards, sizes
+from wassily import checkpoint, shards, sizes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
+from wassily.files import atomic, disk, run_state
+from wassily.files.run_state import RunState, Saved
 from wassily.maths.ema import Ema
-from wassily.run_state import RunState, Saved
 from wassily.start import Setup
 from wassily.weights import Weights
 
@@ -32,7 +33,7 @@ class Saving:
 
     def check_room(self) -> None:
         """Raise UserError if the disk has no room for a checkpoint."""
-        self.runtime.shared(lambda: faults.check_room(self.output_dir, self.room, "a checkpoint"))
+        self.runtime.shared(lambda: disk.check_room(self.output_dir, self.room, "a checkpoint"))
 
     def save(self, state: RunState, best: Best | LastIsBest, more: bool) -> None:
         """Write checkpoint-<step>, then remove what is beyond the limit; `more` steps are to come.
@@ -43,7 +44,7 @@ class Saving:
         if self.runtime.most(not all_finite(self.weights.trained.values()))[0]:
             raise UserError(
                 f"the weights are not finite after step {done}, nothing was saved: "
-                f"{faults.checkpoint_remark(self.output_dir)}; go on from there with a lower "
+                f"{disk.checkpoint_remark(self.output_dir)}; go on from there with a lower "
                 "--learning_rate"
             )
         with self.weights.to_write(state=True) as whole:
@@ -51,12 +52,12 @@ class Saving:
 
     def _save(self, state: RunState, whole: Weights, best: Best | LastIsBest, more: bool) -> None:
         folder = self.output_dir / f"checkpoint-{state.step}"
-        with faults.disk(self.output_dir):
-            faults.check_room(self.output_dir, self.room, folder.name)
-            checkpoint.write_whole(folder, functools.partial(self._write, state=state, whole=whole))
+        with disk.disk(self.output_dir):
+            disk.check_room(self.output_dir, self.room, folder.name)
+            atomic.write_whole(folder, functools.partial(self._write, state=state, whole=whole))
             checkpoint.rotate(self.output_dir, self.limit)
             best.prune()
-            line = faults.warning(self.output_dir, self.room, state.step)
+            line = disk.warning(self.output_dir, self.room, state.step)
         if line and more:
             self.runtime.say(line)
 

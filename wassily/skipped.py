@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from wassily import faults
 from wassily.errors import UserError
+from wassily.files import disk
 from wassily.logbook import LOG
 from wassily.results import Results
 
@@ -38,6 +38,6 @@ class Skipped:
                 why = f"more than --max_bad_steps {self.most}"
             raise UserError(
                 f"loss or gradient was not finite at {self.count} step(s), the last of them "
-                f"{steps[-1] + 1} ({why}): {faults.checkpoint_remark(self.output_dir)}; look at "
+                f"{steps[-1] + 1} ({why}): {disk.checkpoint_remark(self.output_dir)}; look at "
                 f"the pictures named in {self.output_dir / LOG}, or lower --learning_rate"
             )

@@ -7,28 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import (
-    adapt,
-    checkpoint,
-    drawn,
-    drift,
-    hub,
-    kinds,
-    lock,
-    manifest,
-    models,
-    optim,
-    outputs,
-    run_state,
-    schema,
-    sourcing,
-)
+from wassily import adapt, drawn, drift, hub, kinds, models, optim, schema, sourcing
 from wassily import config as configs
 from wassily import runtime as runtimes
 from wassily.config import TrainConfig
 from wassily.errors import UserError
+from wassily.files import atomic, checksums, lock, output_folder, run_state
+from wassily.files.run_state import RunState, Saved
 from wassily.maths import randomness
-from wassily.run_state import RunState, Saved
 from wassily.runtime import Runtime
 
 
@@ -146,7 +132,7 @@ def begin(
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         held.enter_context(lock.held(output_dir))
-        checkpoint.sweep(output_dir)
+        atomic.sweep(output_dir)
         return chosen(config.resume_from_checkpoint, output_dir, say)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
@@ -157,7 +143,7 @@ def check_free(output_dir: Path, parts: set[str]) -> None:
     if (
         not output_dir.is_dir()
         or (output_dir / "run.toml").is_file()
-        or outputs.checkpoints_in(output_dir)
+        or output_folder.checkpoints_in(output_dir)
     ):
         return
     taken = sorted(
@@ -185,16 +171,16 @@ def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = pri
     `latest` takes the newest of `output_dir` that is as it was written, or none if there is none
     yet. Without a wish, a folder that holds checkpoints is not trained over.
     """
-    here = outputs.named(output_dir)
+    here = output_folder.named(output_dir)
     if asked and sourcing.is_latest(asked):
         return _newest_whole([folder for _, folder in here], say)
     if asked:
         path = sourcing.resumed(asked, str(output_dir))
-        if not (path / outputs.STATE).is_file():
+        if not (path / output_folder.STATE).is_file():
             raise UserError(
-                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {outputs.STATE})"
+                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {output_folder.STATE})"
             )
-        if reason := manifest.damage(path):
+        if reason := checksums.damage(path):
             raise UserError(f"--resume_from_checkpoint {path} is damaged: {reason}; name another")
         _check_nothing_later(path, here)
         return path
@@ -213,7 +199,7 @@ def _newest_whole(folders: list[Path], say: Callable[[str], None]) -> Path | Non
     """
     reasons: dict[Path, str] = {}
     for folder in reversed(folders):
-        reason = manifest.damage(folder)
+        reason = checksums.damage(folder)
         if reason is None:
             for damaged, why in reasons.items():
                 # Not removed, but not counted any more among those that the newest are kept of.
@@ -236,7 +222,7 @@ def _unused(path: Path) -> Path:
 
 def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
     """A run that goes on from an early checkpoint must not mix its own with those after it."""
-    named = outputs.NAME.fullmatch(path.name)
+    named = output_folder.NAME.fullmatch(path.name)
     step = int(named[1]) if named else run_state.read(path, Saved).step
     later = [folder.name for number, folder in here if number > step]
     if later:

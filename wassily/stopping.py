@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
-from wassily import platforms
 from wassily.errors import Stopped
+from wassily.files import platforms
 from wassily.runtime import Runtime
 
 

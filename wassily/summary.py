@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from wassily import captions, checkpoint, encodings, models, outputs, schema
+from wassily import captions, encodings, models, schema
 from wassily.config import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
+from wassily.files import atomic, output_folder
 from wassily.runtime import Runtime
 from wassily.version import __version__
 
-FILE = outputs.RUN
+FILE = output_folder.RUN
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft")
 
 
@@ -75,7 +76,7 @@ def write(config: TrainConfig, runtime: Runtime, facts: Mapping[str, object]) ->
         "precision": runtime.precision,
         **facts,
     }
-    checkpoint.write_text(
+    atomic.write_text(
         Path(config.output_dir) / FILE, json.dumps(value, ensure_ascii=False, indent=1) + "\n"
     )
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from wassily import checkpoint, evaluation, lists, load, measures, merge, models
+from wassily import evaluation, lists, load, measures, merge, models
 from wassily.commands import MergeConfig
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.measures import Estimate
 from wassily.measuring import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.runtime import quiet_libraries
@@ -80,7 +81,7 @@ def sweep(config: SweepConfig) -> None:
     best = best_line(found)
     print("\n".join(table(found, best)))
     if config.json:
-        checkpoint.write_text(Path(config.json), as_json(config, found, best))
+        atomic.write_text(Path(config.json), as_json(config, found, best))
         print(f"\n{config.json}")
     for one in tuned if config.out else ():
         merge.merge(one.merging(best.alpha, config.cache_dir, _out(config, one)))

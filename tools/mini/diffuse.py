@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tools.mini import bank, encoded, nets, stage
-from wassily import adapt, checkpoint, models, outputs
+from wassily import adapt, checkpoint, models
+from wassily.files import atomic, output_folder
 from wassily.maths import losses
 from wassily.maths.ema import Ema
 from wassily.runtime import Runtime
@@ -88,7 +89,7 @@ def train(work, role, net, objective, example, target, plan):
     """Runs `fit` from the newest checkpoint of work/role; returns the minutes of all sittings."""
     folder = Path(work) / role
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.sweep(folder)
+    atomic.sweep(folder)
     runtime = Runtime("no", 1, str(folder), "logs", "none")
     trained = adapt.trained_parameters(net)
     parameters = list(trained.values())
@@ -109,7 +110,7 @@ def train(work, role, net, objective, example, target, plan):
     def on_save(done, pending):
         kept = {"step": done, "role": role, "seconds": time.time() - began}
         write = save(net, optimizer, trained, ema, kept)
-        checkpoint.write_whole(folder / f"checkpoint-{done}", write)
+        atomic.write_whole(folder / f"checkpoint-{done}", write)
         checkpoint.rotate(folder, 2)
 
     fit(
@@ -159,18 +160,18 @@ def save(net, optimizer, trained, ema, state):
         net.save_pretrained(folder / state["role"])
         save_file({k: v.contiguous() for k, v in ema.averages.items()}, folder / "ema.safetensors")
         checkpoint.save_optimizer(folder, optimizer, trained)
-        (folder / outputs.STATE).write_text(json.dumps(state), "utf-8")
+        (folder / output_folder.STATE).write_text(json.dumps(state), "utf-8")
 
     return write
 
 
 def restore(folder, net, optimizer, trained, ema):
     """Puts the newest checkpoint back, if there is one; its state."""
-    found = outputs.checkpoints_in(folder)
+    found = output_folder.checkpoints_in(folder)
     if not found:
         return {"step": 0, "seconds": 0.0}
     newest = found[-1][1]
-    state = json.loads((newest / outputs.STATE).read_text("utf-8"))
+    state = json.loads((newest / output_folder.STATE).read_text("utf-8"))
     net.load_state_dict(models.load_network(newest / state["role"], state["role"]).state_dict())
     checkpoint.load_optimizer(newest, optimizer, trained)
     ema.load(load_file(newest / "ema.safetensors"))

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tools.mini import movq, nets
-from wassily import checkpoint, models, outputs, sample
+from wassily import checkpoint, models, sample
+from wassily.files import output_folder
 from wassily.mini import judge, world
 
 SEED = 77
@@ -63,7 +64,7 @@ def newest_averages(work):
     """Folders of the networks in training as their averages are now: {role: folder}."""
     folders = {}
     for role in ("prior", "unet"):
-        found = outputs.checkpoints_in(Path(work) / role)
+        found = output_folder.checkpoints_in(Path(work) / role)
         if found:
             step, folder = found[-1]
             net = models.load_network(folder / role, role)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from wassily import lock, platforms
 from wassily.errors import UserError
+from wassily.files import lock, platforms
 from wassily.studio.fence import AllowedFolders
 
 TAIL = 4096  # bytes of the output that are looked at

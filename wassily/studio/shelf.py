@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import checkpoint, models, outputs, run_state
+from wassily import models
 from wassily.commands import DrawConfig
 from wassily.config import DECODER, PRIOR
 from wassily.errors import UserError
-from wassily.run_state import Saved
+from wassily.files import atomic, output_folder, run_state
+from wassily.files.run_state import Saved
 from wassily.studio.fence import OWN
 from wassily.studio.words import Say
 
@@ -62,7 +63,7 @@ def _folders(runs: Path) -> Iterator[Path]:
 def _in(folder: Path, runs: Path) -> Iterator[ModelChoice]:
     file = next((folder / n for n in models.ADAPTERS if (folder / n).is_file()), None)
     homes = [h for h, part in models.TRAINED.items() if (folder / part / "config.json").is_file()]
-    place, saved = folder.relative_to(runs).as_posix(), (folder / outputs.STATE).is_file()
+    place, saved = folder.relative_to(runs).as_posix(), (folder / output_folder.STATE).is_file()
     if file is not None and (home := _of_adapter(file)):
         yield ModelChoice(str(folder), place, home, True, file.stat().st_mtime, saved)
     elif file is None and folder != runs:
@@ -76,7 +77,7 @@ def _in(folder: Path, runs: Path) -> Iterator[ModelChoice]:
 def _of_adapter(file: Path) -> str | None:
     """The network that an adapter is of, if it says so and names a base."""
     try:
-        notes = checkpoint.read_notes(file)
+        notes = atomic.read_notes(file)
     except UserError:
         return None
     home = notes.get("network")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wassily import curves, lock, logbook, models, summary
+from wassily import curves, logbook, models, summary
 from wassily.curves import Series
+from wassily.files import lock
 from wassily.logbook import Row
 from wassily.studio import process
 from wassily.studio.fence import OWN, AllowedFolders

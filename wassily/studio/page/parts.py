@@ -16,8 +16,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wassily import faults
 from wassily.errors import UserError, out_of_memory, printable
+from wassily.files import disk
 from wassily.studio.easel import Cancelled, Job
 from wassily.studio.words import Say
 
@@ -226,7 +226,7 @@ def guarded(say: Say, outputs: int) -> Callable[[Handler], Handler]:
                 return *same, wrong(str(error))
             except Exception as error:
                 if out_of_memory(error):
-                    return *same, wrong(faults.full(None, error))
+                    return *same, wrong(disk.full(None, error))
                 logging.getLogger(__name__).debug("in %s", handler, exc_info=True)
                 line = str(error).partition("\n")[0]
                 return *same, wrong(f"{type(error).__name__}: {line}")

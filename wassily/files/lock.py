@@ -19,8 +19,8 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from wassily import platforms
 from wassily.errors import UserError
+from wassily.files import platforms
 
 NAME = ".lock"
 # Answers of a file system without locks: some network ones, or those without a lock service.

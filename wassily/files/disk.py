@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from wassily import outputs
 from wassily.errors import UserError, out_of_memory
+from wassily.files import output_folder
 
 GB = 1e9
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -61,7 +61,7 @@ def refusal(error: OSError, output_dir: Path) -> str | None:
 
 def checkpoint_remark(output_dir: Path) -> str:
     """Which checkpoint a run can be resumed from, for the end of an error."""
-    here = outputs.checkpoints_in(output_dir)
+    here = output_folder.checkpoints_in(output_dir)
     if not here:
         return "there is no checkpoint yet"
     return f"{here[-1][1].name} is whole (--resume_from_checkpoint latest)"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from wassily.errors import UserError
-from wassily.outputs import NAME, STATE
+from wassily.files.output_folder import NAME, STATE
 
 FORMAT = 1
 S = TypeVar("S", bound="Saved")
