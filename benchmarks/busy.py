@@ -76,10 +76,11 @@ def train() -> None:
     """Steps of the decoder of `mini` for as many seconds as each line of the input says."""
     import torch
 
-    from wassily import cli, models, optim, recipes, runtime
+    from wassily import models, optim, recipes, runtime
+    from wassily.config import parsing
 
     words = "--dataset_name a/b --output_dir none --report_to none --resolution 64".split()
-    config = cli.parse("DecoderConfig", words, "busy")
+    config = parsing.parse("DecoderConfig", words, "busy")
     kit = recipes.make_kit(config, models.repositories("mini", "mini"))
     parameters = [p.requires_grad_(True) for p in kit.net.parameters()]
     optimizer = optim.optimizer(config, parameters, torch.device("cpu"))

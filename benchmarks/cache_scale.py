@@ -21,7 +21,7 @@ import torch
 from benchmarks import models, report, runs
 from benchmarks.runs import Job, Timed
 from wassily import cache, encoders, encodings, recipes, turns
-from wassily.config import PriorConfig
+from wassily.config.training import PriorConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from wassily import checks, load, measures, models, sample
-from wassily.commands import GenerateConfig
+from wassily import load, measures, models, sample
+from wassily.config import generation_checks
+from wassily.config.generation import GenerateConfig
 from wassily.mini import judge, world
 from wassily.runtime import quiet_libraries
 
@@ -33,7 +34,7 @@ HEAD += ("change", "processor ms a picture", "of the stock way's")
 class Cell:
     """One way to draw. The first of all is the stock one, which the others are held against."""
 
-    scheduler: checks.Scheduler = "stock"
+    scheduler: generation_checks.Scheduler = "stock"
     steps: int = 100
     prior_steps: int = 25
 
@@ -61,7 +62,12 @@ def options(words: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--work", type=Path, metavar="FOLDER", default=Path("runs/draw_steps"))
     add("--prompts", type=int, default=128)
-    add("--schedulers", nargs="*", choices=checks.STEPS, default=list(checks.STEPS))
+    add(
+        "--schedulers",
+        nargs="*",
+        choices=generation_checks.STEPS,
+        default=list(generation_checks.STEPS),
+    )
     add("--steps", nargs="*", type=int, default=[10, 15, 20, 25, 50, 100])
     add("--prior_steps", nargs="*", type=int, default=[5, 10, 15], help="with the default's steps")
     add("--guidance_scale", type=float, default=GUIDANCE)
@@ -74,7 +80,9 @@ def cells(args: argparse.Namespace) -> list[Cell]:
     """The stock way, then those of fewest steps first."""
     found = [Cell()]
     found += [Cell(name, steps) for steps in sorted(args.steps) for name in args.schedulers]
-    default = Cell(checks.SCHEDULER, checks.STEPS[checks.SCHEDULER])
+    default = Cell(
+        generation_checks.SCHEDULER, generation_checks.STEPS[generation_checks.SCHEDULER]
+    )
     found += [replace(default, prior_steps=steps) for steps in args.prior_steps]
     return list(dict.fromkeys(found))
 

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import report, runs
 from wassily import generate, load, measures, plan, sample
-from wassily.commands import GenerateConfig
+from wassily.config.generation import GenerateConfig
 from wassily.mini import judge, world
 from wassily.runtime import quiet_libraries
 

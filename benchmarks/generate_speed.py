@@ -17,7 +17,7 @@ from diffusers import AutoPipelineForText2Image
 
 from benchmarks import models, report
 from wassily import load, sample
-from wassily.commands import GenerateConfig
+from wassily.config.generation import GenerateConfig
 
 HEAD = ("", "pictures/s", "of the stock pipeline's", "by processor time")
 

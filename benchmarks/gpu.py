@@ -26,7 +26,8 @@ from torch.profiler import profile
 from benchmarks import flops, memory, models, report, runs, step_speed
 from benchmarks import train_speed as speed
 from benchmarks.runs import Job
-from wassily import cli, run
+from wassily import run
+from wassily.config import parsing
 
 HEAD = (
     "",
@@ -202,7 +203,7 @@ def profiled(seen: Any, seconds: float, steps: int) -> str:
 def child(words: list[str]) -> None:
     """Train in this process; the peak in bytes, or a profile, goes into the file named last."""
     kind, *flags, file = words
-    config = cli.parse(flags.pop(0), flags, "wassily train")
+    config = parsing.parse(flags.pop(0), flags, "wassily train")
     peak: dict[str, int] = {}
     profiles = kind == "profile"
     fit = windowed(run.fit, Path(file)) if profiles else memory.watched(run.fit, peak)

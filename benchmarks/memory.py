@@ -26,8 +26,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job
-from wassily import cli, plan, run, start
-from wassily.config import TrainConfig
+from wassily import plan, run, start
+from wassily.config import parsing
+from wassily.config.training import TrainConfig
 
 HEAD = ("", "measured, MB", "estimated, MB", "estimated / measured", "resident, MB more")
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
@@ -101,7 +102,7 @@ def allocated(seen: Any) -> int:
 def child(words: list[str]) -> None:
     """Train in this process, and write the peaks in bytes into the file named last."""
     *flags, file = words
-    config = cli.parse(flags.pop(0), flags, "wassily train")
+    config = parsing.parse(flags.pop(0), flags, "wassily train")
     found: dict[str, int] = {}
     with contextlib.suppress(Measured), mock.patch.object(run, "fit", watched(run.fit, found)):
         run.train(config)
@@ -127,7 +128,7 @@ def row(name: str, job: Job, work: Path) -> list[str]:
     shutil.rmtree(out)  # the next row is a run of its own
     found = json.loads(file.read_text())
     measured = found["tensors"]
-    guess = estimated(cli.parse(CLASSES[job.role], words, "wassily train"))
+    guess = estimated(parsing.parse(CLASSES[job.role], words, "wassily train"))
     sizes = [f"{size / 1e6:.0f}" for size in (measured, guess)]
     return [name, *sizes, f"{guess / measured:.2f}", f"{found['resident'] / 1e6:.0f}"]
 

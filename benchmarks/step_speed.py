@@ -24,8 +24,9 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks import flops, models, report
-from wassily import adapt, cli, compiled, graphs, optim, recipes
-from wassily.config import TrainConfig
+from wassily import adapt, compiled, graphs, optim, recipes
+from wassily.config import parsing
+from wassily.config.training import TrainConfig
 from wassily.maths.ema import NoEma
 from wassily.maths.losses import Batch
 from wassily.mini import untrained
@@ -79,7 +80,7 @@ def configured(role: str, flags: str, resolution: int) -> TrainConfig:
     words = (
         f"--dataset_name a/b --output_dir none --report_to none --resolution {resolution} {flags}"
     )
-    config: TrainConfig = cli.parse(f"{role.capitalize()}Config", words.split(), "step_speed")
+    config: TrainConfig = parsing.parse(f"{role.capitalize()}Config", words.split(), "step_speed")
     return config
 
 

@@ -12,7 +12,7 @@ from helpers import ROOT, run_cli
 
 import wassily
 from wassily import about, extras
-from wassily.commands import DoctorConfig
+from wassily.config.commands import DoctorConfig
 
 TOKEN = "hf_" + "Qx9" * 11
 

@@ -10,7 +10,8 @@ from helpers import draw_picture, run_cli, run_command
 from PIL import Image
 
 import wassily
-from wassily import Canvas, Drawing, Mix, PriorConfig, UserError
+from wassily import Canvas, Drawing, Mix, UserError
+from wassily.config.training import PriorConfig
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 
 LIGHT = """

@@ -38,7 +38,7 @@ from benchmarks import (
 )
 from benchmarks import train_speed as speed
 from benchmarks.runs import Held, Timed, Usage
-from wassily import cli
+from wassily.config import parsing
 from wassily.mini import judge, untrained
 
 
@@ -296,7 +296,7 @@ def test_a_way_is_a_command(name: str, role: str, tmp_path: Path) -> None:
     """Its words make a config of that network."""
     (tmp_path / "inked-0").mkdir()
     words = experiments.words_of(experiments.WAYS[name], role, "inked", 0, tmp_path, name, 70)
-    config = cli.parse(f"{role.capitalize()}Config", words[2:], "wassily")
+    config = parsing.parse(f"{role.capitalize()}Config", words[2:], "wassily")
     assert config.role == role and config.max_train_steps == 70
 
 

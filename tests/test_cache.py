@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wassily import cache
-from wassily.commands import CacheConfig
+from wassily.config.commands import CacheConfig
 from wassily.errors import UserError
 
 

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from wassily import models
 from wassily.card import Facts, escaped, model_card, quoted
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 
 NASTY = [
     'a "quoted" cat',

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from helpers import run_cli, run_command
 
-from wassily import __version__, cli, schema
-from wassily import words as given_words
-from wassily.commands import GenerateConfig
-from wassily.config import DecoderConfig, PriorConfig
+from wassily import __version__, cli
+from wassily.config import mistakes, parsing, schema
+from wassily.config.generation import GenerateConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 
 
 def _prior(*words: object) -> PriorConfig:
-    return cli.parse("PriorConfig", [str(w) for w in words], "wassily train prior")
+    return parsing.parse("PriorConfig", [str(w) for w in words], "wassily train prior")
 
 
 def _toml(folder: Path, text: str) -> Path:
@@ -34,7 +34,7 @@ def _toml(folder: Path, text: str) -> Path:
 
 def test_the_guides_command(tmp_path: Path) -> None:
     """Its flags as it writes them: `--name=value`, a bare switch, and quotes gone."""
-    config = cli.parse(
+    config = parsing.parse(
         "DecoderConfig",
         [
             "--dataset_name=lambdalabs/naruto-blip-captions",
@@ -90,7 +90,7 @@ def test_prompts_by_both_names(flag: str, tmp_path: Path) -> None:
 
 def test_generate_takes_prompts_in_any_place() -> None:
     """Several, and a negative guidance word that starts with a hyphen by `=`."""
-    config = cli.parse("GenerateConfig", ["a", "b c", "--seed", "3", "--grid"], "x")
+    config = parsing.parse("GenerateConfig", ["a", "b c", "--seed", "3", "--grid"], "x")
     assert config == GenerateConfig(prompts=("a", "b c"), seed=3, grid=True)
 
 
@@ -142,7 +142,7 @@ def test_a_saved_config_is_the_same_run_again(tmp_path: Path) -> None:
         hub_token="hf_secret",
     )
     file = _toml(tmp_path, schema.to_toml(config))
-    again = cli.parse("DecoderConfig", ["--config", str(file)], "x")
+    again = parsing.parse("DecoderConfig", ["--config", str(file)], "x")
     assert again == dataclasses.replace(config, hub_token=None)
 
 
@@ -242,10 +242,10 @@ def test_what_the_parser_says_is_one_line_too() -> None:
     assert done.code == 2
     assert re.fullmatch("wassily: error: Unrecognized options: b\n", done.err)
     frame = "╭─ Head ─╮\n│ two      │\n│ lines    │\n│ ─────── │\n│ more     │\n╰──────────╯\n"
-    assert given_words.plain(frame) == "two lines"
-    assert given_words.plain("Head\n-----\ntwo\nlines\n-----\nmore\n") == "two lines"
-    assert given_words.plain("a line") == "a line"
-    assert given_words.plain("") == "the flags cannot be read; see --help"
+    assert mistakes.plain(frame) == "two lines"
+    assert mistakes.plain("Head\n-----\ntwo\nlines\n-----\nmore\n") == "two lines"
+    assert mistakes.plain("a line") == "a line"
+    assert mistakes.plain("") == "the flags cannot be read; see --help"
 
 
 def test_a_switch_that_is_off_may_be_switched_off(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_every_verb_has_its_target() -> None:
     import importlib
 
     for class_name, target in cli.VERBS.values():
-        assert dataclasses.is_dataclass(cli.config_class(class_name))
+        assert dataclasses.is_dataclass(parsing.config_class(class_name))
         module, function = target.split(":")
         assert callable(getattr(importlib.import_module(module), function))
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from wassily import checks, commands
-from wassily import config as configs
-from wassily.commands import GenerateConfig
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config import commands, generation_checks, training
+from wassily.config.generation import GenerateConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 
 # The flags of the guide's two scripts with their defaults, written down from their parsers, but
@@ -134,8 +133,10 @@ def test_every_setting_is_read_somewhere(cls: type) -> None:
     """None declared and ignored: each name is used outside of config.py, but those that are only
     accepted.
     """
-    package = Path(configs.__file__).parent
-    text = "\n".join(p.read_text("utf-8") for p in package.glob("*.py") if p.name != "config.py")
+    package = Path(training.__file__).parents[1]
+    text = "\n".join(
+        p.read_text("utf-8") for p in package.rglob("*.py") if str(p) != training.__file__
+    )
     for field in dataclasses.fields(cls):
         used = re.search(rf"config\.{field.name}\b|\"{field.name}\"", text)
         assert used or field.name in ONLY_ACCEPTED, field.name
@@ -390,7 +391,7 @@ def test_generate_has_the_pipelines_defaults() -> None:
 
     stock = inspect.signature(KandinskyV22CombinedPipeline.__call__).parameters
     ours = GenerateConfig(prompts=("a",), scheduler="stock")
-    assert checks.steps(ours, ours) == stock["num_inference_steps"].default
+    assert generation_checks.steps(ours, ours) == stock["num_inference_steps"].default
     assert ours.prior_steps == stock["prior_num_inference_steps"].default
     assert ours.guidance_scale == stock["guidance_scale"].default
     assert ours.prior_guidance_scale == stock["prior_guidance_scale"].default

@@ -16,6 +16,7 @@ from helpers import draw_picture, write_folder
 from shell_lines import Command, both_languages, commands_of, launched, pairs
 
 from wassily import cli
+from wassily.config import parsing
 
 # Programs of others, as far as they are checked here.
 OTHERS = {
@@ -60,13 +61,13 @@ def _check_ours(words: tuple[str, ...]) -> None:
     verb, rest = cli._verb(list(words))
     if "--help" in rest:
         with pytest.raises(SystemExit, match="0"):
-            cli.parse(cli.VERBS[verb][0], rest, "wassily")
+            parsing.parse(cli.VERBS[verb][0], rest, "wassily")
         return
     named = {flag[0] for flag in pairs(rest) if flag}
     sources = {"--train_data_dir", "--dataset_name", "--instance_data_dir", "--config"}
     if verb[0] == "train" and not named & sources:
         rest = [*rest, "--train_data_dir", "pics"]  # a line of the guide that shows one flag
-    cli.parse(cli.VERBS[verb][0], rest, "wassily")
+    parsing.parse(cli.VERBS[verb][0], rest, "wassily")
 
 
 def _check_pip(words: tuple[str, ...]) -> None:

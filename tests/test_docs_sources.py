@@ -9,7 +9,7 @@ from pathlib import Path
 import pages
 import pytest
 
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 
 PACKAGE = pages.ROOT / "wassily"
 

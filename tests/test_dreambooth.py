@@ -24,7 +24,8 @@ from e2e import (
 )
 from helpers import draw_picture, image_files, read_jsonl
 
-from wassily import card, config, data, dreambooth, pictures, plan
+from wassily import card, data, dreambooth, pictures, plan
+from wassily.config import training
 from wassily.mini.untrained import Tiny
 
 CLASS = {"with_prior_preservation": True, "class_prompt": "a red dog", "num_class_images": 5}
@@ -279,8 +280,8 @@ def test_the_plan_counts_both_halves(fused: bool, tiny: Tiny, things: Path, dogs
         "resolution": 32,
         "gradient_accumulation_steps": 2,
     }
-    both = config.DecoderConfig(**models, **CLASS, class_data_dir=str(dogs), train_batch_size=2)
-    twice = config.DecoderConfig(**models, train_batch_size=4)
+    both = training.DecoderConfig(**models, **CLASS, class_data_dir=str(dogs), train_batch_size=2)
+    twice = training.DecoderConfig(**models, train_batch_size=4)
     homes = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     one, two = (plan.estimate(c, homes, "no", fused).moments["step"] for c in (both, twice))
     assert one == two
@@ -302,7 +303,7 @@ def test_the_plan_and_the_cache_know_them(
 def test_the_card_tells_both(things: Path, dogs: Path) -> None:
     """Both prompts, number and weight; the own prompt is what it is tried with."""
     flags = CLASS | {"class_data_dir": str(dogs), "prior_loss_weight": 0.5}
-    made = config.PriorConfig(instance_data_dir=str(things), instance_prompt="a sks|dog", **flags)
+    made = training.PriorConfig(instance_data_dir=str(things), instance_prompt="a sks|dog", **flags)
     facts = card.Facts("n", "prior", "b", "p", "d", "", False, 4, 3, 0, False)
     text = card.model_card(made, facts, "no")
     assert "| class pictures beside them | 5, a red dog, weight 0.5 |" in text

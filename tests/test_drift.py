@@ -13,7 +13,7 @@ from e2e import command, train, wassily
 from helpers import read_jsonl
 
 from wassily import drift, encoders, recipes
-from wassily.config import DecoderConfig
+from wassily.config.training import DecoderConfig
 from wassily.drift import Drift, NoDrift
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.runtime import Runtime

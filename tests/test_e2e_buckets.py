@@ -19,7 +19,7 @@ from helpers import draw_picture
 from PIL import Image
 
 from wassily import buckets, encoders, encodings, recipes, stream
-from wassily.config import DecoderConfig
+from wassily.config.training import DecoderConfig
 from wassily.mini.untrained import FACTOR, Tiny
 from wassily.runtime import Runtime
 

@@ -14,7 +14,7 @@ from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
 from wassily import cache, data, encoders, encodings, recipes, sample
-from wassily.config import DecoderConfig, PriorConfig, TrainConfig
+from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime

@@ -18,8 +18,9 @@ from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
 from wassily import cli, encode, evaluation, heldout, models, pictures, recipes, sample
+from wassily.config import parsing
+from wassily.config.evaluation import EvaluateConfig
 from wassily.errors import UserError
-from wassily.measuring import EvaluateConfig
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
 
@@ -286,7 +287,9 @@ def test_the_commands_of_the_page(tiny: Tiny, tmp_path: Path, monkeypatch: Any) 
     for home in ("prior", "decoder"):
         small += [f"--pretrained_{home}_model_name_or_path", str(getattr(tiny, home))]
     for words in commands:
-        parsed = cli.parse(cli.VERBS[(words[0],)][0], words[1:], "x") if "mini" in words else None
+        parsed = (
+            parsing.parse(cli.VERBS[(words[0],)][0], words[1:], "x") if "mini" in words else None
+        )
         if parsed is None:
             given = [stand_ins.get(word, word) for word in words]
             more = {"train": small, "report": [], "sweep": [*few, "--decoder", str(tiny.decoder)]}

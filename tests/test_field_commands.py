@@ -27,14 +27,14 @@ from wassily import (
     pairs,
     plan,
     sample,
-    schema,
     start,
 )
-from wassily.commands import MergeConfig
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config import parsing, schema
+from wassily.config.commands import MergeConfig
+from wassily.config.evaluation import EvaluateConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.files import disk
-from wassily.measuring import EvaluateConfig
 from wassily.mini.untrained import Tiny, make_decoder
 
 # ---------------------------------------------------------------- F6: names that look like patterns
@@ -119,7 +119,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _classes() -> list[type]:
-    return [cli.config_class(name) for name in sorted({name for name, _ in cli.VERBS.values()})]
+    return [parsing.config_class(name) for name in sorted({name for name, _ in cli.VERBS.values()})]
 
 
 def test_f07_every_text_is_a_path_or_none() -> None:
@@ -170,27 +170,27 @@ def test_f07_the_home_behind_an_equals_sign(
         (home / "words.txt").write_text("a cat\n")
     for given in ([f"--{field}={path}"], [f"--{field}", path]):
         own = [] if words and words[0].startswith(f"--{field}") else words
-        assert getattr(cli.parse(cls, [*own, *given], "wassily"), field) == whole
+        assert getattr(parsing.parse(cls, [*own, *given], "wassily"), field) == whole
     (home / "run.toml").write_text(f'{field} = "{path}"\n')
     own = [] if words and words[0].startswith(f"--{field}") else words
-    assert getattr(cli.parse(cls, [*own, "--config=~/run.toml"], "wassily"), field) == whole
+    assert getattr(parsing.parse(cls, [*own, "--config=~/run.toml"], "wassily"), field) == whole
 
 
 def test_f07_lists_and_folders_without_a_flag(home: Path) -> None:
     """--base and --tuned of a sweep, --data of the studio, the folder of data check."""
     words = ["--base=~/a", "--tuned", "~/b", "--learned_prompts=~/words.txt"]
-    swept = cli.parse("SweepConfig", words, "wassily")
+    swept = parsing.parse("SweepConfig", words, "wassily")
     assert (swept.base, swept.tuned) == ((f"{home}/a",), (f"{home}/b",))
     assert swept.learned_prompts == f"{home}/words.txt"
-    assert cli.parse("StudioConfig", ["--data", "~/pics"], "wassily").data == (f"{home}/pics",)
-    checked = cli.parse("DataCheckConfig", ["~/pics", "--json=~/report.json"], "wassily")
+    assert parsing.parse("StudioConfig", ["--data", "~/pics"], "wassily").data == (f"{home}/pics",)
+    checked = parsing.parse("DataCheckConfig", ["~/pics", "--json=~/report.json"], "wassily")
     assert (checked.folder, checked.json) == (f"{home}/pics", f"{home}/report.json")
 
 
 def test_f07_texts_stay(home: Path) -> None:
     """A prompt may begin with ~, and so may a list of prompts."""
     words = ["~/a cat", "--negative_prompt=~/blurred"]
-    config = cli.parse("GenerateConfig", words, "wassily")
+    config = parsing.parse("GenerateConfig", words, "wassily")
     assert config.prompts == ("~/a cat",) and config.negative_prompt == "~/blurred"
 
 
@@ -199,10 +199,10 @@ def test_f07_another_users_home(home: Path) -> None:
     import pwd  # of POSIX alone
 
     user = pwd.getpwuid(os.getuid())
-    config = cli.parse("DemoConfig", [f"--output_dir=~{user.pw_name}/t"], "wassily")
+    config = parsing.parse("DemoConfig", [f"--output_dir=~{user.pw_name}/t"], "wassily")
     assert config.output_dir == f"{user.pw_dir}/t"
     Path("~kept").mkdir()
-    assert cli.parse("CacheConfig", ["--cache_dir=~kept"], "wassily").cache_dir == "~kept"
+    assert parsing.parse("CacheConfig", ["--cache_dir=~kept"], "wassily").cache_dir == "~kept"
 
 
 @pytest.mark.parametrize(
@@ -219,14 +219,14 @@ def test_f07_what_only_a_shell_knows(path: str, says: str, home: Path) -> None:
     (home / "run.toml").write_text(f'output_dir = "{path}"\n')
     for words in (["--output_dir", path], ["--config", "~/run.toml"]):
         with pytest.raises(UserError) as caught:
-            cli.parse("DemoConfig", words, "wassily")
+            parsing.parse("DemoConfig", words, "wassily")
         assert says in str(caught.value)
 
 
 def test_f07_the_command_at_the_end_has_the_whole_path(home: Path) -> None:
     """What a training prints last names the folder that it wrote."""
     words = [*TRAINING, "--output_dir=~/runs/t", "--pretrained_prior_model_name_or_path=mini"]
-    config = cli.parse("PriorConfig", words, "wassily")
+    config = parsing.parse("PriorConfig", words, "wassily")
     repositories = {"prior": "mini", "decoder": "mini"}
     assert f"--prior {home}/runs/t " in pairs.next_line(config, repositories, "a cat")
 
@@ -238,7 +238,9 @@ def _resumed(asked: str, out: Path) -> Path | None:
     pics = out.parent / "pics"
     pics.mkdir(exist_ok=True)
     words = ["--train_data_dir", str(pics), "--output_dir", str(out)]
-    config: Any = cli.parse("PriorConfig", [*words, "--resume_from_checkpoint", asked], "wassily")
+    config: Any = parsing.parse(
+        "PriorConfig", [*words, "--resume_from_checkpoint", asked], "wassily"
+    )
     return start.chosen(config.resume_from_checkpoint, Path(config.output_dir))
 
 
@@ -415,7 +417,7 @@ def test_f09_a_training_of_another_kind(
 
     monkeypatch.setattr(models, "load", loaded)
     name, flags = TRAININGS[training]
-    config = cli.config_class(name)(
+    config = parsing.config_class(name)(
         dataset_name="me/data",
         report_to="none",
         pretrained_prior_model_name_or_path=str(tiny.prior),
@@ -431,7 +433,7 @@ def test_f09_a_training_of_another_kind(
 
 def test_f09_a_prior_alone_does_not_look_at_it(kinds: dict[str, Path], tiny: Tiny) -> None:
     """Without samples a training of the prior has no use for its decoder."""
-    config = cli.config_class("PriorConfig")(
+    config = parsing.config_class("PriorConfig")(
         dataset_name="me/data",
         report_to="none",
         pretrained_prior_model_name_or_path=str(tiny.prior),
@@ -461,7 +463,7 @@ def test_f08_the_header_of_an_adapter(named: str, role: str, tiny: Tiny) -> None
         "hub": {"prior": "me/prior", "decoder": "me/decoder"},
         "folder": {"prior": str(tiny.prior), "decoder": str(tiny.decoder)},
     }[named]
-    config = cli.config_class("PriorConfig" if role == "prior" else "DecoderConfig")(
+    config = parsing.config_class("PriorConfig" if role == "prior" else "DecoderConfig")(
         dataset_name="me/data", lora=True
     )
     notes = adapt.notes(config, folders, "0123")

@@ -16,7 +16,8 @@ from e2e import command, refused
 from field import APART, COMPOSED, fault, fill, lines, read, told
 from helpers import draw_picture
 
-from wassily import cli, data
+from wassily import data
+from wassily.config import parsing
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
@@ -250,7 +251,7 @@ def test_f20_a_config_file_with_a_mark(end: str, tmp_path: Path) -> None:
         file = tmp_path / "run.toml"
         file.write_bytes(("\ufeff" + text.replace("\n", end)).encode("utf-8"))
         words = ["--train_data_dir", str(fill(tmp_path, "d/a.png") / "d"), "--config", str(file)]
-        assert cli.parse("PriorConfig", words, "x").max_train_steps == 7
+        assert parsing.parse("PriorConfig", words, "x").max_train_steps == 7
 
 
 def test_f20_a_config_file_in_utf_16_is_named(tmp_path: Path) -> None:

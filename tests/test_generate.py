@@ -13,7 +13,7 @@ from helpers import Outcome, run_cli
 from PIL import Image
 
 from wassily import compiled, generate, models, sample
-from wassily.commands import GenerateConfig
+from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.mini.untrained import SIDE, Tiny

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import cli, config, graphs, recipes, results, run, train
+from wassily import graphs, recipes, results, run, train
+from wassily.config import parsing, training
 from wassily.errors import UserError
 from wassily.maths import losses, unpadded_prior
 from wassily.mini import untrained
@@ -240,7 +241,7 @@ def test_let_go() -> None:
 
 def _config(*words: str) -> Any:
     line = ["--dataset_name", "a/b", "--output_dir", "out", *words]
-    return cli.parse("PriorConfig", line, "wassily")
+    return parsing.parse("PriorConfig", line, "wassily")
 
 
 GPU = SimpleNamespace(
@@ -291,7 +292,7 @@ def test_dropout_is_recomputed() -> None:
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.3
-    wish = config.PriorConfig(dataset_name="a/b", output_dir="out", gradient_checkpointing=True)
+    wish = training.PriorConfig(dataset_name="a/b", output_dir="out", gradient_checkpointing=True)
     recompute = recipes._recompute(wish, net)
     assert isinstance(recompute, functools.partial) and recompute.func is checkpoint
     gradients = []

@@ -15,7 +15,7 @@ from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write
 from helpers import draw_picture, read_jsonl, write_folder
 
 from wassily import data, encoders, heldout, models, recipes, stream
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime import Runtime

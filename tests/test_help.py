@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from helpers import run_cli, run_command
 
-from wassily import cli, commands, measuring
-from wassily import config as configs
+from wassily import cli
+from wassily.config import commands, evaluation, generation, parsing, training
 
-CLASSES = {verb: cli.config_class(name) for verb, (name, _) in cli.VERBS.items()}
+CLASSES = {verb: parsing.config_class(name) for verb, (name, _) in cli.VERBS.items()}
 
 POSITIONAL = {("generate", "prompts"), ("mix", "parts"), ("data", "folder"), ("report", "folder")}
 
 
 def _docstrings(cls: type) -> dict[str, str]:
     """Field -> the string below it, of a class and its bases, read from the source."""
-    files = [Path(module.__file__ or "") for module in (configs, commands, measuring)]
+    files = [Path(module.__file__ or "") for module in (training, commands, evaluation, generation)]
     tree = ast.parse("\n".join(file.read_text("utf-8") for file in files))
     found: dict[str, str] = {}
     names = [base.__name__ for base in cls.__mro__]
@@ -101,7 +101,7 @@ def test_examples_in_help_parse(verb: tuple[str, ...], tmp_path: Path) -> None:
     start = ["wassily", *verb]
     assert words[: len(start)] == start
     rest = [str(tmp_path) if word == "pics" else word for word in words[len(start) :]]
-    cli.parse(cli.VERBS[verb][0], rest, "x")
+    parsing.parse(cli.VERBS[verb][0], rest, "x")
 
 
 def test_the_overview_imports_next_to_nothing() -> None:

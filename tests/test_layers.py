@@ -41,26 +41,48 @@ ROWS = [
     },
     {"generate", "heldout", "recipes", "streaming", "summary"},
     {"dreambooth", "encoders", "load", "merge", "tasks", "turns"},
-    {"about", "encodings", "sample", "studio.looks"},
-    {"adapt", "cache", "card", "cli", "doctor", "kinds", "lanes", "lists", "notes", "studio.shelf"},
-    {"archives", "commands", "graphs", "measuring", "models", "optim"},
-    {"config", "data"},
-    {"checks", "folders", "page", "stopping", "train", "weights"},
+    {"about", "cli", "encodings", "sample", "studio.looks"},
+    {
+        "adapt",
+        "cache",
+        "card",
+        "config.parsing",
+        "doctor",
+        "kinds",
+        "lanes",
+        "lists",
+        "notes",
+        "studio.shelf",
+    },
+    {
+        "archives",
+        "config.commands",
+        "config.evaluation",
+        "config.generation",
+        "config.launch_checks",
+        "graphs",
+        "models",
+        "optim",
+    },
+    {"config.training", "data"},
+    {"config.training_checks", "folders", "page", "stopping", "train", "weights"},
     {
         "best",
         "checkpoint",
+        "config.generation_checks",
+        "config.mistakes",
+        "config.source_checks",
         "entries",
         "logbook",
         "mini.judge",
         "origins",
         "runtime",
-        "sourcing",
         "studio.process",
-        "words",
     },
     {
         "__init__",
         "compiled",
+        "config.schema",
         "engine",
         "files.atomic",
         "files.disk",
@@ -72,7 +94,6 @@ ROWS = [
         "mini.world",
         "pictures",
         "schedulers",
-        "schema",
         "scores",
         "stream",
         "studio.fence",
@@ -81,6 +102,8 @@ ROWS = [
         "buckets",
         "captions",
         "colours",
+        "config",
+        "config.presets",
         "containers",
         "curves",
         "encode",
@@ -102,7 +125,6 @@ ROWS = [
         "mini",
         "mini.untrained",
         "mini.words",
-        "presets",
         "progress",
         "shards",
         "sheets",
@@ -120,8 +142,8 @@ RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 # Which file alone may import a package; quiet_libraries touches what it quiets.
 OWNERS = {
     "accelerate": {"runtime"},
-    "bitsandbytes": {"optim"},
-    "optimi": {"optim"},
+    "bitsandbytes": {"config.launch_checks", "config.training", "optim"},
+    "optimi": {"config.launch_checks", "config.training", "optim"},
     "datasets": {"archives", "data", "runtime"},
     "dhash": {"lookalikes"},
     "huggingface_hub": {"hub"},
@@ -130,7 +152,7 @@ OWNERS = {
     "PIL": {"colours", "pictures", "sheets", "mini.judge", "mini.world"},
     "psutil": {"files.platforms"},
     "safetensors": {"checkpoint", "files.atomic"},
-    "tyro": {"cli", "commands", "config"},
+    "tyro": {"cli", "config.parsing", "config.commands", "config.generation", "config.training"},
     "wandb": {"trackers"},
     "trackio": {"trackers"},
     "mlflow": {"trackers"},
@@ -144,6 +166,8 @@ DIFFUSERS = {
     "schedulers",
     "maths.losses",
     "maths.unpadded_prior",
+    "config.launch_checks",
+    "config.training",
     "optim",
     "runtime",
 }
@@ -285,8 +309,20 @@ def test_the_way_to_a_checked_config_is_light() -> None:
     """cli, the configs and what they rest on import nothing of ours or others' that is heavy, at
     the top or in their functions.
     """
-    light = {"cli", "commands", "measuring", "config", "checks", "presets", "schema", "words"}
-    light |= {"errors", "loading", "sourcing"}
+    light = {
+        "cli",
+        "config.parsing",
+        "config.commands",
+        "config.generation",
+        "config.evaluation",
+        "config.training",
+        "config.generation_checks",
+        "config.training_checks",
+        "config.presets",
+        "config.schema",
+        "config.mistakes",
+    }
+    light |= {"errors", "loading", "config.source_checks"}
     for name in light:
         heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
         assert not _packages(_path(name)) & heavy, name

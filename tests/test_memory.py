@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from wassily import adapt, memory, models
-from wassily.config import DECODER, PRIOR
+from wassily.config.training import DECODER, PRIOR
 from wassily.maths import losses
 from wassily.mini import untrained
 

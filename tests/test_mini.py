@@ -14,7 +14,7 @@ from helpers import run_cli
 from PIL import Image
 
 from wassily import demo, models
-from wassily.commands import DemoConfig
+from wassily.config.commands import DemoConfig
 from wassily.mini import judge, world
 
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -12,12 +12,13 @@ from typing import Annotated
 import pytest
 from helpers import ROOT
 
-from wassily import schema, summary
+from wassily import summary
 from wassily.card import Facts, model_card
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config import schema
+from wassily.config.schema import About
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.files import run_state
 from wassily.runtime import Runtime
-from wassily.schema import About
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,17 @@ import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
-from wassily import adapt, optim, schema
-from wassily import config as configs
+from wassily import adapt, optim
+from wassily.config import launch_checks, schema, training
 from wassily.errors import UserError
 
 
-def _config(folder: Path, **values: typing.Any) -> configs.DecoderConfig:
-    return configs.DecoderConfig(train_data_dir=str(folder), **values)
+def _config(folder: Path, **values: typing.Any) -> training.DecoderConfig:
+    return training.DecoderConfig(train_data_dir=str(folder), **values)
 
 
 @pytest.mark.parametrize("warmup", [0, 3])
-@pytest.mark.parametrize("name", typing.get_args(configs.Schedule))
+@pytest.mark.parametrize("name", typing.get_args(training.Schedule))
 def test_schedule_equals_the_stepped_library(name: str, warmup: int, tmp_path: Path) -> None:
     """A LambdaLR stepped once an optimizer step: the rate in effect at each of 12 steps."""
     steps, peak = 12, 3e-4
@@ -39,7 +39,7 @@ def test_schedule_equals_the_stepped_library(name: str, warmup: int, tmp_path: P
 
 def test_there_are_six_schedules() -> None:
     """The guide's."""
-    assert set(typing.get_args(configs.Schedule)) == {
+    assert set(typing.get_args(training.Schedule)) == {
         "linear",
         "cosine",
         "cosine_with_restarts",
@@ -104,8 +104,8 @@ def test_the_launchers_choice_is_checked(
     """What the flags alone do not show."""
     given = _config(tmp_path, **values)
     with pytest.raises(UserError, match=words):
-        optim.check_launch(given, precision, processes)
-    optim.check_launch(given, "bf16", 1)
+        launch_checks.check_launch(given, precision, processes)
+    launch_checks.check_launch(given, "bf16", 1)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

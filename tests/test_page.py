@@ -306,14 +306,14 @@ def test_a_run_with_all_of_it(role: str, tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_the_facts_hold_no_secret(tmp_path: Path) -> None:
-    from wassily import schema
-    from wassily.config import PriorConfig
+    from wassily.config import schema
+    from wassily.config.training import PriorConfig
 
     given = {"train_data_dir": str(tmp_path), "validation_prompts": ("a b", "c"), "seed": 3}
     config = PriorConfig(**given, lora=True, push_to_hub=True, hub_token="hf_secret")  # type: ignore[arg-type]
     words = schema.to_flags(config)
     assert "hf_secret" not in json.dumps(words)
-    from wassily import cli
+    from wassily.config import parsing
 
-    again = cli.parse("PriorConfig", words, "x")
+    again = parsing.parse("PriorConfig", words, "x")
     assert schema.public(again) == schema.public(config)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from wassily import cli, models, pairs
-from wassily.config import DecoderConfig, PriorConfig, TrainConfig
+from wassily import models, pairs
+from wassily.config import parsing
+from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 
 MINI = {home: str(models.MINI / home) for home in ("prior", "decoder")}
 CAPTIONS = ("a red zorb on a blue background", "زورب")
@@ -60,7 +61,7 @@ def _run(
 
 def _parsed(line: str) -> Any:
     words = shlex.split(line[line.index("wassily generate") :])
-    return cli.parse("GenerateConfig", words[2:], "x")
+    return parsing.parse("GenerateConfig", words[2:], "x")
 
 
 @pytest.mark.parametrize("home", ["prior", "decoder"])

@@ -13,8 +13,9 @@ import torch
 from e2e import ROLES, command, refused
 from helpers import ROOT, run_cli, run_command
 
-from wassily import adapt, cli, models, plan, presets
-from wassily import config as configs
+from wassily import adapt, models, plan
+from wassily.config import parsing, presets
+from wassily.config import training as configs
 from wassily.mini.untrained import Tiny
 
 PLANS = {"prior": configs.PriorPlan, "decoder": configs.DecoderPlan}
@@ -173,7 +174,7 @@ def test_what_a_launch_would_refuse_is_refused(tiny: Tiny) -> None:
 
 def _parse(role: str, folder: Path, *words: str) -> Any:
     name = f"{role.capitalize()}Config"
-    return cli.parse(name, ["--train_data_dir", str(folder), *words], "x")
+    return parsing.parse(name, ["--train_data_dir", str(folder), *words], "x")
 
 
 def test_flags_win_over_the_file_and_both_over_the_preset(tmp_path: Path) -> None:

@@ -102,9 +102,9 @@ def test_the_base_agrees_with_itself(
 
 
 def _config(role: str, tmp_path: Path, tiny: Tiny, photos: Path) -> Any:
-    from wassily import config as configs
+    from wassily.config import training
 
-    kind = {"prior": configs.PriorConfig, "decoder": configs.DecoderConfig}[role]
+    kind = {"prior": training.PriorConfig, "decoder": training.DecoderConfig}[role]
     return kind(train_data_dir=str(photos), output_dir=str(tmp_path / "x"), resolution=32)
 
 

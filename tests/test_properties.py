@@ -16,8 +16,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wassily import cache, cli, folders, schema
-from wassily.config import DecoderConfig, PriorConfig
+from wassily import cache, folders
+from wassily.config import parsing, schema
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.errors import UserError, printable
 from wassily.files import atomic
 
@@ -83,7 +84,7 @@ def test_any_words_are_a_config_or_one_line(words: list[str]) -> None:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            config = cli.parse("PriorConfig", words, "x")
+            config = parsing.parse("PriorConfig", words, "x")
         assert isinstance(config, PriorConfig)
     except UserError as error:
         assert "\n" not in printable(str(error))

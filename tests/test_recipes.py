@@ -15,7 +15,7 @@ from helpers import draw_picture, guide_pixels, image_files, read_jsonl, write_f
 from PIL import Image
 
 from wassily import data, encoders, models, recipes, stream
-from wassily.config import DecoderConfig, PriorConfig, TrainConfig
+from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny

@@ -19,7 +19,7 @@ from wassily import logbook, models
 from wassily import results as module
 from wassily.adapt import Whole, trained_parameters
 from wassily.card import Facts
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.drift import NoDrift
 from wassily.logbook import LOG
 from wassily.maths.ema import Ema, NoEma

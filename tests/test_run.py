@@ -14,9 +14,9 @@ import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
 from wassily import assemble, data, models, runtime, start, stream
-from wassily import config as configs
 from wassily.best import LastIsBest
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config import training
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.files import checksums
 from wassily.mini.untrained import SIDE, Tiny
@@ -195,8 +195,8 @@ def test_a_pushed_decoder_needs_a_prior_that_others_have(tiny: Tiny) -> None:
             DecoderConfig,
             tiny,
             push_to_hub=True,
-            pretrained_prior_model_name_or_path=configs.PRIOR,
-            pretrained_decoder_model_name_or_path=configs.DECODER,
+            pretrained_prior_model_name_or_path=training.PRIOR,
+            pretrained_decoder_model_name_or_path=training.DECODER,
         )
     )
 

@@ -13,7 +13,8 @@ import torch
 from helpers import run_cli
 from PIL import Image
 
-from wassily import checks, models, notes, pictures, sample, schedulers
+from wassily import models, notes, pictures, sample, schedulers
+from wassily.config import generation_checks
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 from wassily.sample import Canvas, Drawing
@@ -29,7 +30,7 @@ def released() -> diffusers.DDPMScheduler:
 
 
 def test_names_are_the_same_everywhere() -> None:
-    assert set(checks.STEPS) == {"stock", *FAST}
+    assert set(generation_checks.STEPS) == {"stock", *FAST}
     with pytest.raises(UserError, match="'euler' is none of stock, ddim"):
         Drawing(scheduler="euler")  # type: ignore[arg-type]
 
@@ -37,11 +38,15 @@ def test_names_are_the_same_everywhere() -> None:
 def test_steps_that_are_not_named() -> None:
     """As many as the scheduler needs; on a picture enough that a share of them is some."""
     on, part = Canvas(Image.new("RGB", (8, 8))), Canvas(*[Image.new("RGB", (8, 8))] * 2)
-    for name, usual in checks.STEPS.items():
+    for name, usual in generation_checks.STEPS.items():
         drawing: Any = Drawing(scheduler=name)  # type: ignore[arg-type]
-        assert checks.steps(drawing, Canvas()) == checks.steps(drawing, part) == usual
-        assert checks.steps(drawing, on) == (100 if name == "stock" else 50)
-    assert checks.steps(Drawing(7), on) == 7
+        assert (
+            generation_checks.steps(drawing, Canvas())
+            == generation_checks.steps(drawing, part)
+            == usual
+        )
+        assert generation_checks.steps(drawing, on) == (100 if name == "stock" else 50)
+    assert generation_checks.steps(Drawing(7), on) == 7
 
 
 def test_the_stock_one_is_the_decoders_own(released: Any) -> None:
@@ -203,7 +208,10 @@ def test_the_command_line_tells_it(tiny: Tiny, tmp_path: Path) -> None:
         with Image.open(out) as picture:
             found[picture.text["scheduler"], picture.text["steps"]] = picture.tobytes()
         assert _again(out) == list(found.values())[-1]
-    default = (checks.SCHEDULER, str(checks.STEPS[checks.SCHEDULER]))
+    default = (
+        generation_checks.SCHEDULER,
+        str(generation_checks.STEPS[generation_checks.SCHEDULER]),
+    )
     assert list(found) == [default, ("stock", "100"), ("unipc", "3")]
     assert len(set(found.values())) == 3
 

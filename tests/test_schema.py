@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from wassily import schema
+from wassily.config import schema
 from wassily.errors import UserError, did_you_mean
 
 if sys.version_info >= (3, 11):

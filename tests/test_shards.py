@@ -28,8 +28,8 @@ from e2e import (
 from helpers import ROOT, read_jsonl, run_command
 from torch import nn
 
-from wassily import config as configs
-from wassily import engine, models, optim, shards
+from wassily import engine, models, shards
+from wassily.config import launch_checks, training
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
@@ -201,10 +201,10 @@ def test_what_it_does_not_go_with(
     flags: dict[str, Any], precision: str, named: str, photos: Path
 ) -> None:
     """Refused by name; gradient release is refused on several processes anyway."""
-    config = configs.PriorConfig(train_data_dir=str(photos), **flags)
-    optim.check_launch(config, precision, 2)
+    config = training.PriorConfig(train_data_dir=str(photos), **flags)
+    launch_checks.check_launch(config, precision, 2)
     with pytest.raises(UserError, match=f"^{named} does not go with FSDP2"):
-        optim.check_launch(config, precision, 2, sharded=True)
+        launch_checks.check_launch(config, precision, 2, sharded=True)
 
 
 # ---------------------------------------------------------------- in parts and whole
@@ -247,7 +247,7 @@ def test_the_page_on_scale_counts_right(
 ) -> None:
     """Its figures, from the released model's own configuration."""
     page = (ROOT / "docs" / "scale.md").read_text("utf-8")
-    repository = {"prior": configs.PRIOR, "decoder": configs.DECODER}[role]
+    repository = {"prior": training.PRIOR, "decoder": training.DECODER}[role]
     with torch.device("meta"):
         net = models.skeleton(part, repository)
     count = sum(p.numel() for p in net.parameters())

@@ -27,7 +27,7 @@ from e2e import (
 from helpers import read_jsonl
 
 from wassily import archives, preserve, recipes
-from wassily.config import DecoderConfig, PriorConfig
+from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from helpers import run_cli
 
-from wassily import cli, doctor, extras, models, schema
-from wassily.commands import StudioConfig
+from wassily import doctor, extras, models
+from wassily.config import parsing, schema
+from wassily.config.commands import StudioConfig
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.mini.untrained import Tiny
@@ -285,7 +286,7 @@ def test_the_command_of_a_form(photos: Path) -> None:
         "validation_prompts": ("a red circle", "دائرة حمراء"),
     }
     command = form.train("prior", values)
-    config = cli.parse("PriorConfig", command[2:], "wassily train prior")
+    config = parsing.parse("PriorConfig", command[2:], "wassily train prior")
     plain = schema.public(config)
     for name, value in values.items():
         if value is not None and value is not False and value != "":

@@ -19,7 +19,7 @@ import pytest
 from helpers import clean_environment, draw_picture, run_cli, write_folder
 from PIL import Image
 
-from wassily.commands import GenerateConfig
+from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.files import lock
 from wassily.mini.untrained import Tiny

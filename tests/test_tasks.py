@@ -12,7 +12,7 @@ from helpers import Outcome, draw_picture, run_cli
 from PIL import Image, PngImagePlugin
 
 from wassily import notes, pictures, sample, tasks
-from wassily.commands import GenerateConfig, MixConfig
+from wassily.config.generation import GenerateConfig, MixConfig
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 

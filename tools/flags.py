@@ -27,14 +27,15 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wassily import cli, schema  # noqa: E402
+from wassily import cli  # noqa: E402
+from wassily.config import parsing, schema  # noqa: E402
 
 DOCS = ROOT / "docs"
 ARABIC = ROOT / "tools" / "flags_ar.toml"
 HEAD = """# Flags
 
 Every flag of every command. This page is written by `python tools/flags.py` from
-`wassily/config.py` and `wassily/commands.py`; do not edit it.
+the modules of `wassily/config`; do not edit it.
 
 - A switch, which takes nothing, is on when it is named.
 - Hyphens do as well as underscores: `--max-train-steps` is `--max_train_steps`.
@@ -46,8 +47,8 @@ Every flag of every command. This page is written by `python tools/flags.py` fro
 
 ARABIC_HEAD = """# الخيارات
 
-كل خيارات (flags) كل الأوامر. تُكتب هذه الصفحة بالأمر `python tools/flags.py` من `wassily/config.py`
-و`wassily/commands.py`، فلا تعدّلها.
+كل خيارات (flags) كل الأوامر. تُكتب هذه الصفحة بالأمر `python tools/flags.py` من
+وحدات `wassily/config`، فلا تعدّلها.
 
 - الخيار الذي لا يأخذ شيئًا يُفعَّل بمجرد ذكره.
 - الشرطة تغني عن الشرطة السفلية: ‎`--max-train-steps` هو ‎`--max_train_steps`.
@@ -140,7 +141,7 @@ def page(head: str, words: Words) -> str:
     """The whole page."""
     parts = [head]
     for verb, (name, _) in cli.VERBS.items():
-        cls = cli.config_class(name)
+        cls = parsing.config_class(name)
         about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         told = words.say("commands", about)
         parts.append(f"## wassily {' '.join(verb)}\n\n{told}\n\n{table(cls, words)}\n")
@@ -159,7 +160,7 @@ def known() -> set[str]:
     """Every flag of every command, with its hyphens."""
     found = {"--config", "--debug", "--help", "--version"}
     for name, _ in cli.VERBS.values():
-        cls = cli.config_class(name)
+        cls = parsing.config_class(name)
         hints = typing.get_type_hints(cls, include_extras=True)
         for field in dataclasses.fields(cls):
             found.update(names(field, hints[field.name]))

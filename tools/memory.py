@@ -8,11 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wassily import config, plan, presets  # noqa: E402
+from wassily import plan  # noqa: E402
+from wassily.config import presets, training  # noqa: E402
 
 PAGE = ROOT / "docs" / "memory.md"
 SIDE = 768
-CLASSES = {"prior": config.PriorPlan, "decoder": config.DecoderPlan}
+CLASSES = {"prior": training.PriorPlan, "decoder": training.DecoderPlan}
 HEAD = f"""# Memory
 
 What a full fine-tune of the released model takes, in GB (10^9 bytes), at batch 1, the decoder at
@@ -78,7 +79,7 @@ def row(role: str, name: str) -> str:
     """A line of the table."""
     flags = presets.PRESETS[role][name]
     made = CLASSES[role](resolution=SIDE, **flags)
-    repositories = {"prior": config.PRIOR, "decoder": config.DECODER}
+    repositories = {"prior": training.PRIOR, "decoder": training.DECODER}
     found = plan.estimate(made, repositories, plan.precision_of(made))
     cells = [f"{found.peak_at(moment) / plan.GB:.1f}" for moment in ("encoding", "step")]
     return f"| {role} | `{name}` | " + " | ".join(cells) + f" | `{plan.words(flags)}` |"

@@ -37,17 +37,17 @@ if TYPE_CHECKING:
         train_decoder,
         train_prior,
     )
-    from wassily.config import DecoderConfig, PriorConfig
+    from wassily.config.evaluation import EvaluateConfig
+    from wassily.config.training import DecoderConfig, PriorConfig
     from wassily.errors import UserError
-    from wassily.measuring import EvaluateConfig
     from wassily.sample import Canvas, Drawing, Mix
     from wassily.scores import Score
 else:
     # Where each name is fetched from when it is first asked for: the import itself stays light.
     _HOMES = {
-        "EvaluateConfig": "measuring",
-        "DecoderConfig": "config",
-        "PriorConfig": "config",
+        "EvaluateConfig": "config.evaluation",
+        "DecoderConfig": "config.training",
+        "PriorConfig": "config.training",
         "UserError": "errors",
         "Canvas": "sample",
         "Drawing": "sample",

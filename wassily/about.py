@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from wassily import cache, extras, hub, memory, models
-from wassily.commands import DoctorConfig
-from wassily.config import DECODER, PRIOR
+from wassily.config.commands import DoctorConfig
+from wassily.config.training import DECODER, PRIOR
 from wassily.files import platforms
 from wassily.runtime import quiet_libraries
 from wassily.version import __version__

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wassily import checkpoint, models
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic
 from wassily.maths import randomness

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 
 from wassily import evaluation, load, pictures, run, sample
-from wassily.commands import DrawConfig
-from wassily.config import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
+from wassily.config.evaluation import EvaluateConfig
+from wassily.config.generation import DrawConfig
+from wassily.config.training import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
-from wassily.measuring import EvaluateConfig
 from wassily.runtime import quiet_libraries
 from wassily.sample import Drawing, Mix, Subject
 from wassily.scores import Score

@@ -22,7 +22,6 @@ from wassily import (
     optim,
     plan,
     recipes,
-    schema,
     sides,
     weights,
 )
@@ -30,7 +29,8 @@ from wassily import best as bests
 from wassily import runtime as runtimes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
-from wassily.config import TrainConfig
+from wassily.config import schema
+from wassily.config.training import TrainConfig
 from wassily.files import run_state
 from wassily.files.run_state import Saved
 from wassily.material import Inputs

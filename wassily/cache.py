@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily.commands import CacheConfig
+from wassily.config.commands import CacheConfig
 from wassily.errors import UserError
 from wassily.files.atomic import ASIDE, open_tensors, write_tensors
 

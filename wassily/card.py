@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import models, schema
-from wassily.config import DECODER, TrainConfig
+from wassily import models
+from wassily.config import schema
+from wassily.config.training import DECODER, TrainConfig
 from wassily.version import __version__
 
 COUNTED = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from wassily import models, pictures, run, sample, sheets
-from wassily.commands import DemoConfig
-from wassily.config import DecoderConfig, PriorConfig, TrainConfig
+from wassily.config.commands import DemoConfig
+from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.mini import judge, world
 from wassily.progress import Progress

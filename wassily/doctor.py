@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from wassily import buckets, captions, data, lookalikes, models, pictures
-from wassily.commands import DataCheckConfig
+from wassily.config.commands import DataCheckConfig
 from wassily.errors import SHOWN, UserError
 from wassily.findings import Finding, Gravity, as_json, as_text, counted
 from wassily.folders import Fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wassily import loading
-from wassily.commands import DrawConfig, GenerateConfig, MixConfig
+from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
 from wassily.files import output_folder
 

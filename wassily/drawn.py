@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from wassily import cache, kinds, models, sample, turns
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from wassily import data, entries, folders, pictures, sample
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.data import Pictures
 from wassily.errors import UserError
 from wassily.progress import progress

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wassily import models, recipes
-from wassily.config import DecoderConfig, TrainConfig
+from wassily.config.training import DecoderConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Objective
 from wassily.recipes import ExampleSet, Kit

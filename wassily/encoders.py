@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from wassily import buckets, cache, encode, encodings, models, pictures
-from wassily import config as configs
-from wassily.config import TrainConfig
+from wassily.config import training
+from wassily.config.training import TrainConfig
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError
 from wassily.runtime import Runtime
@@ -90,7 +90,7 @@ def of_training(
 
 def bucketed(config: TrainConfig) -> bool:
     """Whether the images of a training are cropped to several shapes."""
-    return isinstance(config, configs.DecoderConfig) and config.bucket
+    return isinstance(config, training.DecoderConfig) and config.bucket
 
 
 def crop_shapes(context: EncoderContext) -> list[buckets.Size]:

@@ -26,7 +26,8 @@ from wassily import (
     sample,
     scores,
 )
-from wassily.commands import DrawConfig
+from wassily.config.evaluation import EvaluateConfig
+from wassily.config.generation import DrawConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.errors import UserError
@@ -34,7 +35,6 @@ from wassily.files import atomic
 from wassily.gauge import Asked, Embedded, as_array
 from wassily.load import Networks
 from wassily.maths import losses
-from wassily.measuring import EvaluateConfig
 from wassily.progress import Progress
 from wassily.runtime import Runtime, quiet_libraries
 from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wassily import encode, lists, measures, sample
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.heldout import HeldOutLoss
 from wassily.measures import Estimate
 

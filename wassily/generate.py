@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import checks, load, notes, pictures, sample, sheets, tasks
-from wassily.commands import DrawConfig, GenerateConfig
+from wassily import load, notes, pictures, sample, sheets, tasks
+from wassily.config import generation_checks
+from wassily.config.generation import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.load import Networks
 from wassily.maths import randomness
@@ -123,9 +124,9 @@ def ready(
 
 def alone(config: DrawConfig, words: str, **changes: Any) -> DrawConfig:
     """The config of one picture of those that a config asks for."""
-    changes["steps"] = checks.steps(config, config)
+    changes["steps"] = generation_checks.steps(config, config)
     if config.image is not None and config.mask is None:
-        changes["strength"] = config.strength or checks.STRENGTH
+        changes["strength"] = config.strength or generation_checks.STRENGTH
     if isinstance(config, GenerateConfig) and config.variations is None:
         changes |= {"prompts": (words,), "prompts_file": None}
     return dataclasses.replace(config, num_images=1, **changes)

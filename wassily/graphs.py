@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Batch
 from wassily.runtime import Runtime

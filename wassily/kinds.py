@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from wassily import config as configs
 from wassily import models
+from wassily.config import training
 from wassily.errors import UserError
 
 
@@ -41,7 +41,7 @@ def decoder_kind(network: Mapping[str, object]) -> Literal["plain", "inpainting"
     return "inpainting" if network.get("in_channels") == 9 else "plain"
 
 
-def reads_decoder(config: configs.TrainConfig) -> bool:
+def reads_decoder(config: training.TrainConfig) -> bool:
     """Whether a training looks at its decoder: to train it, or to generate with it."""
     drawn = bool(config.validation_prompts) or config.with_prior_preservation
     return config.role == "decoder" or drawn
@@ -60,5 +60,5 @@ def check_plain(repository: str, cache_dir: str | None = None) -> None:
         raise UserError(
             f"--pretrained_decoder_model_name_or_path {name}: a decoder {what} "
             f"({network.get('in_channels')} input channels), which a training does not take: name "
-            f"a plain one, such as {configs.DECODER}"
+            f"a plain one, such as {training.DECODER}"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wassily import adapt, compiled, models, sample
-from wassily.commands import DrawConfig
+from wassily.config.generation import DrawConfig
 from wassily.errors import UserError
 from wassily.models import Trained
 from wassily.runtime import DTYPES, has_accelerator, process_state

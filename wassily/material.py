@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 
 from wassily import drawn, encoders, heldout, recipes, sides, streaming, summary
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.heldout import HeldOutLoss
 from wassily.recipes import ExampleSet

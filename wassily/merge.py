@@ -9,8 +9,8 @@ from torch import nn
 
 from wassily import adapt, checkpoint, models, origins, sample
 from wassily.card import merged_card, prior_of
-from wassily.commands import MergeConfig
-from wassily.config import PRIOR
+from wassily.config.commands import MergeConfig
+from wassily.config.training import PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic, output_folder
 from wassily.runtime import quiet_libraries

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from wassily import config as configs
 from wassily import hub, loading, origins
+from wassily.config import training
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, output_folder, run_state
 from wassily.files.run_state import Saved
@@ -183,7 +183,7 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
     """A network's or scheduler's configuration, without its weights; the released model's is known
     without a network. Raises UserError.
     """
-    if repository in (configs.PRIOR, configs.DECODER):
+    if repository in (training.PRIOR, training.DECODER):
         return dict(json.loads(RELEASED.read_text(encoding="utf-8"))[role])
     part, kind = PARTS[role], PARTS[role].kind
     options = {"subfolder": part.folder, "cache_dir": cache_dir}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from wassily import pictures, schema
-from wassily.commands import DrawConfig, GenerateConfig, MixConfig
+from wassily import pictures
+from wassily.config import schema
+from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
 from wassily.version import __version__
 

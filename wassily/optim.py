@@ -13,30 +13,26 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import nn
 
-from wassily.config import TrainConfig
+from wassily.config import training
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 
 # Module -> what to install for it.
 PACKAGES = {"bitsandbytes": "bitsandbytes", "optimi": "torch-optimi"}
 
 
-def name(config: TrainConfig) -> str:
-    """The optimizer that a config asks for; `--use_8bit_adam` is the guide's word for adamw8bit."""
-    return "adamw8bit" if config.use_8bit_adam else config.optimizer
-
-
 def library(config: TrainConfig) -> str:
     """The module whose optimizer that is: "torch", "optimi" or "bitsandbytes"."""
-    if name(config) == "adamw8bit":
+    if training.name(config) == "adamw8bit":
         return "bitsandbytes"
     special = config.weights_dtype == "bf16" or config.gradient_release
-    return "optimi" if special or name(config) == "lion" else "torch"
+    return "optimi" if special or training.name(config) == "lion" else "torch"
 
 
 def described(config: TrainConfig) -> str:
     """What a saved state is of: the optimizer, its library, and where it keeps its step count."""
     released = ", gradient release" if config.gradient_release else ""
-    return f"{name(config)} ({library(config)}{released})"
+    return f"{training.name(config)} ({library(config)}{released})"
 
 
 def beta2(config: TrainConfig) -> float:
@@ -58,7 +54,7 @@ def in_force(values: Mapping[str, Any]) -> dict[str, object]:
 
 def beta2_lines(config: TrainConfig) -> list[str]:
     """A line where a default is not the usual one."""
-    changed = config.weights_dtype == "bf16" and name(config) == "adamw"
+    changed = config.weights_dtype == "bf16" and training.name(config) == "adamw"
     if not changed or config.adam_beta2 is not None:
         return []
     return [f"--adam_beta2 {beta2(config)}, for weights in bf16: 0.999 does not move there"]
@@ -80,42 +76,6 @@ def check(config: TrainConfig) -> None:
         )
 
 
-def check_launch(
-    config: TrainConfig, precision: str, processes: int, sharded: bool = False
-) -> None:
-    """Raise UserError where the flags do not go with what the launcher chose."""
-    if config.weights_dtype == "bf16" and precision != "bf16":
-        raise UserError(
-            f"--weights_dtype bf16 in precision {precision}: weights in bf16 are computed with in "
-            "bf16; add --mixed_precision bf16"
-        )
-    if config.gradient_release and precision == "fp16":
-        raise UserError(
-            "--gradient_release in precision fp16: its loss scaler looks at all gradients before "
-            "the step; add --mixed_precision bf16 or no"
-        )
-    if config.gradient_release and processes > 1:
-        raise UserError(
-            f"--gradient_release on {processes} processes: a gradient is used up before they have "
-            "exchanged it; launch one"
-        )
-    if sharded:
-        _check_sharded(config, precision)
-
-
-def _check_sharded(config: TrainConfig, precision: str) -> None:
-    """Raise UserError for what FSDP2 does not go with: it has each weight in parts."""
-    refused = {
-        "--gradient_release": config.gradient_release,
-        "--compile": config.compile,
-        f"--optimizer {name(config)}": name(config) in ("adamw8bit", "adafactor"),
-        "--mixed_precision fp16": precision == "fp16",
-    }
-    for flag, given in refused.items():
-        if given:
-            raise UserError(f"{flag} does not go with FSDP2: leave it out, or launch --multi_gpu")
-
-
 def optimizer(
     config: TrainConfig, parameters: list[nn.Parameter], device: torch.device
 ) -> torch.optim.Optimizer:
@@ -125,13 +85,13 @@ def optimizer(
     adam: dict[str, Any] = {"betas": betas, "eps": config.adam_epsilon}
     check(config)
     if library(config) == "optimi":
-        own = {} if name(config) == "lion" else adam
+        own = {} if training.name(config) == "lion" else adam
         return _optimi(config, parameters, device, rate | own)
-    if name(config) == "adamw8bit":
+    if training.name(config) == "adamw8bit":
         import bitsandbytes
 
         return bitsandbytes.optim.AdamW8bit(parameters, **rate, **adam)
-    if name(config) == "adafactor":
+    if training.name(config) == "adafactor":
         return torch.optim.Adafactor(parameters, **rate)
     # One kernel over all weights; elsewhere the library's own choice.
     fused = device.type in ("cpu", "cuda")
@@ -151,7 +111,7 @@ def _optimi(
     """
     import optimi
 
-    kind = optimi.Lion if name(config) == "lion" else optimi.AdamW
+    kind = optimi.Lion if training.name(config) == "lion" else optimi.AdamW
     kernels = device.type == "cuda" and importlib.util.find_spec("triton") is not None
     made = kind(
         parameters,

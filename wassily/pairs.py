@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from wassily import folders, models, summary
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.data import Pictures
 from wassily.errors import UserError, printable
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import adapt, heldout, kinds, memory, models, optim, presets, recipes, sides, sizes
-from wassily.config import DecoderPlan, PriorPlan, TrainConfig
+from wassily import adapt, heldout, kinds, memory, models, recipes, sides, sizes
+from wassily.config import launch_checks, presets
+from wassily.config.training import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
 from wassily.runtime import DTYPES, Runtime
@@ -246,7 +247,7 @@ def plan(config: PriorPlan | DecoderPlan) -> None:
         kinds.check_plain(repositories["decoder"], config.cache_dir)
     most = _memory(config)
     precision = precision_of(config)
-    optim.check_launch(config, precision, 1)
+    launch_checks.check_launch(config, precision, 1)
     whole, _ = fits_fused(config, repositories, precision, most)
     found = estimate(config, repositories, precision, whole)
     for line in [*_memory_lines(config, found, precision, whole), ""]:

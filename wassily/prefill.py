@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from wassily import cache, drawn, encoders, plan, recipes, sides, start
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.runtime import Runtime
 from wassily.stopping import StopSignals

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wassily import cache, encode, models, recipes, sample, turns
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.errors import UserError

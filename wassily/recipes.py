@@ -15,21 +15,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import (
-    buckets,
-    data,
-    encoders,
-    encodings,
-    entries,
-    graphs,
-    models,
-    optim,
-    stream,
-    turns,
-)
-from wassily import config as configs
+from wassily import buckets, data, encoders, encodings, entries, graphs, models, stream, turns
 from wassily.buckets import Size
-from wassily.config import TrainConfig
+from wassily.config import training
+from wassily.config.training import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError, listed
@@ -54,7 +43,7 @@ class Kit:
     even: Callable[[Batch], Batch] = dict  # to one of fewer shapes, with the same loss
 
 
-def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
+def prior_kit(config: training.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The prior and its objective."""
     net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
     alpha_bars, recompute = models.prior_alpha_bars(), _recompute(config, net)
@@ -63,12 +52,12 @@ def prior_kit(config: configs.PriorConfig, repositories: dict[str, str], load: L
     return Kit(net, objective, lambda size: (net.config.embedding_dim,), even)
 
 
-def decoder_kit(config: configs.DecoderConfig, repositories: dict[str, str], load: Load) -> Kit:
+def decoder_kit(config: training.DecoderConfig, repositories: dict[str, str], load: Load) -> Kit:
     """The decoder and its objective, on the noise schedule of its repository."""
     repository = repositories["decoder"]
     net = load("unet", repository, cache_dir=config.cache_dir)
     scheduler = load("scheduler", repository, cache_dir=config.cache_dir)
-    if optim.name(config) != "adamw8bit":  # turns them back: a resume would begin otherwise
+    if training.name(config) != "adamw8bit":  # turns them back: a resume would begin otherwise
         _channels_last(net)
     factor = latent_factor(config, repository)
     if recompute := _recompute(config, net):
@@ -96,9 +85,9 @@ def _channels_last(net: nn.Module) -> None:
 
 def make_kit(config: TrainConfig, repositories: dict[str, str], load: Load = models.load) -> Kit:
     """The kit of the network that a config trains, its parts by `load` (or `models.skeleton`)."""
-    if isinstance(config, configs.PriorConfig):
+    if isinstance(config, training.PriorConfig):
         return prior_kit(config, repositories, load)
-    assert isinstance(config, configs.DecoderConfig)
+    assert isinstance(config, training.DecoderConfig)
     return decoder_kit(config, repositories, load)
 
 

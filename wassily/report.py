@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wassily import best, logbook, page, pictures, summary
-from wassily.commands import ReportConfig
+from wassily.config.commands import ReportConfig
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.logbook import Row

@@ -16,7 +16,7 @@ from torch import nn
 from wassily import compiled, gauge, logbook, pictures, report, sample, sheets, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
 from wassily.gauge import Gauge

@@ -21,7 +21,6 @@ from wassily import (
     pairs,
     plan,
     recipes,
-    schema,
     sides,
     start,
     stream,
@@ -29,7 +28,8 @@ from wassily import (
 )
 from wassily.assemble import Run, assemble
 from wassily.card import facts_of
-from wassily.config import TrainConfig
+from wassily.config import launch_checks, schema
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, disk
 from wassily.files.run_state import RunState
@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> None:
             config.mixed_precision, 1, config.output_dir, config.logging_dir, config.report_to
         )
         held.callback(runtime.end)
-        optim.check_launch(config, runtime.precision, runtime.world, runtime.sharded)
+        launch_checks.check_launch(config, runtime.precision, runtime.world, runtime.sharded)
         if config.compile:
             compiled.check_launch(config.role, runtime.device, runtime.precision)
             compiled.check(runtime.device)

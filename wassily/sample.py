@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from wassily import checks, encode, kinds, loading, models, pictures, schedulers
+from wassily import encode, kinds, loading, models, pictures, schedulers
+from wassily.config import generation_checks
 from wassily.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Canvas:
     image: pictures.Picture | None = None
     mask: pictures.Picture | None = None
     hint: pictures.Picture | None = None
-    strength: float = checks.STRENGTH
+    strength: float = generation_checks.STRENGTH
 
     @property
     def kind(self) -> str:
@@ -82,11 +83,11 @@ class Drawing:
     width: int | None = None
     batch_size: int = 4
     canvas: Canvas = Canvas()
-    scheduler: checks.Scheduler = checks.SCHEDULER
+    scheduler: generation_checks.Scheduler = generation_checks.SCHEDULER
 
     def __post_init__(self) -> None:
-        checks.drawing(self)
-        checks.strength(self.canvas, checks.steps(self, self.canvas))
+        generation_checks.drawing(self)
+        generation_checks.strength(self.canvas, generation_checks.steps(self, self.canvas))
 
 
 Subject = str | Mix
@@ -285,7 +286,7 @@ def paint(
                 image_embeds=embeds[0][part],
                 negative_image_embeds=embeds[1][part],
                 **given(len(generators[part])),
-                num_inference_steps=checks.steps(drawing, drawing.canvas),
+                num_inference_steps=generation_checks.steps(drawing, drawing.canvas),
                 guidance_scale=drawing.guidance_scale,
                 generator=generators[part],
                 output_type=output,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wassily import cache, dreambooth, preserve, recipes
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.maths import randomness

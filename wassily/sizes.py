@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import config as configs
-from wassily import encode, memory, optim
-from wassily.config import TrainConfig
+from wassily import encode, memory
+from wassily.config import training
+from wassily.config.training import TrainConfig
 from wassily.encoders import CAPTION_BATCH, PICTURE_BATCH
 from wassily.maths.losses import Batch
 from wassily.recipes import Kit, Load
@@ -22,7 +22,7 @@ def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tenso
     net: Any = kit.net.config
     shape = kit.noise_shape((config.resolution, config.resolution))
     noise, t = torch.zeros(count, *shape), torch.zeros(count, dtype=torch.int64)
-    if isinstance(config, configs.DecoderConfig):
+    if isinstance(config, training.DecoderConfig):
         embeds = torch.zeros(count, net.encoder_hid_dim)
         return {"latents": torch.zeros_like(noise), "image_embeds": embeds}, noise, t
     width, tokens = net.embedding_dim, net.num_embeddings
@@ -43,7 +43,7 @@ def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) 
     image = load("image_encoder", repositories["prior"])
     side = image.config.image_size
     first = (image, lambda: encode.image(image, torch.zeros(PICTURE_BATCH, 3, side, side)))
-    if isinstance(config, configs.DecoderConfig):
+    if isinstance(config, training.DecoderConfig):
         movq, side_in = load("movq", repositories["decoder"]), config.resolution
         pixels = (PICTURE_BATCH, 3, side_in, side_in)
         return [[first, (movq, lambda: encode.latents(movq, torch.zeros(pixels)))]]
@@ -56,7 +56,7 @@ def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) 
 
 def state_bytes(config: TrainConfig, trained: list[nn.Parameter]) -> int:
     """What the optimizer keeps for a trained list."""
-    return memory.state_bytes(optim.name(config), trained)
+    return memory.state_bytes(training.name(config), trained)
 
 
 def checkpoint_bytes(config: TrainConfig, net: nn.Module, trained: list[nn.Parameter]) -> int:
@@ -69,7 +69,7 @@ def checkpoint_bytes(config: TrainConfig, net: nn.Module, trained: list[nn.Param
 def bytes_per_example(config: TrainConfig, kit: Kit, tokens: int, size: int) -> int:
     """What the cache keeps of one example, in numbers of `size` bytes; a caption has `tokens`."""
     shape = kit.noise_shape((config.resolution, config.resolution))
-    if isinstance(config, configs.DecoderConfig):
+    if isinstance(config, training.DecoderConfig):
         net: Any = kit.net.config
         return int(size * (math.prod(shape) + net.encoder_hid_dim))
     return size * (2 + tokens) * shape[0]

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import adapt, drawn, drift, hub, kinds, models, optim, schema, sourcing
-from wassily import config as configs
+from wassily import adapt, drawn, drift, hub, kinds, models, optim
 from wassily import runtime as runtimes
-from wassily.config import TrainConfig
+from wassily.config import schema, source_checks, training
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.files import atomic, checksums, lock, output_folder, run_state
 from wassily.files.run_state import RunState, Saved
@@ -70,7 +70,7 @@ def settle(
 
 def check_surroundings(config: TrainConfig) -> dict[str, str]:
     """The resolved repositories by home; raises UserError for what can fail before loading."""
-    missing = runtimes.tracker_missing(config.report_to, configs.TRACKER_PACKAGES)
+    missing = runtimes.tracker_missing(config.report_to, training.TRACKER_PACKAGES)
     if missing:
         raise UserError(
             f"--report_to {missing}: the package is not installed; pip install {missing}, "
@@ -172,10 +172,10 @@ def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = pri
     yet. Without a wish, a folder that holds checkpoints is not trained over.
     """
     here = output_folder.named(output_dir)
-    if asked and sourcing.is_latest(asked):
+    if asked and source_checks.is_latest(asked):
         return _newest_whole([folder for _, folder in here], say)
     if asked:
-        path = sourcing.resumed(asked, str(output_dir))
+        path = source_checks.resumed(asked, str(output_dir))
         if not (path / output_folder.STATE).is_file():
             raise UserError(
                 f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {output_folder.STATE})"

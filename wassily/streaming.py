@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from wassily import archives, buckets, encoders, entries, pictures, turns
-from wassily import config as configs
 from wassily.archives import Cell, Shards
-from wassily.config import TrainConfig
+from wassily.config import training
+from wassily.config.training import TrainConfig
 from wassily.data import Record
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
@@ -30,7 +30,7 @@ SAID = 10  # bad examples that are named each; after that every hundredth is
 def open_shards(config: TrainConfig, runtime: Runtime) -> Shards:
     """The shards that a config names. Raises UserError."""
     assert config.dataset_name  # the config was checked
-    caption = config.caption_column if isinstance(config, configs.PriorConfig) else None
+    caption = config.caption_column if isinstance(config, training.PriorConfig) else None
     columns = (config.image_column, caption)
     where = (config.dataset_name, config.dataset_config_name, *columns, config.cache_dir)
     if runtime.world > 1:  # one process first: what is not there is told once

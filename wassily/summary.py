@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from wassily import captions, encodings, models, schema
-from wassily.config import TrainConfig
+from wassily import captions, encodings, models
+from wassily.config import schema
+from wassily.config.training import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.files import atomic, output_folder

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from wassily import evaluation, lists, load, measures, merge, models
-from wassily.commands import MergeConfig
-from wassily.config import DECODER, PRIOR
+from wassily.config.commands import MergeConfig
+from wassily.config.evaluation import EvaluateConfig, MeasureConfig, SweepConfig
+from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.measures import Estimate
-from wassily.measuring import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.runtime import quiet_libraries
 from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.version import __version__

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import checks, pictures
-from wassily.commands import DrawConfig, GenerateConfig, MixConfig
+from wassily import pictures
+from wassily.config import generation_checks
+from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
 from wassily.pictures import Picture
 from wassily.sample import Canvas, Mix, Subject
@@ -34,7 +35,7 @@ def task(config: DrawConfig) -> Task:
     """All that a config names, read and checked; no model is. Raises UserError."""
     opened = OpenedImages()
     if isinstance(config, MixConfig):
-        parts = [checks.weighted(part) for part in config.parts]
+        parts = [generation_checks.weighted(part) for part in config.parts]
         mixed = tuple(opened.text_or_picture(text) for text, _ in parts)
         subjects: list[Subject] = [Mix(mixed, tuple(weight for _, weight in parts))]
         words = [" ".join(config.parts)]
@@ -100,7 +101,7 @@ def _canvas(config: DrawConfig, opened: OpenedImages) -> Canvas:
         return Canvas()
     image = opened.open("--image", config.image)
     if config.mask is None:
-        return Canvas(image, strength=config.strength or checks.STRENGTH)
+        return Canvas(image, strength=config.strength or generation_checks.STRENGTH)
     mask = opened.open("--mask", config.mask, pictures.open_mask)
     (width, height), (across, down) = image.size, mask.size
     if abs(across * height / (down * width) - 1) > ASPECT:

@@ -9,7 +9,7 @@ from pathlib import Path
 from wassily import best as bests
 from wassily import pairs, stream
 from wassily.best import Best, LastIsBest
-from wassily.config import TrainConfig
+from wassily.config.training import TrainConfig
 from wassily.results import Results
 from wassily.weights import Weights
 

@@ -12,7 +12,7 @@ from wassily import extras
 from wassily.errors import UserError
 
 if TYPE_CHECKING:
-    from wassily.commands import StudioConfig
+    from wassily.config.commands import StudioConfig
 
 
 def studio(config: StudioConfig) -> None:

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wassily import checks, generate, load, models, notes, pictures, sample, tasks
-from wassily.commands import DrawConfig, GenerateConfig
+from wassily import generate, load, models, notes, pictures, sample, tasks
+from wassily.config import generation_checks
+from wassily.config.generation import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.runtime import has_accelerator, quiet_libraries
 
@@ -98,7 +99,7 @@ class GenerationQueue:
             raise Cancelled
         prior, decoder, device = self._pipelines(config, networks)
         batches = -(-len(jobs) // config.batch_size)
-        passes = batches * (config.prior_steps + checks.steps(config, config))
+        passes = batches * (config.prior_steps + generation_checks.steps(config, config))
         drawing = generate.drawing_of(config, task.canvas)
         with job.watched([prior.prior, decoder.unet], passes):
             drawn = sample.draw(prior, decoder, jobs, drawing, device)

@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from wassily import cli, demo
-from wassily.config import TrainConfig
+from wassily import demo
+from wassily.config import parsing
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
@@ -68,7 +69,7 @@ def resume(folder: Path) -> list[str]:
 
 def checked(words: list[str]) -> TrainConfig:
     """The config of these words of a training. Raises UserError."""
-    config: TrainConfig = cli.parse(CLASSES[words[1]], words[2:], "wassily train " + words[1])
+    config: TrainConfig = parsing.parse(CLASSES[words[1]], words[2:], "wassily train " + words[1])
     return config
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wassily import doctor, pictures
-from wassily.commands import DataCheckConfig
+from wassily.config.commands import DataCheckConfig
 from wassily.findings import GRAVITIES, Finding
 from wassily.studio.fence import AllowedFolders
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wassily import models
-from wassily.commands import DrawConfig
-from wassily.config import DECODER, PRIOR
+from wassily.config.generation import DrawConfig
+from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic, output_folder, run_state
 from wassily.files.run_state import Saved

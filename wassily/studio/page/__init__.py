@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import gradio as gr
     from fastapi import FastAPI
 
-    from wassily.commands import StudioConfig
+    from wassily.config.commands import StudioConfig
 
 HOST = "127.0.0.1"
 PATHS: dict[Language, str] = {"en": "", "ar": "ar"}

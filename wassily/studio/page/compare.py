@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from wassily.commands import GenerateConfig
+from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.studio import easel as easels
 from wassily.studio import form, shelf

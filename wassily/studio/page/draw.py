@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from wassily import schedulers
-from wassily.checks import SCHEDULER
-from wassily.commands import GenerateConfig
+from wassily.config.generation import GenerateConfig
+from wassily.config.generation_checks import SCHEDULER
 from wassily.errors import UserError
 from wassily.studio import easel as easels
 from wassily.studio import form, shelf

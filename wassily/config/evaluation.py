@@ -1,4 +1,4 @@
-"""What `evaluate` and `sweep` may be asked: configs like those of `wassily/config.py`."""
+"""What `evaluate` and `sweep` may be asked: configs like those of `training.py`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wassily.config import DECODER, PRIOR
-from wassily.schema import at_least, check_types, require
+from wassily.config.schema import at_least, check_types, require
+from wassily.config.training import DECODER, PRIOR
 
 
 @dataclass(frozen=True, kw_only=True)

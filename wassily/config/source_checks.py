@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wassily.schema import at_least, require
+from wassily.config.schema import at_least, require
 
 
 def check(config: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from wassily import checks, sourcing
-from wassily.schema import About, at_least, check_types, require
+from wassily.config import source_checks, training_checks
+from wassily.config.schema import About, at_least, check_types, require
 
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal[
@@ -230,7 +230,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        checks.training(self)
+        training_checks.training(self)
 
     @property
     def live(self) -> bool:
@@ -286,7 +286,7 @@ class DecoderConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "variance_loss")
-        sourcing.check_drawn(self)
+        source_checks.check_drawn(self)
         require(
             not (self.bucket and self.with_prior_preservation),
             "--bucket and --with_prior_preservation: class pictures are squares; leave one out",
@@ -340,3 +340,8 @@ class DecoderPlan(_Planned, DecoderConfig):
 
     Example: wassily plan decoder --gpu_memory 12 --resolution 768 --pictures 1000
     """
+
+
+def name(config: TrainConfig) -> str:
+    """The optimizer that a config asks for; `--use_8bit_adam` is the guide's word for adamw8bit."""
+    return "adamw8bit" if config.use_8bit_adam else config.optimizer

@@ -9,8 +9,8 @@ import typing
 from collections.abc import Iterator
 from typing import Literal
 
+from wassily.config.schema import describe_type
 from wassily.errors import did_you_mean
-from wassily.schema import describe_type
 
 ALIASES = {"validation_prompt": "validation_prompts", "from": "from_picture"}
 
