@@ -25,7 +25,7 @@ from wassily.config.training import PriorConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.start import check_surroundings
 
 PER_SHARD = 7000  # of the real model's captions: 14 tokens of 1280 values in bf16 make 36 kB

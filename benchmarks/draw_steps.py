@@ -22,7 +22,7 @@ from wassily import load, measures, models, sample
 from wassily.config import generation_checks
 from wassily.config.generation import GenerateConfig
 from wassily.mini import judge, world
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
 
 PROMPT_SEED = 77
 GUIDANCE, PRIOR_GUIDANCE = models.GUIDANCE["decoder"], models.GUIDANCE["prior"]

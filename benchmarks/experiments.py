@@ -26,7 +26,7 @@ from benchmarks import report, runs
 from wassily import generate, load, measures, plan, sample
 from wassily.config.generation import GenerateConfig
 from wassily.mini import judge, world
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
 
 PICTURES, BATCH, ROLES = 200, 16, ("prior", "decoder")
 READ = {"inked": ("style",), "zorb": ("shape",)}  # what makes the new thing

@@ -24,14 +24,15 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks import flops, models, report
-from wassily import adapt, compiled, graphs, optim, recipes
+from wassily import adapt, graphs, optim, recipes
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
 from wassily.maths.ema import NoEma
 from wassily.maths.losses import Batch
 from wassily.mini import untrained
 from wassily.recipes import Kit
-from wassily.runtime import Runtime
+from wassily.runtime import compile
+from wassily.runtime.accelerator import Runtime
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
 HEAD = ("", "flags", "batch", "ms a step", "pictures/s", "MFU", "peak, GB", "loss", "to the first")
@@ -189,7 +190,7 @@ def measured(
     optimizer = optim.optimizer(config, trained, runtime.device)
     objective, optimizer = runtime.prepare(kit.objective, optimizer)
     if config.compile:
-        compiled.compile_in_place(kit.net)
+        compile.compile_in_place(kit.net)
     passes = forward_backward(objective, runtime)
     if graphs.wanted(config, objective, runtime, count):
         passes = graphs.Recorded(passes, objective, trained, kit.even, runtime)

@@ -16,7 +16,7 @@ from wassily import drift, encoders, recipes
 from wassily.config.training import DecoderConfig
 from wassily.drift import Drift, NoDrift
 from wassily.mini.untrained import SIDE, Tiny
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 FLAGS: dict[str, Any] = {
     "max_train_steps": 10,

@@ -21,7 +21,7 @@ from PIL import Image
 from wassily import buckets, encoders, encodings, recipes, stream
 from wassily.config.training import DecoderConfig
 from wassily.mini.untrained import FACTOR, Tiny
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 # At 32 px in steps of 8: wide, tall, very tall and square ones, and one that a camera turned.
 SIZES = [(96, 48), (200, 100), (64, 32), (40, 80), (30, 100), (50, 50), (33, 32), (90, 45)]

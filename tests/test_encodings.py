@@ -17,7 +17,7 @@ from wassily import cache, data, encoders, encodings, recipes, sample
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 CAPTIONS = ["a red cat", "قطة حمراء صغيرة", "a red cat", "a very long caption of a small bird", "b"]
 

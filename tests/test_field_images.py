@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 from wassily import cache, data, encodings, pictures, tasks
 from wassily.errors import UserError
 from wassily.pictures import BadPicture
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 TORN_EXIF = b"\0\x08\0\x02\x01\x12\0\x03\0\0"  # an eXIf chunk that ends in its first entry
 TURNED = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # a quarter, by EXIF

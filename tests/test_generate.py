@@ -12,11 +12,12 @@ import torch
 from helpers import Outcome, run_cli
 from PIL import Image
 
-from wassily import compiled, generate, models, sample
+from wassily import generate, models, sample
 from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.mini.untrained import SIDE, Tiny
+from wassily.runtime import compile
 
 FEW = ("--steps", 2, "--prior_steps", 2)
 
@@ -297,8 +298,8 @@ def test_compiling_is_for_the_decoder(
         return usual(*given, **named)
 
     monkeypatch.setattr(sample, "prior_pipeline", prior_pipeline)
-    monkeypatch.setattr(compiled, "check", lambda device: done.append("checked"))
-    monkeypatch.setattr(compiled, "compile_in_place", lambda net: done.append(type(net).__name__))
+    monkeypatch.setattr(compile, "check", lambda device: done.append("checked"))
+    monkeypatch.setattr(compile, "compile_in_place", lambda net: done.append(type(net).__name__))
     assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
     assert done == ["loaded"]
     assert _run(tiny, tmp_path / "b.png", "a", "--seed", 1, "--compile").code == 0

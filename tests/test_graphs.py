@@ -21,7 +21,7 @@ from wassily.errors import UserError
 from wassily.maths import losses, unpadded_prior
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 
 class Stand:

@@ -18,7 +18,7 @@ from wassily import data, encoders, heldout, models, recipes, stream
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 
 def _contents(count: int, seed: int = 0) -> np.ndarray:

@@ -76,14 +76,12 @@ ROWS = [
         "logbook",
         "mini.judge",
         "origins",
-        "runtime",
+        "runtime.accelerator",
         "studio.process",
     },
     {
         "__init__",
-        "compiled",
         "config.schema",
-        "engine",
         "files.atomic",
         "files.disk",
         "files.lock",
@@ -93,6 +91,8 @@ ROWS = [
         "maths.losses",
         "mini.world",
         "pictures",
+        "runtime.compile",
+        "runtime.launcher",
         "schedulers",
         "scores",
         "stream",
@@ -113,7 +113,6 @@ ROWS = [
         "files.checksums",
         "files.output_folder",
         "files.platforms",
-        "loading",
         "lookalikes",
         "maths",
         "maths.diffusion",
@@ -125,12 +124,15 @@ ROWS = [
         "mini",
         "mini.untrained",
         "mini.words",
-        "progress",
-        "shards",
+        "runtime",
+        "runtime.failures",
+        "runtime.fsdp",
+        "runtime.loading",
+        "runtime.progress",
+        "runtime.trackers",
         "sheets",
         "studio.words",
         "style",
-        "trackers",
         "version",
     },
 ]
@@ -141,10 +143,10 @@ RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 
 # Which file alone may import a package; quiet_libraries touches what it quiets.
 OWNERS = {
-    "accelerate": {"runtime"},
+    "accelerate": {"runtime.accelerator"},
     "bitsandbytes": {"config.launch_checks", "config.training", "optim"},
     "optimi": {"config.launch_checks", "config.training", "optim"},
-    "datasets": {"archives", "data", "runtime"},
+    "datasets": {"archives", "data", "runtime.accelerator"},
     "dhash": {"lookalikes"},
     "huggingface_hub": {"hub"},
     "peft": {"adapt"},
@@ -153,11 +155,11 @@ OWNERS = {
     "psutil": {"files.platforms"},
     "safetensors": {"checkpoint", "files.atomic"},
     "tyro": {"cli", "config.parsing", "config.commands", "config.generation", "config.training"},
-    "wandb": {"trackers"},
-    "trackio": {"trackers"},
-    "mlflow": {"trackers"},
+    "wandb": {"runtime.trackers"},
+    "trackio": {"runtime.trackers"},
+    "mlflow": {"runtime.trackers"},
     "xformers": {"recipes"},
-    "tqdm": {"progress"},
+    "tqdm": {"runtime.progress"},
 }
 # diffusers' and transformers' classes have several users, each with a reason.
 DIFFUSERS = {
@@ -169,10 +171,10 @@ DIFFUSERS = {
     "config.launch_checks",
     "config.training",
     "optim",
-    "runtime",
+    "runtime.accelerator",
 }
 DIFFUSERS |= {"mini.untrained"}
-TRANSFORMERS = {"models", "runtime", "mini.untrained"}
+TRANSFORMERS = {"models", "runtime.accelerator", "mini.untrained"}
 
 
 def _name(path: Path) -> str:
@@ -322,7 +324,7 @@ def test_the_way_to_a_checked_config_is_light() -> None:
         "config.schema",
         "config.mistakes",
     }
-    light |= {"errors", "loading", "config.source_checks"}
+    light |= {"errors", "runtime.loading", "config.source_checks"}
     for name in light:
         heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
         assert not _packages(_path(name)) & heavy, name

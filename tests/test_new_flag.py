@@ -18,7 +18,7 @@ from wassily.config import schema
 from wassily.config.schema import About
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.files import run_state
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)

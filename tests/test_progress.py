@@ -13,8 +13,8 @@ import termios
 import pytest
 import tqdm
 
-from wassily import progress as timing
-from wassily.progress import Progress, progress
+from wassily.runtime import progress as timing
+from wassily.runtime.progress import Progress, progress
 
 
 class _Terminal(io.StringIO):

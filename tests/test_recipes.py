@@ -19,7 +19,7 @@ from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 BATCH = 4
 

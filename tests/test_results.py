@@ -25,7 +25,7 @@ from wassily.logbook import LOG
 from wassily.maths.ema import Ema, NoEma
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.results import Measures, Results
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.start import Setup
 from wassily.weights import Weights
 

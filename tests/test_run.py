@@ -13,13 +13,14 @@ import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
-from wassily import assemble, data, models, runtime, start, stream
+from wassily import assemble, data, models, start, stream
 from wassily.best import LastIsBest
 from wassily.config import training
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.errors import UserError
 from wassily.files import checksums
 from wassily.mini.untrained import SIDE, Tiny
+from wassily.runtime import accelerator
 from wassily.validations import Validations, sample_lines
 
 
@@ -175,7 +176,7 @@ def test_surroundings(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repositories resolved; a missing tracker, 8-bit Adam without its package."""
     found = start.check_surroundings(_config(PriorConfig, tiny))
     assert found == {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(accelerator.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install wandb"):
         start.check_surroundings(_config(PriorConfig, tiny, report_to="wandb"))
     with pytest.raises(UserError, match="bitsandbytes"):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from helpers import draw_picture
 
-from wassily import runtime as runtimes
 from wassily.errors import UserError
-from wassily.runtime import Runtime
+from wassily.runtime import accelerator
+from wassily.runtime.accelerator import Runtime
 
 
 def _runtime(folder: Path, precision: str | None = None, report_to: str = "none") -> Runtime:
@@ -69,7 +69,7 @@ def test_processes_that_do_not_find_each_other_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     message = r"2 processes were launched.*run alone.*ACCELERATE_USE_CPU"
     with pytest.raises(UserError, match=message):
-        runtimes.process_state()
+        accelerator.process_state()
 
 
 def test_to_device_keeps_names(tmp_path: Path) -> None:
@@ -113,6 +113,6 @@ def test_no_tracker_is_silent(tmp_path: Path) -> None:
 def test_tracker_missing() -> None:
     """The package of a known tracker that is not installed; `all` and `none` never lack one."""
     known = ("tensorboard", "no_such_tracker")
-    assert runtimes.tracker_missing("no_such_tracker", known) == "no_such_tracker"
+    assert accelerator.tracker_missing("no_such_tracker", known) == "no_such_tracker"
     for name in ("tensorboard", "all", "none"):
-        assert runtimes.tracker_missing(name, known) is None
+        assert accelerator.tracker_missing(name, known) is None

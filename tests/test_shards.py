@@ -28,10 +28,12 @@ from e2e import (
 from helpers import ROOT, read_jsonl, run_command
 from torch import nn
 
-from wassily import engine, models, shards
+from wassily import models
 from wassily.config import launch_checks, training
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
+from wassily.runtime import fsdp
+from wassily.runtime import launcher as runtime_launcher
 
 # Why Adam's epsilon is so large: see test_processes.
 FLAGS: dict[str, Any] = {
@@ -140,12 +142,12 @@ def test_two_machines(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
 
 def test_the_launcher_is_understood() -> None:
     """Its flags, by its own function; and nothing where it did not ask."""
-    assert engine.sharded(FSDP)
-    assert engine.reshards(FSDP)
-    assert not engine.sharded(launcher("--multi_gpu"))
+    assert runtime_launcher.sharded(FSDP)
+    assert runtime_launcher.reshards(FSDP)
+    assert not runtime_launcher.sharded(launcher("--multi_gpu"))
     kept = launcher("--use_fsdp", "--fsdp_version", "2", "--fsdp_reshard_after_forward", "false")
-    assert engine.sharded(kept)
-    assert not engine.reshards(kept)
+    assert runtime_launcher.sharded(kept)
+    assert not runtime_launcher.reshards(kept)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_the_launcher_is_understood() -> None:
 def test_what_fsdp_is_not_asked_for(flags: tuple[str, ...], named: str) -> None:
     """Each in one line with what to do instead."""
     with pytest.raises(UserError, match=named):
-        engine.sharded(launcher(*flags))
+        runtime_launcher.sharded(launcher(*flags))
 
 
 @pytest.mark.parametrize("name", ["DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
@@ -213,10 +215,10 @@ def test_what_it_does_not_go_with(
 def test_what_is_not_spread_goes_through() -> None:
     """The same tensors, a copy where one is to be made, in the memory order of the parameter."""
     value = torch.arange(24.0).reshape(1, 2, 3, 4)
-    assert shards.whole(value) is value
-    assert shards.own(value) is value
+    assert fsdp.whole(value) is value
+    assert fsdp.own(value) is value
     striped = nn.Parameter(torch.zeros(1, 2, 3, 4).contiguous(memory_format=torch.channels_last))
-    made = shards.like(value, striped)
+    made = fsdp.like(value, striped)
     assert torch.equal(made, value)
     assert made.stride() == striped.stride()
 
@@ -225,7 +227,7 @@ def test_an_outline_has_no_weights_of_its_own() -> None:
     """Filled it computes as the original, which stays as it was; cleared it holds nothing."""
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    outline = shards.Outline(net)
+    outline = fsdp.Outline(net)
     assert all(p.is_meta for p in outline.module.parameters())
     outline.fill(before)
     x = torch.randn(4, 3)
@@ -251,7 +253,7 @@ def test_the_page_on_scale_counts_right(
     with torch.device("meta"):
         net = models.skeleton(part, repository)
     count = sum(p.numel() for p in net.parameters())
-    block = max(sum(p.numel() for p in b.parameters()) for b in shards.blocks(net))
+    block = max(sum(p.numel() for p in b.parameters()) for b in fsdp.blocks(net))
     assert f"{count / 1e9:.3f}" == parameters and parameters in page
     assert f"{block / 1e6:.0f} M" == largest and largest in page
     travels = [f"{factor * count / 1e9:.1f} GB" for factor in (8, 12, 6)]

@@ -24,8 +24,8 @@ from helpers import read_jsonl
 from PIL import Image
 from test_e2e_trackers import TOKEN, holding
 
-from wassily import trackers
 from wassily.mini.untrained import Tiny
+from wassily.runtime import trackers
 
 PROJECT = "text2image-fine-tune"
 PROMPTS = ["A robot naruto, 4k photo", "قطة حمراء"]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wassily import progress
 from wassily.maths.ema import Ema, NoEma
 from wassily.maths.losses import Batch
-from wassily.runtime import Runtime
+from wassily.runtime import progress
+from wassily.runtime.accelerator import Runtime
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wassily import checkpoint
 from wassily.maths.ema import NoEma
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.saving import all_finite
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward, update
 

@@ -16,7 +16,7 @@ from wassily import cache, extras, hub, memory, models
 from wassily.config.commands import DoctorConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.files import platforms
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
 from wassily.version import __version__
 
 LIBRARIES = "diffusers transformers accelerate peft datasets".split()

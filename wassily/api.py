@@ -15,7 +15,7 @@ from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
 from wassily.sample import Drawing, Mix, Subject
 from wassily.scores import Score
 

@@ -12,21 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import (
-    adapt,
-    compiled,
-    drift,
-    encoders,
-    gauge,
-    models,
-    optim,
-    plan,
-    recipes,
-    sides,
-    weights,
-)
+from wassily import adapt, drift, encoders, gauge, models, optim, plan, recipes, sides, weights
 from wassily import best as bests
-from wassily import runtime as runtimes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
@@ -37,6 +24,7 @@ from wassily.material import Inputs
 from wassily.maths.ema import average
 from wassily.recipes import Kit
 from wassily.results import Measures, Results
+from wassily.runtime import accelerator, compile
 from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.start import Setup
@@ -157,7 +145,7 @@ def _place(setup: Setup, kit: Kit) -> None:
     """Put the network on the device, in the arithmetic that the config wants."""
     config, runtime = setup.config, setup.runtime
     if config.allow_tf32:
-        runtimes.allow_tf32()
+        accelerator.allow_tf32()
     if config.enable_xformers_memory_efficient_attention:
         recipes.use_xformers(kit.net, runtime)
     adapt.keep_as(adapt.trained_parameters(kit.net), config.weights_dtype)
@@ -175,7 +163,7 @@ def _in_training(setup: Setup, kit: Kit) -> tuple[nn.Module, Weights]:
     if config.gradient_release:
         optim.release_gradients(kit.net, optimizer)
     if config.compile:
-        compiled.compile_in_place(kit.net)
+        compile.compile_in_place(kit.net)
     return objective, weights.weights_of(kit.objective, trained, ema, optimizer, outline, runtime)
 
 

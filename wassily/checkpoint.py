@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wassily import shards
 from wassily.errors import UserError
 from wassily.files import atomic, platforms
 from wassily.files.output_folder import checkpoints_in
+from wassily.runtime import fsdp
 
 OPTIMIZER = "optimizer.safetensors"
 
@@ -91,7 +91,7 @@ def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
         if torch.is_tensor(value) and value.shape == parameter.shape:
             # In the parameter's memory order: fused optimizers walk both as they lie in memory,
             # and would pair a channels_last weight with the wrong moments without a word.
-            value = shards.like(value, parameter)
+            value = fsdp.like(value, parameter)
         elif torch.is_tensor(value) and (value.ndim or fused):
             value = value.to(parameter.device)
         optimizer.state[parameter][field] = value

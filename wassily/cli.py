@@ -10,9 +10,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from wassily import loading
 from wassily.config import parsing
 from wassily.errors import Stopped, UserError, did_you_mean, masked, out_of_memory, printable
+from wassily.runtime import loading
 from wassily.version import __version__
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2

@@ -13,8 +13,8 @@ from wassily.config.commands import DemoConfig
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.mini import judge, world
-from wassily.progress import Progress
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
+from wassily.runtime.progress import Progress
 
 STEPS, PRIOR_STEPS = 25, 25
 GUIDANCE, PRIOR_GUIDANCE = models.GUIDANCE["decoder"], models.GUIDANCE["prior"]

@@ -18,8 +18,8 @@ from wassily.config.commands import DataCheckConfig
 from wassily.errors import SHOWN, UserError
 from wassily.findings import Finding, Gravity, as_json, as_text, counted
 from wassily.folders import Fault
-from wassily.progress import progress
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
+from wassily.runtime.progress import progress
 from wassily.version import __version__
 
 READERS = 4  # threads

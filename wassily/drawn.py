@@ -20,8 +20,8 @@ from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.maths import randomness
-from wassily.progress import progress
 from wassily.recipes import TrainingSet
+from wassily.runtime.progress import progress
 
 GUIDANCES = (2.0, 4.0)  # of the prior: moderate, and the stock pipeline's
 EACH = 4  # draws of a caption with each, made together: the last bits depend on how many those are

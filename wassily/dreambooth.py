@@ -16,8 +16,8 @@ from wassily import data, entries, folders, pictures, sample
 from wassily.config.training import TrainConfig
 from wassily.data import Pictures
 from wassily.errors import UserError
-from wassily.progress import progress
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
+from wassily.runtime.progress import progress
 
 DRAWN = re.compile(r"class-(\d{5,})\.png")
 

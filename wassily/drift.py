@@ -12,7 +12,7 @@ from wassily.config.training import DecoderConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Objective
 from wassily.recipes import ExampleSet, Kit
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
 

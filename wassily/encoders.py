@@ -15,7 +15,7 @@ from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from wassily import cache, pictures
 from wassily.cache import UNCONDITIONAL, caption_key, mirrored
 from wassily.data import Pictures
-from wassily.progress import progress
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
+from wassily.runtime.progress import progress
 
 T = TypeVar("T")
 READERS = 4  # threads that read and prepare pictures

@@ -35,8 +35,8 @@ from wassily.files import atomic
 from wassily.gauge import Asked, Embedded, as_array
 from wassily.load import Networks
 from wassily.maths import losses
-from wassily.progress import Progress
-from wassily.runtime import Runtime, quiet_libraries
+from wassily.runtime.accelerator import Runtime, quiet_libraries
+from wassily.runtime.progress import Progress
 from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
 from wassily.version import __version__
 

@@ -16,8 +16,8 @@ from wassily.config.generation import DrawConfig, GenerateConfig
 from wassily.errors import UserError
 from wassily.load import Networks
 from wassily.maths import randomness
-from wassily.progress import Progress
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
+from wassily.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Batch
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.train import Pass
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from wassily.encodings import Row
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.maths.losses import Objective
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 BANDS = 10  # equal stretches of the noise schedule
 MOST = 64  # pictures that the loss is measured on during a training

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import adapt, compiled, models, sample
+from wassily import adapt, models, sample
 from wassily.config.generation import DrawConfig
 from wassily.errors import UserError
 from wassily.models import Trained
-from wassily.runtime import DTYPES, has_accelerator, process_state
+from wassily.runtime import compile
+from wassily.runtime.accelerator import DTYPES, has_accelerator, process_state
 
 if TYPE_CHECKING:
     from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
@@ -65,7 +66,7 @@ def pipelines(config: DrawConfig, networks: Networks) -> Pipelines:
     """Both pipelines, and the device to draw on. Raises UserError for networks that do not fit."""
     device, dtype = process_state().device, _dtype(config)
     if config.compile:
-        compiled.check(device)
+        compile.check(device)
     made: dict[str, Any] = {
         home: make(
             networks.at(home).repository,
@@ -82,7 +83,7 @@ def pipelines(config: DrawConfig, networks: Networks) -> Pipelines:
         print("--offload: there is no accelerator to take the networks off")
     check_widths(config, made["prior"], made["decoder"])
     if config.compile:
-        compiled.compile_in_place(made["decoder"].unet)
+        compile.compile_in_place(made["decoder"].unet)
     return made["prior"], made["decoder"], device
 
 

@@ -13,7 +13,7 @@ from wassily.config.commands import MergeConfig
 from wassily.config.training import PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic, output_folder
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
 
 
 def merge(config: MergeConfig) -> None:

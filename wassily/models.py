@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from wassily import hub, loading, origins
+from wassily import hub, origins
 from wassily.config import training
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, output_folder, run_state
 from wassily.files.run_state import Saved
+from wassily.runtime import loading
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin as Network

@@ -18,7 +18,7 @@ from wassily.config import launch_checks, presets
 from wassily.config.training import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
-from wassily.runtime import DTYPES, Runtime
+from wassily.runtime.accelerator import DTYPES, Runtime
 
 GB = 1e9
 CAPTION = 18  # tokens of a usual caption

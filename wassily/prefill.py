@@ -7,7 +7,7 @@ import contextlib
 from wassily import cache, drawn, encoders, plan, recipes, sides, start
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.stopping import StopSignals
 
 

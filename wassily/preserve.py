@@ -26,8 +26,8 @@ from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.errors import UserError
 from wassily.maths import randomness
-from wassily.progress import progress
 from wassily.recipes import Kit
+from wassily.runtime.progress import progress
 from wassily.stream import Examples
 
 SEED = 0  # of the questions

@@ -24,8 +24,8 @@ from wassily.encodings import Encoding, Row
 from wassily.errors import UserError, listed
 from wassily.maths import losses, randomness, unpadded_prior
 from wassily.maths.losses import Batch
-from wassily.progress import progress
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
+from wassily.runtime.progress import progress
 
 # ---------------------------------------------------------------- the networks
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from wassily import compiled, gauge, logbook, pictures, report, sample, sheets, summary
+from wassily import gauge, logbook, pictures, report, sample, sheets, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config.training import TrainConfig
@@ -22,8 +22,9 @@ from wassily.errors import listed
 from wassily.gauge import Gauge
 from wassily.heldout import Losses
 from wassily.maths.losses import Objective
-from wassily.progress import progress
-from wassily.runtime import Runtime
+from wassily.runtime import compile
+from wassily.runtime.accelerator import Runtime
+from wassily.runtime.progress import progress
 from wassily.start import Setup
 from wassily.weights import Weights
 
@@ -109,7 +110,7 @@ class Results:
         """
         with (
             self.weights.everywhere() as whole,
-            compiled.paused(self.config.compile),
+            compile.paused(self.config.compile),
             whole.ema.applied(),
         ):
             whole.net.eval()

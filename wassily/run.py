@@ -11,7 +11,6 @@ from typing import Any
 from wassily import (
     cache,
     checkpoint,
-    compiled,
     encoders,
     graphs,
     hub,
@@ -33,7 +32,8 @@ from wassily.config.training import TrainConfig
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, disk
 from wassily.files.run_state import RunState
-from wassily.runtime import Runtime
+from wassily.runtime import compile, failures
+from wassily.runtime.accelerator import Runtime
 from wassily.start import Setup
 from wassily.stopping import SaveSchedule, StopSignals
 from wassily.train import Events, Learner, Pass, Pending, Span, fit, forward_backward
@@ -51,8 +51,8 @@ def train(config: TrainConfig) -> None:
         held.callback(runtime.end)
         launch_checks.check_launch(config, runtime.precision, runtime.world, runtime.sharded)
         if config.compile:
-            compiled.check_launch(config.role, runtime.device, runtime.precision)
-            compiled.check(runtime.device)
+            compile.check_launch(config.role, runtime.device, runtime.precision)
+            compile.check(runtime.device)
         graphs.check(config, runtime)
         setup = start.settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
@@ -75,7 +75,7 @@ def _failures(setup: Setup, fused: bool) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if disk.another_is_gone(error):
+        if failures.another_is_gone(error):
             gone = (
                 f"another process of this run is gone: {disk.checkpoint_remark(setup.output_dir)}"
             )

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from wassily import encode, kinds, loading, models, pictures, schedulers
+from wassily import encode, kinds, models, pictures, schedulers
 from wassily.config import generation_checks
 from wassily.errors import UserError
+from wassily.runtime import loading
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, KandinskyV22Pipeline, KandinskyV22PriorPipeline

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from wassily import best as bests
-from wassily import checkpoint, shards, sizes
+from wassily import checkpoint, sizes
 from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
 from wassily.files import atomic, disk, run_state
 from wassily.files.run_state import RunState, Saved
 from wassily.maths.ema import Ema
+from wassily.runtime import fsdp
 from wassily.start import Setup
 from wassily.weights import Weights
 
@@ -82,9 +83,9 @@ class Saving:
         if isinstance(weights.ema, Ema):
             averages = self.adaptation.averages(weights.net, folder)
             trained = weights.trained.items()
-            weights.ema.load({name: shards.like(averages[name], p) for name, p in trained})
+            weights.ema.load({name: fsdp.like(averages[name], p) for name, p in trained})
 
 
 def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
     """Whether all values that this process has of all parameters are."""
-    return bool(torch.stack([torch.isfinite(shards.own(p)).all() for p in parameters]).all())
+    return bool(torch.stack([torch.isfinite(fsdp.own(p)).all() for p in parameters]).all())

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wassily import adapt, drawn, drift, hub, kinds, models, optim
-from wassily import runtime as runtimes
 from wassily.config import schema, source_checks, training
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.files import atomic, checksums, lock, output_folder, run_state
 from wassily.files.run_state import RunState, Saved
 from wassily.maths import randomness
-from wassily.runtime import Runtime
+from wassily.runtime import accelerator
+from wassily.runtime.accelerator import Runtime
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def settle(
 
 def check_surroundings(config: TrainConfig) -> dict[str, str]:
     """The resolved repositories by home; raises UserError for what can fail before loading."""
-    missing = runtimes.tracker_missing(config.report_to, training.TRACKER_PACKAGES)
+    missing = accelerator.tracker_missing(config.report_to, training.TRACKER_PACKAGES)
     if missing:
         raise UserError(
             f"--report_to {missing}: the package is not installed; pip install {missing}, "

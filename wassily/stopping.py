@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 
 from wassily.errors import Stopped
 from wassily.files import platforms
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 
 
 class StopSignals:

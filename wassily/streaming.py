@@ -20,7 +20,7 @@ from wassily.encodings import Encoding
 from wassily.errors import UserError
 from wassily.lanes import Lanes
 from wassily.maths.losses import Batch
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.stream import Split
 
 BLANK = b"P6 1 1 255 \0\0\0"  # the smallest picture: stands for a bad one, and counts nothing

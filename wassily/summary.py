@@ -17,7 +17,7 @@ from wassily.config.training import TrainConfig
 from wassily.data import Pictures
 from wassily.encoders import EncoderContext
 from wassily.files import atomic, output_folder
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.version import __version__
 
 FILE = output_folder.RUN

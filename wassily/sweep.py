@@ -22,7 +22,7 @@ from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.measures import Estimate
-from wassily.runtime import quiet_libraries
+from wassily.runtime.accelerator import quiet_libraries
 from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.version import __version__
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from wassily.maths import randomness
 from wassily.maths.ema import Ema, NoEma
 from wassily.maths.losses import Batch
-from wassily.progress import Progress
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
+from wassily.runtime.progress import Progress
 
 Pass = Callable[[Batch, Tensor, Tensor], Tensor]  # (batch, noise, t) -> mean loss, ()
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wassily import shards
 from wassily.maths.ema import Ema, NoEma
 from wassily.maths.losses import Objective
-from wassily.runtime import Runtime
+from wassily.runtime import fsdp
+from wassily.runtime.accelerator import Runtime
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Weights:
 class Spread(Weights):
     """What is spread over the processes; `outline` has the form of the objective."""
 
-    outline: shards.Outline[Objective] = dataclasses.field(kw_only=True)
+    outline: fsdp.Outline[Objective] = dataclasses.field(kw_only=True)
     runtime: Runtime = dataclasses.field(kw_only=True)
 
     def everywhere(self) -> AbstractContextManager[Weights]:
@@ -63,19 +63,19 @@ class Spread(Weights):
     @contextmanager
     def _gathered(self, device: torch.device, kept: bool, state: bool) -> Iterator[Weights]:
         values: dict[str, Tensor] = dict(self.objective.named_parameters())
-        self.outline.fill(shards.gathered(values, device, kept))
+        self.outline.fill(fsdp.gathered(values, device, kept))
         objective = self.outline.module
         here = dict(objective.net.named_parameters())
         trained = {name: here[name] for name in self.trained}
         ema = self.ema
         if isinstance(ema, Ema):
-            averages = shards.gathered(ema.averages, device, kept)
+            averages = fsdp.gathered(ema.averages, device, kept)
             ema = Ema(trained if kept else {}, ema.decay, averages)
         optimizer = None
         if state:
             places = {self.trained[name]: trained[name] for name in trained}
             assert isinstance(self.optimizer, Optimizer)
-            optimizer = shards.gathered_state(self.optimizer, places, kept)
+            optimizer = fsdp.gathered_state(self.optimizer, places, kept)
         try:
             yield Weights(objective, trained, ema, optimizer)
         finally:
@@ -87,7 +87,7 @@ def weights_of(
     trained: Mapping[str, nn.Parameter],
     ema: Ema | NoEma,
     optimizer: Optimizer,
-    outline: shards.Outline[Objective] | None,
+    outline: fsdp.Outline[Objective] | None,
     runtime: Runtime,
 ) -> Weights:
     """The weights of a run, whose objective was spread if there is an `outline` of it."""
@@ -96,12 +96,12 @@ def weights_of(
     return Spread(objective, trained, ema, optimizer, outline=outline, runtime=runtime)
 
 
-def spread(objective: Objective, runtime: Runtime) -> shards.Outline[Objective] | None:
+def spread(objective: Objective, runtime: Runtime) -> fsdp.Outline[Objective] | None:
     """Spread an objective, if the launcher wants that; its outline then. Its parameters are others
     afterwards.
     """
     if not runtime.sharded:
         return None
-    outline = shards.Outline(objective)
-    shards.spread(objective, runtime.device, runtime.world, runtime.reshards)
+    outline = fsdp.Outline(objective)
+    fsdp.spread(objective, runtime.device, runtime.world, runtime.reshards)
     return outline

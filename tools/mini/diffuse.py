@@ -15,7 +15,7 @@ from wassily import adapt, checkpoint, models
 from wassily.files import atomic, output_folder
 from wassily.maths import losses
 from wassily.maths.ema import Ema
-from wassily.runtime import Runtime
+from wassily.runtime.accelerator import Runtime
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
 DROPPED = 0.1  # fraction of examples trained without their condition

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wassily.errors import UserError, out_of_memory
 from wassily.files import output_folder
 
@@ -90,14 +88,6 @@ def warning(output_dir: Path, needs: int, step: int) -> str | None:
 
 def _size(count: int) -> str:
     return f"{count / GB:.2f} GB" if count >= 0.01 * GB else f"{count / 1e6:.2f} MB"
-
-
-def another_is_gone(error: BaseException) -> bool:
-    """Whether an error says that a process of this run does not answer any more."""
-    if isinstance(error, torch.distributed.DistError):  # NCCL's, and of those who look them up
-        return True
-    words = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def full(config: Any, error: BaseException) -> str:

@@ -12,7 +12,7 @@ from wassily import generate, load, models, notes, pictures, sample, tasks
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig
 from wassily.errors import UserError
-from wassily.runtime import has_accelerator, quiet_libraries
+from wassily.runtime.accelerator import has_accelerator, quiet_libraries
 
 LOADED = ("prior", "decoder", "prior_lora", "decoder_lora", "lora_scale", "cache_dir")
 

@@ -26,8 +26,8 @@ from accelerate.utils import (
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from wassily import engine, progress, shards, trackers
 from wassily.errors import UserError
+from wassily.runtime import fsdp, launcher, progress, trackers
 
 T = TypeVar("T")
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -122,7 +122,7 @@ def _precision(asked: str | None) -> tuple[str, str | None]:
 
 def _kind(objective: nn.Module) -> str:
     """What a prepared objective exchanges its gradients by; nothing if it stays alone."""
-    if shards.is_spread(objective):
+    if fsdp.is_spread(objective):
         return "FSDP2"
     return "DDP" if isinstance(objective, nn.parallel.DistributedDataParallel) else ""
 
@@ -138,10 +138,10 @@ class Runtime:
         logging_dir: str,
         report_to: str,
     ):
-        self.sharded, self.reshards = engine.sharded(), engine.reshards()
+        self.sharded, self.reshards = launcher.sharded(), launcher.reshards()
         process_state()
         precision, remark = _precision(mixed_precision)
-        with engine.unheard():
+        with launcher.unheard():
             self.accelerator = accelerate.Accelerator(
                 gradient_accumulation_steps=accumulation,
                 mixed_precision=precision,
@@ -155,7 +155,7 @@ class Runtime:
         self.main = self.accelerator.is_main_process
         self.compiles = self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
         if self.world == 1:
-            engine.got(self.sharded, "", 1)
+            launcher.got(self.sharded, "", 1)
         self.weight_dtype = DTYPES[precision]
         self.hosts = torch.distributed.new_group(backend="gloo") if self.world > 1 else None
         quiet_libraries()
@@ -233,7 +233,7 @@ class Runtime:
         spread over the processes is only given its precision. Raises UserError if FSDP2 was asked
         for and is not there.
         """
-        if shards.is_spread(objective):
+        if fsdp.is_spread(objective):
             objective = self.accelerator.prepare_model(
                 objective, device_placement=False, evaluation_mode=True
             )
@@ -243,7 +243,7 @@ class Runtime:
                 objective, optimizer, device_placement=[True, False]
             )
             objective, optimizer = prepared
-        self.engine = engine.got(self.sharded, _kind(objective), self.world)
+        self.engine = launcher.got(self.sharded, _kind(objective), self.world)
         return objective, optimizer
 
     def accumulate_over(self, count: int) -> None:
@@ -270,7 +270,7 @@ class Runtime:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if norm is None and gradients:
             norm = nn.utils.get_total_norm(gradients)
-        return None if norm is None else shards.whole(norm)
+        return None if norm is None else fsdp.whole(norm)
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors on this process's device, copied while it computes if they are pinned."""

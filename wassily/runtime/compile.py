@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from wassily import shards
 from wassily.errors import UserError
+from wassily.runtime import fsdp
 
 
 def check(device: torch.device) -> None:
@@ -41,7 +41,7 @@ def compile_in_place(net: nn.Module) -> None:
     once, so that a resumed run computes with the code of the run it goes on with.
     """
     dynamic = True if hasattr(net, "transformer_blocks") else None
-    for block in shards.blocks(net):
+    for block in fsdp.blocks(net):
         block.compile(dynamic=dynamic)
 
 

@@ -1,0 +1,4 @@
+"""Processes, devices, trackers, progress.
+
+Imports nothing of wassily but the errors.
+"""
