@@ -22,7 +22,7 @@ from benchmarks import models, report, runs
 from benchmarks.runs import Job, Timed
 from wassily import cache, encoders, encodings, recipes, turns
 from wassily.config.training import PriorConfig
-from wassily.data import Pictures
+from wassily.data.datasets import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.runtime.accelerator import Runtime

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import draw_picture
 
-from wassily import data
+from wassily.data import datasets
 from wassily.errors import UserError
 
 FORK = bytes.fromhex("00051607") + bytes(99)  # what macOS leaves on other file systems
@@ -42,23 +42,23 @@ def lines(file: Path, *names: str, **more: str) -> None:
 
 def read(root: Path, column: str | None = "text") -> dict[str, tuple[str, ...]]:
     """Captions by the image's path below the root."""
-    found = [data.read_folder(str(root), "image", column)[n] for n in range(size(root, column))]
+    found = [datasets.read_folder(str(root), "image", column)[n] for n in range(size(root, column))]
     return {os.path.relpath(record.name, root): record.captions for record in found}
 
 
 def size(root: Path, column: str | None = "text") -> int:
     """How many images are read."""
-    return len(data.read_folder(str(root), "image", column))
+    return len(datasets.read_folder(str(root), "image", column))
 
 
 def fault(root: Path, column: str | None = "text") -> str:
     """The line with which a folder is refused."""
     with pytest.raises(UserError) as caught:
-        data.read_folder(str(root), "image", column)
+        datasets.read_folder(str(root), "image", column)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def told(root: Path, column: str | None = "text") -> list[str]:
     """The warnings of a run."""
-    return [remark.message for remark in data.read_folder(str(root), "image", column).remarks]
+    return [remark.message for remark in datasets.read_folder(str(root), "image", column).remarks]

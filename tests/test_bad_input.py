@@ -18,7 +18,8 @@ from bad_folders import Case
 from e2e import command, ended, refused, train, wassily
 from helpers import draw_picture, write_folder
 
-from wassily import captions, data, models, pictures
+from wassily import models
+from wassily.data import captions, datasets, images
 from wassily.errors import UserError, printable
 from wassily.files import run_state
 from wassily.mini.untrained import Tiny
@@ -59,8 +60,8 @@ BAD_PICTURES = [*bad_pictures.damaged(), *bad_pictures.strange()]
 )
 def test_a_bad_picture_has_a_reason(content: bytes, says: str) -> None:
     """One line of it, whatever the decoder raised."""
-    with pytest.raises(pictures.BadPicture, match=says) as caught:
-        pictures.open_rgb(content)
+    with pytest.raises(images.BadPicture, match=says) as caught:
+        images.open_rgb(content)
     assert str(caught.value) == printable(str(caught.value))
 
 
@@ -70,9 +71,9 @@ ODD_PICTURES = list(bad_pictures.odd())
 @pytest.mark.parametrize("content", [p[1] for p in ODD_PICTURES], ids=[p[0] for p in ODD_PICTURES])
 def test_an_odd_picture_is_a_picture(content: bytes) -> None:
     """In colour, and it can be cropped to what the networks read."""
-    picture = pictures.open_rgb(content)
+    picture = images.open_rgb(content)
     assert picture.mode == "RGB"
-    assert pictures.centre_pixels(picture, 16, 16).isfinite().all()
+    assert images.centre_pixels(picture, 16, 16).isfinite().all()
 
 
 def test_all_bad_pictures_in_one_folder(here: Path, tiny: Tiny) -> None:
@@ -123,7 +124,7 @@ def test_an_odd_folder_is_read(case: Case, here: Path, tiny: Tiny) -> None:
     """Its captions come as they were written, and the tokenizer takes them."""
     case.make(here / "pics")
     before = snapshot(here)
-    found = data.read_folder("pics", "image", "text")
+    found = datasets.read_folder("pics", "image", "text")
     assert len(found) >= 1
     assert all(caption.strip() for caption in found.all_captions())
     tokenizer = models.load("tokenizer", str(tiny.prior))

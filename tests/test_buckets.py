@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from wassily import buckets
+from wassily.data import aspect_buckets
 
 SIZES = np.array(
     [(w, h) for w in (1, 2, 30, 333, 512, 640, 1000) for h in (1, 7, 99, 480, 512, 777, 4000)]
@@ -25,7 +25,7 @@ def test_shapes_against_a_search(side: int, step: int) -> None:
     fitting = {(w, h) for w in sides for h in sides if w * h <= side * side}
     tallest = {(w, max(h for v, h in fitting if v == w)) for w in {w for w, _ in fitting}}
     widest = {(h, w) for w, h in tallest}
-    found = buckets.shapes(side, step)
+    found = aspect_buckets.shapes(side, step)
     assert set(found) == tallest | widest
     assert len(found) == len(set(found))
     assert (side, side) in found
@@ -35,7 +35,7 @@ def test_shapes_against_a_search(side: int, step: int) -> None:
 
 def test_shapes_of_the_usual_resolution() -> None:
     """Written out: 512 px in steps of 64, from the tallest to the square."""
-    found = buckets.shapes(512, 64)
+    found = aspect_buckets.shapes(512, 64)
     assert found[: len(found) // 2 + 1] == [
         *((256, 1024), (256, 960), (256, 896), (256, 832)),
         *((320, 768), (320, 704), (384, 640), (448, 576), (512, 512)),
@@ -44,20 +44,20 @@ def test_shapes_of_the_usual_resolution() -> None:
 
 def test_kept_against_counting() -> None:
     """The largest box of a shape's ratio inside of a picture, by rational numbers."""
-    for shape in buckets.shapes(512, 64):
+    for shape in aspect_buckets.shapes(512, 64):
         ratio = Fraction(*shape)
         expected = []
         for width, height in SIZES.tolist():
             across = min(Fraction(width), height * ratio)
             expected.append(float(across * (across / ratio) / (width * height)))
-        assert buckets.retained_share(SIZES, shape) == pytest.approx(expected, rel=1e-12)
+        assert aspect_buckets.retained_share(SIZES, shape) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("side", "step"), [(512, 64), (768, 64), (32, 8)])
 def test_nearest_against_a_search(side: int, step: int) -> None:
     """No shape keeps more of a picture than its own; among equals it is the largest."""
-    shapes = buckets.shapes(side, step)
-    chosen = buckets.nearest(SIZES, shapes)
+    shapes = aspect_buckets.shapes(side, step)
+    chosen = aspect_buckets.nearest(SIZES, shapes)
     for (width, height), number in zip(SIZES.tolist(), chosen.tolist(), strict=True):
         by_shape = []
         for w, h in shapes:
@@ -68,16 +68,18 @@ def test_nearest_against_a_search(side: int, step: int) -> None:
 
 def test_a_picture_of_a_shape_loses_nothing() -> None:
     """Whatever its scale; and turned by 90 degrees it is in the turned shape."""
-    shapes = buckets.shapes(768, 64)
+    shapes = aspect_buckets.shapes(768, 64)
     sizes = np.array(shapes)
-    assert [shapes[n] for n in buckets.nearest(3 * sizes, shapes)] == shapes
-    turned = [shapes[n] for n in buckets.nearest(sizes[:, ::-1], shapes)]
+    assert [shapes[n] for n in aspect_buckets.nearest(3 * sizes, shapes)] == shapes
+    turned = [shapes[n] for n in aspect_buckets.nearest(sizes[:, ::-1], shapes)]
     assert turned == [(h, w) for w, h in shapes]
 
 
 def test_buckets_hold_every_picture_once() -> None:
     """And say how many, and what is lost: here 100 x 50 and 50 x 100 fit, and squares halve."""
-    found = buckets.sorted_into(np.array([(100, 50), (50, 100), (100, 50)]), buckets.shapes(64, 8))
+    found = aspect_buckets.sorted_into(
+        np.array([(100, 50), (50, 100), (100, 50)]), aspect_buckets.shapes(64, 8)
+    )
     members = [part.tolist() for part in found.members()]
     assert sorted(index for part in members for index in part) == [0, 1, 2]
     assert found.shape(0) == found.shape(2) != found.shape(1)
@@ -93,6 +95,6 @@ def test_buckets_hold_every_picture_once() -> None:
 
 def test_one_shape_is_not_worth_a_word() -> None:
     """The square crop has no buckets to speak of, and all pictures in one."""
-    square = buckets.Buckets([(512, 512)], np.zeros(5, np.int64))
+    square = aspect_buckets.Buckets([(512, 512)], np.zeros(5, np.int64))
     assert square.described(4) == []
     assert [part.tolist() for part in square.members()] == [[0, 1, 2, 3, 4]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wassily import captions
+from wassily.data import captions
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from helpers import Outcome, image_files, run_cli, write_folder, write_photos
 from PIL import Image, ImageFilter
 
-from wassily import pictures
+from wassily.data import images
 from wassily.mini.untrained import Tiny
 
 SIDE = 64
@@ -299,7 +299,7 @@ def test_photographs(tmp_path: Path, prior: str) -> None:
             photo = opened.convert("RGB")
         small = photo.resize((photo.width // 3, photo.height // 3))
         for worse in (small.resize(photo.size), photo.filter(ImageFilter.GaussianBlur(2))):
-            assert pictures.sharpness(worse, 256) < 0.28 < pictures.sharpness(photo, 256), file
+            assert images.sharpness(worse, 256) < 0.28 < images.sharpness(photo, 256), file
     done, report = _check(root, prior, "--resolution", 192)
     assert (done.code, report["findings"]) == (0, {})
 

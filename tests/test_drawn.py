@@ -102,9 +102,9 @@ def test_a_drawing_is_the_stock_pipelines(tiny: Tiny, photos: Path, tmp_path: Pa
 
 
 def _captions(photos: Path) -> list[str]:
-    from wassily import data
+    from wassily.data import datasets
 
-    return list(data.read_folder(str(photos), "image", "text").all_captions())
+    return list(datasets.read_folder(str(photos), "image", "text").all_captions())
 
 
 def test_it_changes_the_training_and_is_gone_on_with_to_the_bit(

@@ -24,8 +24,9 @@ from e2e import (
 )
 from helpers import draw_picture, image_files, read_jsonl
 
-from wassily import card, data, dreambooth, pictures, plan
+from wassily import card, dreambooth, plan
 from wassily.config import training
+from wassily.data import datasets, images, png
 from wassily.mini.untrained import Tiny
 
 CLASS = {"with_prior_preservation": True, "class_prompt": "a red dog", "num_class_images": 5}
@@ -171,7 +172,7 @@ def test_missing_class_pictures_are_drawn_once_and_gone_on_with(
     assert [len(part) for part in files] == [5, 5]
     assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]
     assert len({f.read_bytes() for f in files[0]}) == 5
-    notes = pictures.png_notes(files[0][3])
+    notes = png.png_notes(files[0][3])
     assert (notes["prompt"], notes["seed"]) == ("a red dog", "3")
     # Another run, of the other network, draws nothing any more.
     given = _flags(things, tmp_path / "whole", max_train_steps=1)
@@ -189,8 +190,8 @@ def test_class_pictures_are_the_stock_pipelines(tmp_path: Path, tiny: Tiny, thin
     models = ("--prior", tiny.prior, "--decoder", tiny.decoder, "--height", 32, "--width", 32)
     drawn = wassily("generate", "a red dog", *models, "--seed", 0, "--out", tmp_path / "one.png")
     assert drawn.code == 0, drawn.text
-    ours = pictures.open_rgb(str(tmp_path / "dogs" / "class-00000.png"))
-    stock = pictures.open_rgb(str(tmp_path / "one.png"))
+    ours = images.open_rgb(str(tmp_path / "dogs" / "class-00000.png"))
+    stock = images.open_rgb(str(tmp_path / "one.png"))
     assert ours.tobytes() == stock.tobytes()
 
 
@@ -202,7 +203,7 @@ def test_which_are_missing(tmp_path: Path) -> None:
     assert dreambooth.missing(folder, 5, 2, "x") == [[0, 1], [2]]
     for number in (0, 2):
         notes = {"prompt": "x"}
-        pictures.save_png(draw_picture(number), dreambooth.file_of(folder, number), notes)
+        png.save_png(draw_picture(number), dreambooth.file_of(folder, number), notes)
     (folder / "class-00001.png.writing").write_bytes(b"cut")
     assert dreambooth.missing(folder, 5, 2, "x") == [[0, 1]]
     assert dreambooth.missing(folder, 2, 2, "x") == []
@@ -216,11 +217,11 @@ def test_a_folder_with_one_caption(things: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sks"
     shutil.copytree(things, folder)
     (folder / "metadata.jsonl").write_text('{"file_name": "01.png", "text": "other"}\n')
-    found = data.read_prompted(str(folder), "a sks dog")
+    found = datasets.read_prompted(str(folder), "a sks dog")
     assert [r.captions for r in found] == [("a sks dog",)] * 3
     assert [Path(r.name).name for r in found] == ["00.png", "01.png", "02.png"]
     assert list(found.all_captions()) == ["a sks dog"] * 3
-    assert [r.captions for r in data.read_prompted(str(folder), None)] == [()] * 3
+    assert [r.captions for r in datasets.read_prompted(str(folder), None)] == [()] * 3
 
 
 REFUSED = [

@@ -18,8 +18,9 @@ from e2e import assert_same_bits, command, losses, network, ranks, refused, trai
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import buckets, encoders, encodings, recipes, stream
+from wassily import encoders, encodings, recipes
 from wassily.config.training import DecoderConfig
+from wassily.data import aspect_buckets, example_order
 from wassily.mini.untrained import FACTOR, Tiny
 from wassily.runtime.accelerator import Runtime
 
@@ -77,8 +78,8 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
         prepared = dict(calls)
         kit = recipes.make_kit(config, repositories)
         examples = recipes.make_examples(reading, kit, 5)
-        keys = stream.keys(5, reading.buckets.members(), stream.Split(2, 1, 1, 0), 0)
-        loader = iter(stream.loader(examples, keys, reading.collate, 0, False))
+        keys = example_order.keys(5, reading.buckets.members(), example_order.Split(2, 1, 1, 0), 0)
+        loader = iter(example_order.loader(examples, keys, reading.collate, 0, False))
         return reading, kit, [reading.finish(next(loader)) for _ in range(steps)], prepared
 
     return make
@@ -243,7 +244,7 @@ def test_sides_are_what_the_networks_can_halve(tiny: Tiny, pics: Path, tmp_path:
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     for decoder, step in ((real, 64), (tiny.decoder, 8)):
         context = encoders.of_training(config, {"decoder": str(decoder)}, runtime, tmp_path)
-        assert encoders.crop_shapes(context) == buckets.shapes(768, step)
+        assert encoders.crop_shapes(context) == aspect_buckets.shapes(768, step)
     flags = FLAGS | {"resolution": 96, "pretrained_decoder_model_name_or_path": real}
     line = refused(*command("decoder", tmp_path / "run", tiny, pics, **flags))
     assert line.endswith("--bucket: --resolution 96 is not a multiple of 64")

@@ -8,7 +8,8 @@ import torch
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import encode, pictures
+from wassily import encode
+from wassily.data import images
 from wassily.mini.untrained import EMBEDDING, FACTOR, SIDE, TOKENS, Tiny
 
 
@@ -58,7 +59,7 @@ def test_zero_image_is_get_zero_embed(pipelines: tuple) -> None:
 def test_latents_are_unquantised_and_unscaled(pipelines: tuple) -> None:
     """`movq.encode(x).latents`, as the guide; they decode through the stock class."""
     movq = pipelines[1].movq
-    pixels = pictures.centre_pixels(draw_picture(2), SIDE, SIDE)[None]
+    pixels = images.centre_pixels(draw_picture(2), SIDE, SIDE)[None]
     ours = encode.latents(movq, pixels)
     assert ours.shape == (1, 4, SIDE // FACTOR, SIDE // FACTOR)
     assert torch.equal(ours, movq.encode(pixels).latents)
@@ -87,4 +88,4 @@ def test_a_white_picture_is_at_the_top_of_the_range() -> None:
     """Pixels in [-1, 1]: white is 1, black is -1."""
     for colour, value in (("white", 1.0), ("black", -1.0)):
         picture = Image.new("RGB", (9, 9), colour)
-        assert pictures.centre_pixels(picture, 4, 4).unique().tolist() == [value]
+        assert images.centre_pixels(picture, 4, 4).unique().tolist() == [value]

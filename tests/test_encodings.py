@@ -13,8 +13,9 @@ import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import cache, data, encoders, encodings, recipes, sample
+from wassily import cache, encoders, encodings, recipes, sample
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
+from wassily.data import datasets as image_data
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime.accelerator import Runtime
@@ -228,11 +229,11 @@ def test_pictures_inside_a_table_are_read_once(
     """The next run knows their digests without looking at them."""
     raws = [str(n).encode() for n in range(3)]
     table = datasets.Dataset.from_dict({"image": [{"bytes": raw, "path": None} for raw in raws]})
-    source = data.Pictures(table, "image", None, "x")
+    source = image_data.Pictures(table, "image", None, "x")
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     first, bad = encodings.picture_contents(source, tmp_path / "cache", runtime)
     assert not bad and [row.tobytes() for row in first] == [cache.digest(raw) for raw in raws]
-    monkeypatch.delattr(data.Pictures, "__getitem__")
+    monkeypatch.delattr(image_data.Pictures, "__getitem__")
     again, _ = encodings.picture_contents(source, tmp_path / "cache", runtime)
     assert (again == first).all()
 

@@ -17,9 +17,10 @@ from e2e import refused, train, wassily
 from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import cli, encode, evaluation, heldout, models, pictures, recipes, sample
+from wassily import cli, encode, evaluation, heldout, models, recipes, sample
 from wassily.config import parsing
 from wassily.config.evaluation import EvaluateConfig
+from wassily.data import png
 from wassily.errors import UserError
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
@@ -174,7 +175,7 @@ def test_pictures_of_the_little_world_are_judged(tmp_path: Path) -> None:
     for number, (prompt, scene) in enumerate(asked):
         for side, shown in (("tuned", scene), ("base", asked[(number + 1) % 6][1])):
             path = tmp_path / side / f"english-{number:03d}.png"
-            pictures.save_png(world.draw(shown), path, {"prompt": prompt})
+            png.save_png(world.draw(shown), path, {"prompt": prompt})
     lines = prompts.report(tmp_path)
     assert [line.split("%")[0].split() for line in lines] == [
         ["base,", "english", "0.0"],

@@ -15,7 +15,8 @@ from e2e import train
 from field import APART, COMPOSED, FORK, fault, fill, lines, read, size, told
 from helpers import run_cli
 
-from wassily import data, dreambooth, entries
+from wassily import dreambooth
+from wassily.data import datasets, entries, images
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
@@ -48,9 +49,11 @@ def test_f01_hidden_entries_do_not_count(name: str, way: str, tmp_path: Path) ->
         if way == "class":
             return dreambooth.missing(root, 3, 1, "x")
         if way == "check":
-            return data.is_data_set(root), data.read_folder(str(root), "image", None).fingerprint()
-        source = data.read_prompted(str(root), "x") if way == "instance" else None
-        source = source or data.read_folder(str(root), "image", "text")
+            return datasets.is_data_set(root), datasets.read_folder(
+                str(root), "image", None
+            ).fingerprint()
+        source = datasets.read_prompted(str(root), "x") if way == "instance" else None
+        source = source or datasets.read_folder(str(root), "image", "text")
         return len(source), list(source.all_captions()), source.fingerprint(), source.remarks
 
     before = found()
@@ -85,26 +88,26 @@ def test_f02_a_checkpoint_of_a_notebook_is_no_second_image(way: str, tmp_path: P
         root = fill(tmp_path / str(number), "a.png", "a.txt")
         if metadata:
             lines(root / "metadata.jsonl", "a.png")
-        before = data.read_folder(str(root), "image", "text").fingerprint()
+        before = datasets.read_folder(str(root), "image", "text").fingerprint()
         hidden = root / ".ipynb_checkpoints"
         hidden.mkdir()
         (hidden / "a-checkpoint.png").write_bytes((root / "a.png").read_bytes())
         (hidden / "metadata.jsonl").write_text("{oops")
         assert size(root) == 1
-        assert data.read_folder(str(root), "image", "text").fingerprint() == before
+        assert datasets.read_folder(str(root), "image", "text").fingerprint() == before
 
 
 def test_f02_fingerprints_of_before_are_the_same(tmp_path: Path) -> None:
     """Of a folder without such entries, so its caches and checkpoints stay valid."""
     root = fill(tmp_path, "b.png", "b.txt", "a/z.JPG", "a/z.txt", "a.x/c.gif", "a.x/c.txt", "B.png")
     (root / "B.txt").write_text("x")
-    paths = [str(p) for p in sorted(root.rglob("*")) if p.suffix.lower() in data.pictures.SUFFIXES]
-    found = data.read_folder(str(root), "image", "text")
+    paths = [str(p) for p in sorted(root.rglob("*")) if p.suffix.lower() in images.SUFFIXES]
+    found = datasets.read_folder(str(root), "image", "text")
     assert [found[n].image for n in range(len(found))] == paths
     here = Path.cwd()
     os.chdir(root)
     try:
-        near = data.read_folder(".", "image", "text")
+        near = datasets.read_folder(".", "image", "text")
         assert near[0].image == str(next(iter(sorted(Path().rglob("*.png")))))
         assert near.fingerprint() == found.fingerprint()
     finally:
@@ -211,7 +214,7 @@ def test_f13_a_folder_of_nothing_else_says_so(column: str | None, tmp_path: Path
     root = fill(tmp_path / "2", "x/a.parquet")
     assert "1 parquet file: only --dataset_name reads them" in fault(root, column)
     with pytest.raises(UserError, match=r"\.heic 2"):
-        data.read_prompted(str(tmp_path / "1"), "x")
+        datasets.read_prompted(str(tmp_path / "1"), "x")
 
 
 def test_f13_to_f16_the_run_and_the_check_say_it(tmp_path: Path, tiny: Tiny) -> None:
@@ -250,7 +253,7 @@ def test_f18_a_linked_folder_is_refused_as_a_linked_file(way: str, tmp_path: Pat
     says = f"{root}/sub/more: a link that leads out of {root}; copy the file there"
     if way == "instance":
         with pytest.raises(UserError) as caught:
-            data.read_prompted(str(root), "x")
+            datasets.read_prompted(str(root), "x")
         assert str(caught.value) == says
     else:
         assert fault(root, None if way == "no captions" else "text") == says
@@ -288,7 +291,7 @@ def test_f18_a_closed_folder_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     says = f"{root}/x: Permission denied. Make it readable, or remove it."
     assert fault(root) == fault(root, None) == says
     with pytest.raises(UserError, match="Permission denied"):
-        data.read_prompted(str(root), "x")
+        datasets.read_prompted(str(root), "x")
 
 
 def test_f18_empty_folders_are_nothing(tmp_path: Path) -> None:

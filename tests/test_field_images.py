@@ -14,9 +14,11 @@ from bad_pictures import chunk, encoded, png
 from helpers import draw_picture
 from PIL import Image, ImageCms, PngImagePlugin
 
-from wassily import cache, data, encodings, pictures, tasks
+from wassily import cache, encodings, tasks
+from wassily.data import datasets, images
+from wassily.data import png as data_png
+from wassily.data.images import BadPicture
 from wassily.errors import UserError
-from wassily.pictures import BadPicture
 from wassily.runtime.accelerator import Runtime
 
 TORN_EXIF = b"\0\x08\0\x02\x01\x12\0\x03\0\0"  # an eXIf chunk that ends in its first entry
@@ -204,13 +206,13 @@ def test_f04_damage_beside_the_pixels(name: str, tmp_path: Path) -> None:
     """The image is read, and as it lies, from bytes, from a file, as --image and as --mask."""
     (tmp_path / "a.png").write_bytes(F4[name])
     for source in (F4[name], tmp_path / "a.png"):
-        opened = pictures.open_rgb(source)
+        opened = images.open_rgb(source)
         _near(opened, (9, 80, 200))
         assert opened.width == 8
     shelf = tasks.OpenedImages()
     _near(shelf.open("--image", str(tmp_path / "a.png")), (9, 80, 200))
     with pytest.raises(UserError, match="no white in it"):  # read, and found to be blue
-        shelf.open("--mask", str(tmp_path / "a.png"), pictures.open_mask)
+        shelf.open("--mask", str(tmp_path / "a.png"), images.open_mask)
 
 
 TORN_INDEX = (0xE2, b"MPF\0MM\0*\0\0\0\x08\0\x03")
@@ -239,7 +241,7 @@ def test_f04_a_readable_rotation_is_applied(name: str) -> None:
     """Whatever else is damaged: 8 x 2 (8 x 8 of a JPEG) stands upright."""
     tall = Image.new("RGB", (8, 2))
     size = (8, 8) if name.startswith("jpeg") else (tall.height, tall.width)
-    assert pictures.open_rgb(READABLE[name]).size == size
+    assert images.open_rgb(READABLE[name]).size == size
 
 
 @pytest.mark.parametrize("way", [0, 9, 65535])
@@ -248,7 +250,7 @@ def test_f04_a_rotation_that_is_none(way: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = way
     image = draw_picture(2, 40, 24)
-    opened = pictures.open_rgb(encoded(image, format="PNG", exif=exif))
+    opened = images.open_rgb(encoded(image, format="PNG", exif=exif))
     assert opened.tobytes() == image.tobytes()
 
 
@@ -263,7 +265,7 @@ def test_f04_what_is_damaged_in_the_pixels_stays_refused() -> None:
         (_wrong_checksum(b"IHDR", b""), "known kind"),
     ):
         with pytest.raises(BadPicture, match=reason):
-            pictures.open_rgb(raw)
+            images.open_rgb(raw)
 
 
 # ---------------------------------------------------------------- F5: colours
@@ -272,7 +274,7 @@ def test_f04_what_is_damaged_in_the_pixels_stays_refused() -> None:
 def test_f05_display_p3() -> None:
     """(212, 75, 60) in Display P3 is (230, 60, 50) in sRGB."""
     raw = encoded(Image.new("RGB", (8, 8), (212, 75, 60)), format="PNG", icc_profile=DISPLAY_P3)
-    _near(pictures.open_rgb(raw), (230, 60, 50))
+    _near(images.open_rgb(raw), (230, 60, 50))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -283,8 +285,8 @@ def test_f05_profiles_of_three_primaries(name: str, kind: str) -> None:
     for stored in ((150, 120, 90), (90, 140, 120), (60, 60, 60), (0, 0, 0), (255, 255, 255)):
         image = Image.new("RGB", (16, 16), stored)
         raw = encoded(image, format=kind, icc_profile=PROFILES[name], **exact)
-        assert pictures.recoloured(raw)
-        _near(pictures.open_rgb(raw), expected(name, stored), 3)
+        assert images.recoloured(raw)
+        _near(images.open_rgb(raw), expected(name, stored), 3)
 
 
 @pytest.mark.parametrize("name", [*SRGBS, "none", "unreadable", "of grey", "cut"])
@@ -294,8 +296,8 @@ def test_f05_srgb_and_no_profile_are_as_before(name: str) -> None:
     profile["cut"] = DISPLAY_P3[:200]
     image = draw_picture(5)
     raw = encoded(image, format="PNG", icc_profile=profile[name])
-    assert not pictures.recoloured(raw)
-    assert pictures.open_rgb(raw).tobytes() == image.tobytes()
+    assert not images.recoloured(raw)
+    assert images.open_rgb(raw).tobytes() == image.tobytes()
 
 
 @pytest.mark.parametrize("kind", ["L", "LA", "I;16", "1"])
@@ -307,7 +309,7 @@ def test_f05_grey_of_another_gamma(kind: str) -> None:
         image = Image.new(kind, (8, 8), (128, 255) if kind == "LA" else 128 if kind == "L" else 1)
     raw = encoded(image, format="PNG", icc_profile=grey_profile(1.8))
     level = float(_srgb_encoded(np.array((128 / 255) ** 1.8))) if kind != "1" else 255
-    _near(pictures.open_rgb(raw), (level,) * 3)
+    _near(images.open_rgb(raw), (level,) * 3)
 
 
 def test_f05_grey_with_gamma_chunks_alone() -> None:
@@ -315,7 +317,7 @@ def test_f05_grey_with_gamma_chunks_alone() -> None:
     plain = encoded(draw_picture(1).convert("L"), format="PNG")
     more = chunk(b"gAMA", struct.pack(">I", 55_555)) + chunk(b"cHRM", struct.pack(">8I", *range(8)))
     raw = plain[:33] + more + plain[33:]
-    assert pictures.open_rgb(raw).tobytes() == draw_picture(1).convert("L").convert("RGB").tobytes()
+    assert images.open_rgb(raw).tobytes() == draw_picture(1).convert("L").convert("RGB").tobytes()
 
 
 def test_f05_palette_and_transparency() -> None:
@@ -323,14 +325,14 @@ def test_f05_palette_and_transparency() -> None:
     colour = expected("p3", (150, 120, 90))
     image = Image.new("RGBA", (2, 1), (150, 120, 90, 255))
     image.putpixel((1, 0), (150, 120, 90, 128))
-    values = np.asarray(pictures.open_rgb(encoded(image, format="PNG", icc_profile=DISPLAY_P3)))[0]
+    values = np.asarray(images.open_rgb(encoded(image, format="PNG", icc_profile=DISPLAY_P3)))[0]
     half = 255 + (colour - 255) * 128 / 255
     assert np.abs(values - np.stack([colour, half])).max() <= 3
     flat = Image.new("P", (2, 1), 1)
     flat.putpalette([0, 0, 0, 150, 120, 90])
     flat.putpixel((1, 0), 0)
     raw = encoded(flat, format="PNG", icc_profile=DISPLAY_P3, transparency=0)
-    values = np.asarray(pictures.open_rgb(raw))[0]
+    values = np.asarray(images.open_rgb(raw))[0]
     assert np.abs(values - np.stack([colour, [255] * 3])).max() <= 3
 
 
@@ -354,11 +356,11 @@ def test_f05_print_colours() -> None:
     for kind in ("TIFF", "JPEG"):
         image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
         raw = encoded(image, format=kind, icc_profile=bytes(profile), quality=100)
-        assert pictures.recoloured(raw)
-        _near(pictures.open_rgb(raw), (119, 119, 119), 4)
+        assert images.recoloured(raw)
+        _near(images.open_rgb(raw), (119, 119, 119), 4)
         untagged = encoded(image, format=kind)
-        assert not pictures.recoloured(untagged)
-        assert _one(pictures.open_rgb(untagged))[0] < 30  # no red, as ever
+        assert not images.recoloured(untagged)
+        assert _one(images.open_rgb(untagged))[0] < 30  # no red, as ever
 
 
 def test_f05_lab() -> None:
@@ -367,7 +369,7 @@ def test_f05_lab() -> None:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     made = ImageCms.profileToProfile(image, srgb, lab, outputMode="LAB")
     assert made is not None
-    back = pictures.open_rgb(encoded(made, format="TIFF"))
+    back = images.open_rgb(encoded(made, format="TIFF"))
     assert np.abs(np.asarray(back).astype(int) - np.asarray(image)).mean() < 3
 
 
@@ -378,7 +380,7 @@ def test_f05_a_phones_pair_of_images() -> None:
     raw = encoded(
         first, format="MPO", save_all=True, append_images=[second], icc_profile=DISPLAY_P3
     )
-    _near(pictures.open_rgb(raw), expected("p3", (150, 120, 90)), 3)
+    _near(images.open_rgb(raw), expected("p3", (150, 120, 90)), 3)
 
 
 def test_f05_a_profile_that_came_in_a_damaged_file() -> None:
@@ -386,7 +388,7 @@ def test_f05_a_profile_that_came_in_a_damaged_file() -> None:
     image = Image.new("RGB", (16, 16), (150, 120, 90))
     plain = encoded(image, format="JPEG", quality=100, icc_profile=DISPLAY_P3)
     torn = b"\xff\xe2\0\x10MPF\0" + b"\xff" * 10
-    _near(pictures.open_rgb(plain[:2] + torn + plain[2:]), expected("p3", (150, 120, 90)), 3)
+    _near(images.open_rgb(plain[:2] + torn + plain[2:]), expected("p3", (150, 120, 90)), 3)
 
 
 def test_f05_the_cache_knows_the_colours(tmp_path: Path) -> None:
@@ -394,7 +396,7 @@ def test_f05_the_cache_knows_the_colours(tmp_path: Path) -> None:
     image = draw_picture(7)
     for name, profile in (("plain", None), ("srgb", SRGBS["built in"]), ("p3", DISPLAY_P3)):
         image.save(tmp_path / f"{name}.png", icc_profile=profile)
-    source = data.read_folder(str(tmp_path), "image", None)
+    source = datasets.read_folder(str(tmp_path), "image", None)
     runtime = Runtime("no", 1, str(tmp_path / "out"), "logs", "none")
     found, bad = encodings.picture_contents(source, tmp_path / "cache", runtime)
     assert not bad
@@ -415,7 +417,7 @@ def test_f05_a_cache_of_before_is_used_and_its_files_read_once_more(tmp_path: Pa
     old = before.read(name, name)
     before.writer.flush()
     assert cache.Contents(tmp_path / "cache").known([name])[0].tobytes() == old
-    assert not cache.Contents(tmp_path / "cache", (pictures.READ_AS,)).known([name]).any()
+    assert not cache.Contents(tmp_path / "cache", (images.READ_AS,)).known([name]).any()
 
 
 # ---------------------------------------------------------------- F12: size
@@ -439,7 +441,7 @@ HUGE = {
 def test_f12_a_huge_image(kind: str) -> None:
     """Its size, the limit, and what to do."""
     with pytest.raises(BadPicture) as caught:
-        pictures.open_rgb(HUGE[kind])
+        images.open_rgb(HUGE[kind])
     assert str(caught.value) == ("too large (200.0 megapixels, the limit is 179): make it smaller")
 
 
@@ -454,7 +456,7 @@ def test_f12_a_huge_image(kind: str) -> None:
 def test_f12_no_words_of_pillows(raw: bytes) -> None:
     """Whatever is wrong with an image is told in words for its owner."""
     with pytest.raises(BadPicture) as caught:
-        pictures.open_rgb(raw)
+        images.open_rgb(raw)
     assert not any(word.lower() in str(caught.value).lower() for word in PIL_WORDS)
 
 
@@ -467,7 +469,7 @@ def test_f12_too_large_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Image.Image, "convert", full)
     with pytest.raises(BadPicture, match="memory of this machine: make it smaller"):
-        pictures.open_rgb(raw)
+        images.open_rgb(raw)
 
 
 def test_f12_notes_of_a_damaged_png(tmp_path: Path) -> None:
@@ -478,6 +480,6 @@ def test_f12_notes_of_a_damaged_png(tmp_path: Path) -> None:
     for raw, says in ((whole[:200], "cut short|damaged"), (HUGE["png"], "too large"), (b"", "PNG")):
         (tmp_path / "a.png").write_bytes(raw)
         with pytest.raises(BadPicture, match=says):
-            pictures.read_notes(tmp_path / "a.png")
+            data_png.read_notes(tmp_path / "a.png")
     with pytest.raises(BadPicture, match="no such file"):
-        pictures.read_notes(tmp_path / "b.png")
+        data_png.read_notes(tmp_path / "b.png")

@@ -16,8 +16,8 @@ from e2e import command, refused
 from field import APART, COMPOSED, fault, fill, lines, read, told
 from helpers import draw_picture
 
-from wassily import data
 from wassily.config import parsing
+from wassily.data import datasets
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 
@@ -63,7 +63,7 @@ def test_f14_a_name_in_another_spelling_is_found(name: str, nested: Path) -> Non
     """If there is one such file: slashes, case, spaces, accents."""
     written, meant = MEANT[name]
     lines(nested / "train" / "metadata.jsonl", written)
-    found = data.read_folder(str(nested), "image", "text")[0]
+    found = datasets.read_folder(str(nested), "image", "text")[0]
     assert os.path.samefile(str(found.image), nested / meant)
 
 
@@ -122,7 +122,7 @@ def test_f15_a_csv_of_another_form_is_named(name: str, tmp_path: Path) -> None:
     assert says in fault(root) and f"metadata.csv line {line}: " in fault(root)
     faults: list[str] = []
     with pytest.raises(UserError):
-        data.read_folder(str(root), "image", "text", lambda error: faults.append(str(error)))
+        datasets.read_folder(str(root), "image", "text", lambda error: faults.append(str(error)))
     assert len(faults) == 1
 
 
@@ -181,7 +181,7 @@ def test_f15_what_the_csv_module_writes_is_read(tmp_path: Path) -> None:
     buffer = io.StringIO()
     csv.writer(buffer).writerows([["file_name", "text"], *(["a.png", c] for c in captions)])
     (fill(tmp_path, "a.png") / "metadata.csv").write_text(buffer.getvalue(), newline="")
-    found = data.read_folder(str(tmp_path), "image", "text")
+    found = datasets.read_folder(str(tmp_path), "image", "text")
     assert list(found.all_captions()) == captions
 
 
@@ -213,7 +213,7 @@ def test_f16_archives_are_named(names: tuple[str, ...], says: str, tmp_path: Pat
     lines(fill(root, "p.png") / "metadata.jsonl", "p.png")
     (message,) = told(root)
     assert message.endswith(says)
-    assert not data.is_data_set(root)
+    assert not datasets.is_data_set(root)
 
 
 def test_f16_images_without_a_line_are_counted(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_f16_images_without_a_line_are_counted(tmp_path: Path) -> None:
     written = ["0.png", "./1.png", str(root / "2.png"), "y/../3.png", "link/6.png", "X\\7.png"]
     lines(root / "metadata.jsonl", *written, "0.png")
     assert told(root) == ["2 images are in no metadata file and are left out"]
-    found = data.read_folder(str(root), "image", None).remarks[0]
+    found = datasets.read_folder(str(root), "image", None).remarks[0]
     assert found.items == (f"{root}/4.png", f"{root}/5.png")
     lines(root / "metadata.jsonl", *names)
     assert told(root) == []

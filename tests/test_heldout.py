@@ -14,8 +14,9 @@ import torch
 from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write_rows
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import data, encoders, heldout, models, recipes, stream
+from wassily import encoders, heldout, models, recipes
 from wassily.config.training import DecoderConfig, PriorConfig
+from wassily.data import datasets, example_order
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime.accelerator import Runtime
@@ -78,7 +79,7 @@ def test_a_split_by_bytes(cached: bool, tmp_path: Path) -> None:
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
 
     def sides(where: Path) -> list[list[bytes]]:
-        source = data.read_folder(str(where), "image", None)
+        source = datasets.read_folder(str(where), "image", None)
         both = heldout.split(source, 0.3, tmp_path / "cache", runtime, cached)
         return [[Path(str(r.image)).read_bytes() for r in side or ()] for side in both]
 
@@ -185,7 +186,7 @@ def test_a_run_with_held_out_pictures(role: str, tiny: Tiny, pics: Path, tmp_pat
     flags = {"holdout": 0.3, "max_train_steps": 4, "train_batch_size": 2, "logging_steps": 2}
     flags |= {"bucket": True} if role == "decoder" else {}
     done = train(role, tmp_path / "out", tiny, pics, validation_epochs=1, **flags)
-    source = data.read_folder(str(pics), "image", None)
+    source = datasets.read_folder(str(pics), "image", None)
     out = heldout.held_out(heldout.contents_of(source), 0.3)
     assert f"{10 - len(out)} pictures, global batch 2" in done.out
     rows = list(read_jsonl(tmp_path / "out" / "log.jsonl"))
@@ -262,11 +263,11 @@ def test_nothing_left_to_train_on(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_the_loader_never_yields_one(tiny: Tiny, pics: Path, tmp_path: Path) -> None:
     """Every index of two epochs is of the kept side."""
-    source = data.read_folder(str(pics), "image", None)
+    source = datasets.read_folder(str(pics), "image", None)
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     kept, out = heldout.split(source, 0.3, tmp_path / "cache", runtime, True)
     assert out is not None
     names = {record.name for record in out}
-    keys = stream.keys(0, [range(len(kept))], stream.Split(2, 1, 1, 0), 0)
+    keys = example_order.keys(0, [range(len(kept))], example_order.Split(2, 1, 1, 0), 0)
     seen = {kept[index].name for _ in range(10) for _, _, index in next(keys)}
     assert not seen & names

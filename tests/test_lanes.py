@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import shard_files
 
-from wassily import archives, lanes
-from wassily.archives import Cell, Shards
+from wassily.data import shards as data_shards
+from wassily.data import stream_order
+from wassily.data.example_order import Split
+from wassily.data.shards import Cell, Shards
+from wassily.data.stream_order import Dealt, Lanes, Mark
 from wassily.errors import UserError
-from wassily.lanes import Dealt, Lanes, Mark
-from wassily.stream import Split
 
 
 class Counted:
@@ -91,7 +92,7 @@ def test_counted_over_processes(
     total = sum(sizes)
     found = []
     for split in _ranks(1, 2, world):
-        shards = archives.read_shards(str(folder), None, *columns, None)
+        shards = data_shards.read_shards(str(folder), None, *columns, None)
         own = _steps(_lanes(shards, split), 0, total // split.global_batch)
         found += list(own.values())
         if len(sizes) % world == 0:  # a lane each: nobody opens the shards of another
@@ -184,8 +185,8 @@ def test_places_by_hand() -> None:
     """2 processes of 2 and 2 micro-batches: slots 0, 1, 4, 5 are of the first one's lane."""
     found = [Dealt(2, 2).place(3, slot, 8) for slot in range(8)]
     assert found == [(0, 12), (0, 13), (1, 12), (1, 13), (0, 14), (0, 15), (1, 14), (1, 15)]
-    assert lanes.dealt(4, Split(2, 2, 2, 1)) == Dealt(2, 2)
-    assert lanes.dealt(3, Split(2, 2, 2, 1)) == Dealt(1, 8)
+    assert stream_order.dealt(4, Split(2, 2, 2, 1)) == Dealt(2, 2)
+    assert stream_order.dealt(3, Split(2, 2, 2, 1)) == Dealt(1, 8)
     assert Mark() == Mark(0, 0, 0, 0, 0)
 
 
@@ -199,10 +200,10 @@ def test_names_of_late_steps() -> None:
 
 def test_shards_are_told_by_their_files(tmp_path: Path) -> None:
     """A resume compares names and sizes."""
-    one = archives.read_shards(
+    one = data_shards.read_shards(
         str(shard_files.parquet(tmp_path / "one", (2, 2))), None, "image", "text", None
     )
-    two = archives.read_shards(
+    two = data_shards.read_shards(
         str(shard_files.parquet(tmp_path / "two", (2, 3))), None, "image", "text", None
     )
     assert one.fingerprint() != two.fingerprint()

@@ -6,13 +6,14 @@ import numpy as np
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import lookalikes, pictures
+from wassily import lookalikes
+from wassily.data import images
 
 
 def _looks(drawn: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-    greys = [pictures.small_pixels(p, lookalikes.GREY_SIDE, "L") for p in drawn]
+    greys = [images.small_pixels(p, lookalikes.GREY_SIDE, "L") for p in drawn]
     hashes = np.array([lookalikes.difference_hash(grey) for grey in greys], np.uint64)
-    return hashes, np.stack([pictures.small_pixels(p, lookalikes.THUMB_SIDE) for p in drawn])
+    return hashes, np.stack([images.small_pixels(p, lookalikes.THUMB_SIDE) for p in drawn])
 
 
 def test_the_hash_is_the_sign_of_the_differences() -> None:

@@ -15,8 +15,9 @@ from e2e import refused, train, wassily
 from helpers import write_folder
 from PIL import Image
 
-from wassily import curves, logbook, page, pictures, report, summary
+from wassily import curves, logbook, page, report, summary
 from wassily.curves import Dot, Scale, Series
+from wassily.data import png
 from wassily.mini.untrained import Tiny
 from wassily.page import ReportContents, Shown
 
@@ -213,8 +214,8 @@ def _folder(out: Path, steps: list[int], side: int, prompt: str = "a") -> Path:
     for step in steps:
         place = out / "validation" / f"step-{step}"
         picture = Image.new("RGB", (side, side), (step % 256, 0, 0))
-        pictures.save_png(picture, place / "00.png", {"prompt": prompt})
-        pictures.save_png(picture, place / "sheet.png", {})
+        png.save_png(picture, place / "00.png", {"prompt": prompt})
+        png.save_png(picture, place / "sheet.png", {})
     logbook.append(out, {"step": 1, "train_loss": 1.0})
     return out
 

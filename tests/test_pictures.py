@@ -14,8 +14,8 @@ import torch
 from helpers import draw_picture, guide_pixels, image_files
 from PIL import Image, ImageFile, features
 
-from wassily import pictures, sheets
-from wassily.pictures import BadPicture
+from wassily.data import images, png, sheets
+from wassily.data.images import BadPicture
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
 
@@ -34,7 +34,7 @@ def _bytes(picture: Image.Image, kind: str, **options: object) -> bytes:
 def test_square_pixels_are_the_guides_to_the_bit(size: tuple[int, int], side: int) -> None:
     """Odd differences (the box has halves), enlarging, and shrinking in two steps."""
     picture = draw_picture(size[0], *size)
-    ours = pictures.centre_pixels(picture, side, side)
+    ours = images.centre_pixels(picture, side, side)
     assert torch.equal(ours, guide_pixels(picture, side))
     assert ours.shape == (3, side, side)
     assert ours.is_contiguous()
@@ -45,7 +45,7 @@ def test_square_pixels_of_photographs(photos: Path) -> None:
     files = image_files(photos)
     assert files
     for file in files:
-        ours = pictures.centre_pixels(pictures.open_rgb(file), 64, 64)
+        ours = images.centre_pixels(images.open_rgb(file), 64, 64)
         with Image.open(file) as picture:
             assert torch.equal(ours, guide_pixels(picture.convert("RGB"), 64)), file.name
 
@@ -66,7 +66,7 @@ def test_the_largest_centre_box_of_a_shape(
     picture = draw_picture(3, 640, 480)
     cut = picture.crop(box).resize(shape, Image.Resampling.BICUBIC, reducing_gap=1)
     expected = np.asarray(cut).astype(np.float32) / 127.5 - 1
-    ours = pictures.centre_pixels(picture, *shape)
+    ours = images.centre_pixels(picture, *shape)
     assert ours.shape == (3, shape[1], shape[0])
     assert np.array_equal(ours.numpy(), expected.transpose(2, 0, 1))
 
@@ -74,9 +74,9 @@ def test_the_largest_centre_box_of_a_shape(
 def test_mirror_twice_is_the_picture() -> None:
     """And once puts the left column to the right."""
     picture = draw_picture(0)
-    once = pictures.mirror(picture)
+    once = images.mirror(picture)
     assert np.array_equal(np.asarray(once), np.asarray(picture)[:, ::-1])
-    assert pictures.mirror(once).tobytes() == picture.tobytes()
+    assert images.mirror(once).tobytes() == picture.tobytes()
 
 
 # ---------------------------------------------------------------- opening
@@ -87,7 +87,7 @@ def test_bytes_and_paths_open_alike(tmp_path: Path) -> None:
     picture = draw_picture(1)
     picture.save(tmp_path / "a.png")
     for source in (tmp_path / "a.png", str(tmp_path / "a.png"), _bytes(picture, "PNG")):
-        opened = pictures.open_rgb(source)
+        opened = images.open_rgb(source)
         assert opened.mode == "RGB"
         assert opened.tobytes() == picture.tobytes()
 
@@ -110,7 +110,7 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     raw = _bytes(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
-    assert np.array_equal(np.asarray(pictures.open_rgb(raw)), values)
+    assert np.array_equal(np.asarray(images.open_rgb(raw)), values)
 
 
 def test_transparency_lies_on_white() -> None:
@@ -118,7 +118,7 @@ def test_transparency_lies_on_white() -> None:
     picture = Image.new("RGBA", (3, 1), (*RED, 255))
     picture.putpixel((1, 0), (*BLUE, 0))
     picture.putpixel((2, 0), (0, 0, 0, 128))
-    pixels = np.asarray(pictures.open_rgb(_bytes(picture, "PNG")))[0]
+    pixels = np.asarray(images.open_rgb(_bytes(picture, "PNG")))[0]
     assert tuple(pixels[0]) == RED
     assert tuple(pixels[1]) == WHITE
     assert abs(int(pixels[2][0]) - 127) <= 1
@@ -132,21 +132,21 @@ def test_palette_with_transparency() -> None:
         picture.putpixel((x, 0), x)
     for transparency in (1, bytes([255, 0, 255])):
         raw = _bytes(picture, "PNG", transparency=transparency)
-        pixels = np.asarray(pictures.open_rgb(raw))[0]
+        pixels = np.asarray(images.open_rgb(raw))[0]
         assert [tuple(map(int, p)) for p in pixels] == [RED, WHITE, BLUE]
-    opaque = np.asarray(pictures.open_rgb(_bytes(picture, "PNG")))[0]
+    opaque = np.asarray(images.open_rgb(_bytes(picture, "PNG")))[0]
     assert [tuple(map(int, p)) for p in opaque] == [RED, GREEN, BLUE]
 
 
 def test_grey_with_and_without_alpha() -> None:
     """L has three equal channels; LA is laid on white; 1 bit is black and white."""
     grey = Image.new("L", (1, 1), 77)
-    assert pictures.open_rgb(_bytes(grey, "PNG")).getpixel((0, 0)) == (77, 77, 77)
+    assert images.open_rgb(_bytes(grey, "PNG")).getpixel((0, 0)) == (77, 77, 77)
     faint = Image.new("LA", (1, 1), (77, 0))
-    assert pictures.open_rgb(_bytes(faint, "PNG")).getpixel((0, 0)) == WHITE
+    assert images.open_rgb(_bytes(faint, "PNG")).getpixel((0, 0)) == WHITE
     bit = Image.new("1", (2, 1))
     bit.putpixel((0, 0), 1)
-    opened = pictures.open_rgb(_bytes(bit, "PNG"))
+    opened = images.open_rgb(_bytes(bit, "PNG"))
     assert [opened.getpixel((x, 0)) for x in range(2)] == [WHITE, (0, 0, 0)]
 
 
@@ -154,7 +154,7 @@ def test_cmyk() -> None:
     """No ink is white, full cyan has no red."""
     for ink, wanted in (((0, 0, 0, 0), WHITE), ((255, 0, 0, 0), (0, 255, 255))):
         raw = _bytes(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)
-        got = np.asarray(pictures.open_rgb(raw))[8, 8].astype(int)
+        got = np.asarray(images.open_rgb(raw))[8, 8].astype(int)
         assert np.abs(got - wanted).max() <= 3
 
 
@@ -162,7 +162,7 @@ def test_cmyk() -> None:
 def test_16_bits_are_scaled_not_cut(kind: str) -> None:
     """65535 / 257 = 255, 32896 / 257 = 128: PIL's own convert would cut all of them to 255."""
     values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
-    opened = np.asarray(pictures.open_rgb(_bytes(Image.fromarray(values), kind)))
+    opened = np.asarray(images.open_rgb(_bytes(Image.fromarray(values), kind)))
     assert opened[0, :, 0].tolist() == [0, 1, 128, 255]
     assert (opened == opened[..., :1]).all()
 
@@ -174,7 +174,7 @@ def test_animation_gives_its_first_frame() -> None:
     for kind in kinds:
         options = {"lossless": True} if kind == "WEBP" else {}
         raw = _bytes(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-        assert pictures.open_rgb(raw).getpixel((4, 4)) == RED, kind
+        assert images.open_rgb(raw).getpixel((4, 4)) == RED, kind
 
 
 # ---------------------------------------------------------------- what is no picture
@@ -208,7 +208,7 @@ def test_not_a_whole_picture(raw: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(raw)
     for source in (raw, tmp_path / "x.png"):
         with pytest.raises(BadPicture, match=reason) as caught:
-            pictures.open_rgb(source)
+            images.open_rgb(source)
         assert len(str(caught.value).splitlines()) == 1
 
 
@@ -224,15 +224,15 @@ def test_whatever_a_decoder_raises_is_a_bad_picture(
     raw = _bytes(draw_picture(0), "PNG")
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     with pytest.raises(BadPicture, match="damaged: its pixels cannot be decoded"):
-        pictures.open_rgb(raw)
+        images.open_rgb(raw)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     """Neither is a stack trace."""
     with pytest.raises(BadPicture, match="no such file"):
-        pictures.open_rgb(tmp_path / "none.png")
+        images.open_rgb(tmp_path / "none.png")
     with pytest.raises(BadPicture):
-        pictures.open_rgb(tmp_path)
+        images.open_rgb(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # PIL's, about what it repaired
@@ -259,7 +259,7 @@ def test_damaged_files_are_bad_pictures_or_pictures() -> None:
             damaged[where] = rng.integers(0, 256, 4)
             cut = damaged[: rng.integers(1, len(raw)) if rng.random() < 0.2 else len(raw)]
             try:
-                opened = pictures.open_rgb(cut.tobytes())
+                opened = images.open_rgb(cut.tobytes())
             except BadPicture as error:
                 bad += 1
                 assert str(error)
@@ -275,7 +275,7 @@ def test_png_notes_come_back(tmp_path: Path) -> None:
     """Arabic, line breaks, numbers; the picture itself to the bit; folders are made."""
     notes = {"prompt": "قطة حمراء\nعلى 🧸", "seed": 7, "negative_prompt": ""}
     picture = draw_picture(5)
-    pictures.save_png(picture, tmp_path / "a" / "b" / "x.png", notes)
+    png.save_png(picture, tmp_path / "a" / "b" / "x.png", notes)
     with Image.open(tmp_path / "a" / "b" / "x.png") as opened:
         assert opened.text == {key: str(value) for key, value in notes.items()}
         assert opened.tobytes() == picture.tobytes()

@@ -12,7 +12,8 @@ from e2e import NETWORK, ROLES, assert_same_bits, refused, train
 from e2e import command as command_of
 from helpers import ROOT
 
-from wassily import cache, models, preserve, recipes, stream
+from wassily import cache, models, preserve, recipes
+from wassily.data import example_order
 from wassily.maths import losses
 from wassily.mini.untrained import Tiny
 from wassily.turns import collate
@@ -147,9 +148,9 @@ def test_the_lists_are_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_order_is_the_runs_own() -> None:
     """Two seeds go through the same questions in another order."""
-    split = stream.Split(2, 1, 1, 0)
+    split = example_order.Split(2, 1, 1, 0)
     one, two = (
-        [next(stream.side_keys(seed, 32, 8, split, step))[0][2] for step in range(4)]
+        [next(example_order.side_keys(seed, 32, 8, split, step))[0][2] for step in range(4)]
         for seed in (1, 2)
     )
     assert one != two

@@ -16,9 +16,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wassily import cache, folders
+from wassily import cache
 from wassily.config import parsing, schema
 from wassily.config.training import DecoderConfig, PriorConfig
+from wassily.data import folders
 from wassily.errors import UserError, printable
 from wassily.files import atomic
 

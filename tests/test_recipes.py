@@ -14,8 +14,9 @@ import transformers
 from helpers import draw_picture, guide_pixels, image_files, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import data, encoders, models, recipes, stream
+from wassily import encoders, models, recipes
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
+from wassily.data import datasets, example_order
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
@@ -58,16 +59,22 @@ def _batch(
 ) -> dict[str, torch.Tensor]:
     """The first batch of a run, as the loop gets it."""
     examples = recipes.make_examples(reading, kit, seed)
-    keys = stream.keys(seed, reading.buckets.members(), stream.Split(BATCH, 1, 1, 0), 0)
-    return reading.finish(next(iter(stream.loader(examples, keys, reading.collate, 0, False))))
+    keys = example_order.keys(
+        seed, reading.buckets.members(), example_order.Split(BATCH, 1, 1, 0), 0
+    )
+    return reading.finish(
+        next(iter(example_order.loader(examples, keys, reading.collate, 0, False)))
+    )
 
 
-def _first(source: data.Pictures, seed: int = 3) -> list[data.Record]:
-    keys = next(stream.keys(seed, [range(len(source))], stream.Split(BATCH, 1, 1, 0), 0))
+def _first(source: datasets.Pictures, seed: int = 3) -> list[datasets.Record]:
+    keys = next(
+        example_order.keys(seed, [range(len(source))], example_order.Split(BATCH, 1, 1, 0), 0)
+    )
     return [source[index] for _, _, index in keys]
 
 
-def _rgb(record: data.Record) -> Image.Image:
+def _rgb(record: datasets.Record) -> Image.Image:
     with Image.open(str(record.image)) as picture:
         return picture.convert("RGB")
 
@@ -235,7 +242,7 @@ def test_one_caption_of_a_list_is_drawn(tiny: Tiny, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- checked pictures
 
 
-def _checked(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 0) -> data.Pictures:
+def _checked(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 0) -> datasets.Pictures:
     return _reading(config, tiny, out, seed).source
 
 

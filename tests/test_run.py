@@ -13,10 +13,11 @@ import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
-from wassily import assemble, data, models, start, stream
+from wassily import assemble, models, start
 from wassily.best import LastIsBest
 from wassily.config import training
 from wassily.config.training import DecoderConfig, PriorConfig
+from wassily.data import datasets, example_order
 from wassily.errors import UserError
 from wassily.files import checksums
 from wassily.mini.untrained import SIDE, Tiny
@@ -47,7 +48,7 @@ def test_a_short_run(home: str, tiny: Tiny, photos: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     done = _train(home, tiny, photos, out, "--checkpointing_steps", 2, "--seed", 7)
     assert done.code == 0, done.err
-    count = len(data.read_folder(str(photos), "image", None))
+    count = len(datasets.read_folder(str(photos), "image", None))
     role = models.TRAINED[home]
     base = models.load(role, str(getattr(tiny, home)))
     trained = [p for n, p in base.named_parameters() if n not in ("clip_mean", "clip_std")]
@@ -299,7 +300,7 @@ def test_validation_follows_epochs(
     pictures: int, batch: int, every: int, world: int, tiny: Tiny
 ) -> None:
     """After the step that ends epoch 0, every, 2 every, ... (counted from 0), once a step."""
-    split = stream.Split(batch, 1, world, 0)
+    split = example_order.Split(batch, 1, world, 0)
     config = _config(PriorConfig, tiny, validation_epochs=every)
     size = split.global_batch
     expected = set()

@@ -13,8 +13,9 @@ import torch
 from helpers import run_cli
 from PIL import Image
 
-from wassily import models, notes, pictures, sample, schedulers
+from wassily import models, notes, sample, schedulers
 from wassily.config import generation_checks
+from wassily.data import png
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 from wassily.sample import Canvas, Drawing
@@ -234,5 +235,5 @@ def test_a_picture_from_before_there_was_a_choice(tiny: Tiny, tmp_path: Path) ->
         text, pixels = dict(picture.text), picture.tobytes()
         whole = json.loads(text[notes.KEY])
         del whole["config"]["scheduler"]
-        pictures.save_png(picture.copy(), file, text | {notes.KEY: json.dumps(whole)})
+        png.save_png(picture.copy(), file, text | {notes.KEY: json.dumps(whole)})
     assert _again(file) == pixels

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from wassily import sides, stream
+from wassily import sides
+from wassily.data import example_order
+from wassily.data.example_order import Examples, ExtraExamples, Split
 from wassily.maths import losses, randomness
-from wassily.stream import Examples, ExtraExamples, Split
 from wassily.turns import collate
 
 OWN, OTHER, THIRD = 3, 11, 12  # seeds
@@ -33,15 +34,15 @@ SIDES = [
 
 def _batches(split: Split, start: int, found: list[ExtraExamples]) -> Any:
     own = _examples(OWN, 0)
-    keys = stream.keys(OWN, [range(7)], split, start)
-    examples, order = stream.beside(own, keys, found, split, start)
+    keys = example_order.keys(OWN, [range(7)], split, start)
+    examples, order = example_order.beside(own, keys, found, split, start)
     return (collate([examples[key] for key in batch]) for batch in order)
 
 
 def test_without_another_source_nothing_is_touched() -> None:
     """The same objects go on: no weight, no other draw."""
     own, keys = _examples(OWN, 0), iter([[(0, 0, 0)]])
-    assert stream.beside(own, keys, [], Split(1, 1, 1, 0), 0) == (own, keys)
+    assert example_order.beside(own, keys, [], Split(1, 1, 1, 0), 0) == (own, keys)
 
 
 @pytest.mark.parametrize("cut", [(4, 1, 1), (2, 2, 1), (1, 2, 2), (1, 1, 4)])

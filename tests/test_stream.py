@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from wassily import data, stream
-from wassily.stream import Split
+from wassily.data import datasets, example_order, images
+from wassily.data.example_order import Split
 from wassily.turns import collate
 
 
@@ -25,7 +25,7 @@ def test_epochs_walk_all_examples_once(count: int, batch: int) -> None:
     also where a batch is larger than the data.
     """
     steps = 3 * count
-    keys = stream.keys(0, [range(count)], Split(batch, 1, 1, 0), 0)
+    keys = example_order.keys(0, [range(count)], Split(batch, 1, 1, 0), 0)
     line = [index for micro in _take(keys, steps) for _, _, index in micro]
     for epoch in range(len(line) // count):
         part = line[epoch * count : (epoch + 1) * count]
@@ -36,7 +36,7 @@ def test_epochs_walk_all_examples_once(count: int, batch: int) -> None:
 
 def test_keys_carry_the_step_and_the_slot() -> None:
     """Slots 0..global batch - 1 of each step, each once."""
-    keys = stream.keys(0, [range(7)], Split(2, 3, 1, 0), 0)
+    keys = example_order.keys(0, [range(7)], Split(2, 3, 1, 0), 0)
     for step in range(4):
         found = [key for micro in _take(keys, 3) for key in micro]
         assert [key[:2] for key in found] == [(step, slot) for slot in range(6)]
@@ -51,9 +51,9 @@ def test_however_it_is_cut_it_is_the_same_global_batch(
     that of one process with one batch of 4.
     """
     per_process, accumulation, world = cut
-    whole = stream.keys(3, [range(count)], Split(4, 1, 1, 0), 0)
+    whole = example_order.keys(3, [range(count)], Split(4, 1, 1, 0), 0)
     ranks = [
-        stream.keys(3, [range(count)], Split(per_process, accumulation, world, r), 0)
+        example_order.keys(3, [range(count)], Split(per_process, accumulation, world, r), 0)
         for r in range(world)
     ]
     for _ in range(6):
@@ -67,8 +67,11 @@ def test_however_it_is_cut_it_is_the_same_global_batch(
 def test_a_stream_can_start_anywhere(start: int) -> None:
     """In the middle of an epoch, at its border, far along: the tail of the whole stream."""
     split = Split(1, 2, 2, 1)
-    whole = _take(stream.keys(5, [range(7)], split, 0), 2 * 35)
-    assert _take(stream.keys(5, [range(7)], split, start), 10) == whole[2 * start : 2 * start + 10]
+    whole = _take(example_order.keys(5, [range(7)], split, 0), 2 * 35)
+    assert (
+        _take(example_order.keys(5, [range(7)], split, start), 10)
+        == whole[2 * start : 2 * start + 10]
+    )
 
 
 # Fewer than a global batch, one picture, none at all, and more than several batches.
@@ -83,7 +86,7 @@ def test_buckets_walk_all_their_examples_once_an_epoch(batch: int) -> None:
     epochs = 60
     line: dict[int, list[int]] = {number: [] for number in range(len(BUCKETS))}
     home = {index: number for number, bucket in enumerate(BUCKETS) for index in bucket}
-    keys, taken = stream.keys(3, BUCKETS, Split(batch, 1, 1, 0), 0), 0
+    keys, taken = example_order.keys(3, BUCKETS, Split(batch, 1, 1, 0), 0), 0
     for epoch in range(1, epochs + 1):
         steps = sum(epoch * len(bucket) // batch for bucket in BUCKETS)
         for _ in range(steps - taken):
@@ -106,7 +109,7 @@ def test_buckets_walk_all_their_examples_once_an_epoch(batch: int) -> None:
 def test_buckets_take_turns_in_an_order_of_their_own() -> None:
     """Mixed, not one bucket after the other; other turns in another epoch and for another seed."""
     first, second, other = (
-        _take(stream.bucket_turns(seed, [40, 40], 2, start), 40)
+        _take(example_order.bucket_turns(seed, [40, 40], 2, start), 40)
         for seed, start in ((0, 0), (0, 40), (1, 0))
     )
     places = [[bucket for bucket, _ in turns] for turns in (first, second, other)]
@@ -122,9 +125,9 @@ def test_buckets_can_start_anywhere_however_they_are_cut(
 ) -> None:
     """From `start` on, joined over ranks and micro-batches: the tail of the whole stream."""
     per_process, accumulation, world = cut
-    whole = _take(stream.keys(5, BUCKETS, Split(6, 1, 1, 0), 0), start + 20)[start:]
+    whole = _take(example_order.keys(5, BUCKETS, Split(6, 1, 1, 0), 0), start + 20)[start:]
     ranks = [
-        stream.keys(5, BUCKETS, Split(per_process, accumulation, world, rank), start)
+        example_order.keys(5, BUCKETS, Split(per_process, accumulation, world, rank), start)
         for rank in range(world)
     ]
     for expected in whole:
@@ -134,27 +137,27 @@ def test_buckets_can_start_anywhere_however_they_are_cut(
 
 def test_pictures_fewer_than_a_batch_in_every_bucket() -> None:
     """Most epochs then have no step at all; the steps there are hold each picture equally."""
-    keys = stream.keys(0, [[0], [1, 2], [3]], Split(8, 1, 1, 0), 0)
+    keys = example_order.keys(0, [[0], [1, 2], [3]], Split(8, 1, 1, 0), 0)
     found = Counter(index for batch in _take(keys, 40) for _, _, index in batch)
     assert found == {0: 80, 1: 80, 2: 80, 3: 80}
-    late = stream.keys(0, [[0], [1, 2], [3]], Split(8, 1, 1, 0), 1000)
+    late = example_order.keys(0, [[0], [1, 2], [3]], Split(8, 1, 1, 0), 1000)
     assert next(late)[0][0] == 1000
 
 
 def test_another_seed_is_another_order() -> None:
     """And the same seed the same one."""
     split = Split(50, 1, 1, 0)
-    a, b, c = (_take(stream.keys(seed, [range(50)], split, 0), 1) for seed in (0, 0, 1))
+    a, b, c = (_take(example_order.keys(seed, [range(50)], split, 0), 1) for seed in (0, 0, 1))
     assert a == b
     assert a != c
 
 
-def _examples(source: data.Pictures) -> stream.Examples:
+def _examples(source: datasets.Pictures) -> example_order.Examples:
     def fetch(index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
-        pixels = np.asarray(data.pictures.open_rgb(source[index].image).resize((4, 4)))
+        pixels = np.asarray(images.open_rgb(source[index].image).resize((4, 4)))
         return {"pixels": torch.from_numpy(pixels.copy()), "at": torch.tensor([step, slot])}
 
-    return stream.Examples(fetch, 9, lambda index: (2, 3), 1000)
+    return example_order.Examples(fetch, 9, lambda index: (2, 3), 1000)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -162,13 +165,13 @@ def test_loader_gives_the_streams_order(workers: int, photos: Path) -> None:
     """Stacked tensors with noise and t, in the order of the keys, with and without workers; torch's
     global generator stays where it was.
     """
-    source = data.read_folder(str(photos), "image", None)
+    source = datasets.read_folder(str(photos), "image", None)
     examples = _examples(source)
     split = Split(2, 2, 1, 0)
-    expected = _take(stream.keys(9, [range(len(source))], split, 0), 5)
+    expected = _take(example_order.keys(9, [range(len(source))], split, 0), 5)
     before = torch.random.get_rng_state()
-    keys = stream.keys(9, [range(len(source))], split, 0)
-    loader = stream.loader(examples, keys, collate, workers, False)
+    keys = example_order.keys(9, [range(len(source))], split, 0)
+    loader = example_order.loader(examples, keys, collate, workers, False)
     iterator = iter(loader)
     for keys in expected:
         batch = next(iterator)

@@ -11,8 +11,9 @@ import pytest
 from helpers import Outcome, draw_picture, run_cli
 from PIL import Image, PngImagePlugin
 
-from wassily import notes, pictures, sample, tasks
+from wassily import notes, sample, tasks
 from wassily.config.generation import GenerateConfig, MixConfig
+from wassily.data import images
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 
@@ -246,7 +247,7 @@ def test_the_parts_of_a_mix(here: Path) -> None:
     assert isinstance(mix, sample.Mix)
     assert mix.weights == (1.0, 0.5, 1.0, -2.0, 1.0)
     assert (mix.parts[0], mix.parts[3:]) == ("a ratio of 3:4", ("~nobody at all", "."))
-    assert mix.parts[1].tobytes() == pictures.open_rgb("photo.jpg").tobytes()
+    assert mix.parts[1].tobytes() == images.open_rgb("photo.jpg").tobytes()
     assert set(found.digests) == {"photo.jpg"}
     with pytest.raises(UserError, match=r"mix: none\.png: no such file"):
         tasks.task(MixConfig(parts=("a:1", "none.png:1")))

@@ -10,10 +10,11 @@ from typing import Literal
 
 import torch
 
-from wassily import evaluation, load, pictures, run, sample
+from wassily import evaluation, load, run, sample
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
+from wassily.data import images
 from wassily.errors import UserError
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.sample import Drawing, Mix, Subject
@@ -35,7 +36,7 @@ class Pipelines:
         subjects: Subject | Iterable[Subject],
         seeds: Iterable[int] = (0,),
         drawing: Drawing | None = None,
-    ) -> list[pictures.Picture]:
+    ) -> list[images.Picture]:
         """Each subject with each seed, subject by subject, as PIL pictures.
 
         A subject is a text or a `Mix`. The same seed gives what `wassily generate --seed` does.
@@ -78,14 +79,14 @@ def load_pipelines(
     return Pipelines(*load.pipelines(config, load.find(config)))
 
 
-def open_picture(path: str | os.PathLike[str]) -> pictures.Picture:
+def open_picture(path: str | os.PathLike[str]) -> images.Picture:
     """A picture for a `Mix` or a `Canvas`, as PIL in RGB: upright, transparent parts white.
 
     Raises UserError for anything that is not a whole picture.
     """
     try:
-        return pictures.open_rgb(path)
-    except pictures.BadPicture as error:
+        return images.open_rgb(path)
+    except images.BadPicture as error:
         raise UserError(f"{os.fspath(path)}: {error}") from None
 
 

@@ -18,6 +18,7 @@ from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
+from wassily.data.example_order import ExtraExamples, Split
 from wassily.files import run_state
 from wassily.files.run_state import Saved
 from wassily.material import Inputs
@@ -28,7 +29,6 @@ from wassily.runtime import accelerator, compile
 from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.start import Setup
-from wassily.stream import ExtraExamples, Split
 from wassily.train import Pending
 from wassily.validations import Validations
 from wassily.weights import Weights

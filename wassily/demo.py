@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from wassily import models, pictures, run, sample, sheets
+from wassily import models, run, sample
 from wassily.config.commands import DemoConfig
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
+from wassily.data import images, png, sheets
 from wassily.errors import UserError
 from wassily.mini import judge, world
 from wassily.runtime.accelerator import quiet_libraries
@@ -96,7 +97,7 @@ def command_line(config: TrainConfig) -> str:
 
 def drawn_with(
     label: str, prior: str, decoder: str, jobs: dict[str, list[Job]], config: DemoConfig
-) -> dict[str, list[pictures.Picture]]:
+) -> dict[str, list[images.Picture]]:
     """The pictures of all prompts by one pair of networks, at the same seeds each time."""
     device, dtype = torch.device("cpu"), torch.float32
     pipelines = (
@@ -117,7 +118,7 @@ def drawn_with(
     return found
 
 
-def wholly_right(drawn: list[pictures.Picture], jobs: list[Job], names: tuple[str, ...]) -> float:
+def wholly_right(drawn: list[images.Picture], jobs: list[Job], names: tuple[str, ...]) -> float:
     """Share of pictures in which every named attribute is what the prompt asks for, in percent."""
     verdicts = [judge.judge(picture) for picture in drawn]
     right = [
@@ -131,8 +132,8 @@ def report(
     config: DemoConfig,
     root: Path,
     jobs: dict[str, list[Job]],
-    before: dict[str, list[pictures.Picture]],
-    after: dict[str, list[pictures.Picture]],
+    before: dict[str, list[images.Picture]],
+    after: dict[str, list[images.Picture]],
 ) -> None:
     """Write the sheet; print the scores and what to type next."""
     rows, labels = [], []
@@ -142,7 +143,7 @@ def report(
             labels.append(jobs[kind][i][0])
     title = f"mini, fine-tuned on {config.pictures} pictures: {config.thing}"
     sheet = root / "sheet.png"
-    pictures.save_png(sheets.sheet(rows, ["before", "after"], labels, title), sheet, {})
+    png.save_png(sheets.sheet(rows, ["before", "after"], labels, title), sheet, {})
     new = ("style",) if config.thing == "inked" else ("shape",)
     old = ("shape", "colour", "background", "count", "style")
     print(f"\nof {config.judged} pictures each      before   after")

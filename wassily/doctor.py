@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wassily import buckets, captions, data, lookalikes, models, pictures
+from wassily import lookalikes, models
 from wassily.config.commands import DataCheckConfig
+from wassily.data import aspect_buckets, captions, datasets, images
+from wassily.data.folders import Fault
 from wassily.errors import SHOWN, UserError
 from wassily.findings import Finding, Gravity, as_json, as_text, counted
-from wassily.folders import Fault
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import progress
 from wassily.version import __version__
@@ -51,7 +52,7 @@ class Part:
     """A source that is looked through: a split, or the folder kept for judging."""
 
     split: str
-    source: data.Pictures
+    source: datasets.Pictures
     trained: bool
     looks: np.ndarray = field(default_factory=lambda: np.zeros(0, LOOK))
     broken: list[str] = field(default_factory=list)
@@ -127,11 +128,11 @@ def parts_of(config: DataCheckConfig) -> tuple[list[Finding], list[Part]]:
 
 def _sources(
     folder: str, config: DataCheckConfig, caption: str | None, fault: Fault
-) -> dict[str, data.Pictures]:
-    if data.is_data_set(Path(folder)):
+) -> dict[str, datasets.Pictures]:
+    if datasets.is_data_set(Path(folder)):
         columns = (config.image_column, caption)
-        return data.read_splits(folder, *columns, config.cache_dir, fault)
-    return {"train": data.read_folder(folder, config.image_column, caption, fault)}
+        return datasets.read_splits(folder, *columns, config.cache_dir, fault)
+    return {"train": datasets.read_folder(folder, config.image_column, caption, fault)}
 
 
 def look_through(part: Part, side: int) -> None:
@@ -146,7 +147,7 @@ def look_through(part: Part, side: int) -> None:
         record = source[index]
         try:
             part.looks[index] = look(record.image, side)
-        except pictures.BadPicture as error:
+        except images.BadPicture as error:
             return f"{record.name}: {error}"
         return None
 
@@ -163,16 +164,16 @@ def look_through(part: Part, side: int) -> None:
 
 def look(image: str | bytes, side: int) -> tuple[object, ...]:
     """What is kept of one picture, in the order of LOOK. Raises BadPicture."""
-    content = image if isinstance(image, bytes) else pictures.file_bytes(image)
-    picture = pictures.open_rgb(content)
-    grey = pictures.small_pixels(picture, lookalikes.GREY_SIDE, "L")
+    content = image if isinstance(image, bytes) else images.file_bytes(image)
+    picture = images.open_rgb(content)
+    grey = images.small_pixels(picture, lookalikes.GREY_SIDE, "L")
     return (
         True,
         np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint64),
         lookalikes.difference_hash(grey),
-        pictures.small_pixels(picture, lookalikes.THUMB_SIDE),
+        images.small_pixels(picture, lookalikes.THUMB_SIDE),
         picture.size,
-        pictures.sharpness(picture, side),
+        images.sharpness(picture, side),
     )
 
 
@@ -187,7 +188,7 @@ def broken(parts: list[Part]) -> Iterator[Finding]:
         yield Finding("error", "broken", message, bad)
 
 
-def _trained(parts: list[Part]) -> Iterator[tuple[data.Pictures, int, np.void]]:
+def _trained(parts: list[Part]) -> Iterator[tuple[datasets.Pictures, int, np.void]]:
     """Source, index and look of each whole picture that a training would read."""
     for part in parts:
         if part.trained:
@@ -241,7 +242,7 @@ def in_buckets(sizes: np.ndarray, side: int) -> dict[str, object]:
     """Where `--bucket` would put pictures of sizes (N, 2); nothing if the side does not fit."""
     if side % BUCKET_STEP or not len(sizes):
         return {}
-    found = buckets.sorted_into(sizes, buckets.shapes(side, BUCKET_STEP))
+    found = aspect_buckets.sorted_into(sizes, aspect_buckets.shapes(side, BUCKET_STEP))
     counts = np.bincount(found.of, minlength=len(found.shapes)).tolist()
     used = {f"{w} x {h}": n for (w, h), n in zip(found.shapes, counts, strict=True) if n}
     return {"with_bucket": used, "cropped_away_then": f"{1 - found.keeps:.1%}"}
@@ -344,7 +345,7 @@ def of_captions(
 
 
 def cut(
-    sources: list[data.Pictures], prior: str, config: DataCheckConfig, findings: list[Finding]
+    sources: list[datasets.Pictures], prior: str, config: DataCheckConfig, findings: list[Finding]
 ) -> dict[str, object]:
     """Captions longer than the text encoder reads, if the prior's tokenizer can be had."""
     try:

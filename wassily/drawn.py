@@ -16,7 +16,7 @@ import torch
 
 from wassily import cache, kinds, models, sample, turns
 from wassily.config.training import TrainConfig
-from wassily.data import Pictures
+from wassily.data.datasets import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.maths import randomness

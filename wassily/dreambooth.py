@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from wassily import data, entries, folders, pictures, sample
+from wassily import sample
 from wassily.config.training import TrainConfig
-from wassily.data import Pictures
+from wassily.data import datasets, entries, folders, png
+from wassily.data.datasets import Pictures
 from wassily.errors import UserError
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
@@ -26,7 +27,7 @@ def class_pictures(config: TrainConfig, repositories: dict[str, str], runtime: R
     """The class pictures of a config, drawn first where they are missing. Raises UserError."""
     draw_missing(config, repositories, runtime)
     prompt = config.class_prompt if config.role == "prior" else None
-    found = data.read_prompted(str(config.class_data_dir), prompt)
+    found = datasets.read_prompted(str(config.class_data_dir), prompt)
     entries.tell(found.remarks, found.root, runtime.say)
     return found.select(list(range(min(len(found), config.num_class_images))))
 
@@ -46,7 +47,7 @@ def missing(folder: Path, wanted: int, batch: int, prompt: str) -> list[list[int
     there = folders.pictures_in(entries.scan(folder))
     drawn = [path for path in there if path.parent == folder and DRAWN.fullmatch(path.name)]
     for path in drawn[:1]:
-        before = pictures.png_notes(path).get("prompt", prompt)
+        before = png.png_notes(path).get("prompt", prompt)
         if before != prompt:
             raise UserError(
                 f"--class_data_dir {folder}: {path.name} was drawn from {before!r}, not from "
@@ -110,7 +111,7 @@ def _drawn(
             for number, picture in zip(numbers, made, strict=True):
                 notes = {"prompt": prompt, "seed": number, **repositories}
                 try:
-                    pictures.save_png(picture, file_of(folder, number), notes)
+                    png.save_png(picture, file_of(folder, number), notes)
                 except OSError as error:
                     raise UserError(f"--class_data_dir {folder}: {error.strerror}") from None
             done += len(numbers)

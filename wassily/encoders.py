@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from wassily import buckets, cache, encode, encodings, models, pictures
+from wassily import cache, encode, encodings, models
 from wassily.config import training
 from wassily.config.training import TrainConfig
+from wassily.data import aspect_buckets, images
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError
 from wassily.runtime.accelerator import Runtime
@@ -93,7 +94,7 @@ def bucketed(config: TrainConfig) -> bool:
     return isinstance(config, training.DecoderConfig) and config.bucket
 
 
-def crop_shapes(context: EncoderContext) -> list[buckets.Size]:
+def crop_shapes(context: EncoderContext) -> list[aspect_buckets.Size]:
     """The shapes that pictures are cropped to: the square, or the buckets around it.
 
     Their sides are multiples of what MoVQ and decoder halve together, 64 px for the real ones.
@@ -105,7 +106,7 @@ def crop_shapes(context: EncoderContext) -> list[buckets.Size]:
     step = halved("movq", *where) * halved("unet", *where)
     if side % step:
         raise UserError(f"--bucket: --resolution {side} is not a multiple of {step}")
-    return buckets.shapes(side, step)
+    return aspect_buckets.shapes(side, step)
 
 
 def halved(role: str, repository: str, cache_dir: str | None) -> int:
@@ -114,10 +115,10 @@ def halved(role: str, repository: str, cache_dir: str | None) -> int:
     return 2 ** (len(blocks) - 1)
 
 
-def cropped_pixels(picture: Any, *, shapes: list[buckets.Size]) -> Tensor:
+def cropped_pixels(picture: Any, *, shapes: list[aspect_buckets.Size]) -> Tensor:
     """A picture as the MoVQ's input, (3, H, W), in the shape that loses the fewest pixels of it."""
-    number = buckets.nearest(np.array([picture.size]), shapes)[0]
-    return pictures.centre_pixels(picture, *shapes[number])
+    number = aspect_buckets.nearest(np.array([picture.size]), shapes)[0]
+    return images.centre_pixels(picture, *shapes[number])
 
 
 # ---------------------------------------------------------------- the encodings

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import cache, pictures
+from wassily import cache
 from wassily.cache import UNCONDITIONAL, caption_key, mirrored
-from wassily.data import Pictures
+from wassily.data import images
+from wassily.data.datasets import Pictures
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 
@@ -159,14 +160,14 @@ def content_key(image: str | bytes) -> bytes:
     colours are converted, if they are. Raises OSError.
     """
     own = cache.bytes_digest(image)
-    return cache.digest(own, pictures.READ_AS) if pictures.recoloured(image) else own
+    return cache.digest(own, images.READ_AS) if images.recoloured(image) else own
 
 
 def picture_contents(
     source: Pictures, root: Path, runtime: Runtime
 ) -> tuple[np.ndarray, dict[int, str]]:
     """The content key of every picture, (N, 16) uint8; zeros, and a reason, if it is unreadable."""
-    contents = cache.Contents(root, (pictures.READ_AS,))
+    contents = cache.Contents(root, (images.READ_AS,))
     bad: dict[int, str] = {}
     found = contents.known(source.places())
     for share in runtime.shares():
@@ -214,13 +215,13 @@ def _fill_pictures(
     def prepare(index: int) -> tuple[int, list[tuple[str, bytes, Tensor]] | str]:
         record = source[index]
         try:
-            picture = pictures.open_rgb(record.image)
-        except pictures.BadPicture as error:
+            picture = images.open_rgb(record.image)
+        except images.BadPicture as error:
             return index, str(error)
         made = []
         for encoding, flip in todo[index]:
             key = (mirrored(contents[index : index + 1]) if flip else contents[index]).tobytes()
-            item = encoding.prepare(pictures.mirror(picture) if flip else picture)
+            item = encoding.prepare(images.mirror(picture) if flip else picture)
             made.append((encoding.name, key, item))
         return index, made
 

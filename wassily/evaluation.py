@@ -15,20 +15,19 @@ from wassily import (
     cache,
     encoders,
     encodings,
-    entries,
     heldout,
     lists,
     load,
     measures,
     models,
-    pictures,
     recipes,
     sample,
     scores,
 )
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
-from wassily.data import Pictures
+from wassily.data import entries, png
+from wassily.data.datasets import Pictures
 from wassily.encoders import EncoderContext
 from wassily.errors import UserError
 from wassily.files import atomic
@@ -254,7 +253,7 @@ class Bench:
             for number, (picture, prompt) in enumerate(zip(drawn, prompts, strict=True)):
                 path = Path(self.config.save_pictures) / f"{name}-{number:03d}.png"
                 seed = self.config.seed + number
-                pictures.save_png(picture, path, {"prompt": prompt, "seed": seed})
+                png.save_png(picture, path, {"prompt": prompt, "seed": seed})
         return self.asked.look(drawn)
 
     def texts(self, prompts: list[str]) -> np.ndarray:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import load, notes, pictures, sample, sheets, tasks
+from wassily import load, notes, sample, tasks
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig
+from wassily.data import images, png, sheets
 from wassily.errors import UserError
 from wassily.load import Networks
 from wassily.maths import randomness
@@ -43,13 +44,13 @@ def draw(config: DrawConfig) -> None:
     bar.close()
     noted = provenance_of(config, task, jobs, decoder.unet.dtype, device)
     for (_, words, seed), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-        pictures.save_png(picture, file, notes.png_chunks(one, words))
+        png.save_png(picture, file, notes.png_chunks(one, words))
         print(f"{file}  (seed {seed})")
     if config.grid:
         path = grid_file(config, len(drawn))
         rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
         headings = [f"seed {seed}" for _, _, seed in jobs[: config.num_images]]
-        pictures.save_png(sheets.sheet(rows, headings, task.words), path, {})
+        png.save_png(sheets.sheet(rows, headings, task.words), path, {})
         print(path)
 
 
@@ -97,7 +98,7 @@ def draw_again(config: GenerateConfig) -> None:
     drawing = drawing_of(asked, task.canvas)
     picture = sample.draw(prior, decoder, jobs, drawing, device)[old.place]
     again = dataclasses.replace(old, made_with=notes.made_with(device))
-    pictures.save_png(picture, file, notes.png_chunks(again, task.words[0]))
+    png.save_png(picture, file, notes.png_chunks(again, task.words[0]))
     print(f"{file}  (seed {asked.seed})")
 
 
@@ -176,7 +177,7 @@ def _check_writable(out: Path) -> None:
     if single and out.is_dir():
         raise UserError(f"--out {out}: a folder; name a .png file, or a folder without .png")
     folder = out.parent if single else out
-    if out.suffix.lower() in pictures.SUFFIXES and not single:
+    if out.suffix.lower() in images.SUFFIXES and not single:
         raise UserError(
             f"--out {out}: pictures are saved as PNG; name {out.with_suffix('.png')}, or a folder"
         )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wassily import encodings, turns
-from wassily.data import Pictures
+from wassily.data.datasets import Pictures
 from wassily.encodings import Row
 from wassily.errors import UserError
 from wassily.maths import randomness

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from wassily import pictures
 from wassily.config import schema
 from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
+from wassily.data import images, png
 from wassily.errors import UserError
 from wassily.version import __version__
 
@@ -86,8 +86,8 @@ def read_provenance(name: str) -> Provenance:
     """What drew a PNG. Raises UserError for one that does not tell, or not rightly."""
     where = f"--from {name}"
     try:
-        found = pictures.read_notes(Path(name))
-    except pictures.BadPicture as error:
+        found = png.read_notes(Path(name))
+    except images.BadPicture as error:
         raise UserError(f"{where}: {error}") from None
     if KEY not in found:
         raise UserError(f"{where}: no notes of wassily in it that tell what drew it")

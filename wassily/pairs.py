@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from wassily import folders, models, summary
+from wassily import models, summary
 from wassily.config.training import TrainConfig
-from wassily.data import Pictures
+from wassily.data import folders
+from wassily.data.datasets import Pictures
 from wassily.errors import UserError, printable
 
 OTHER = {"prior": "decoder", "decoder": "prior"}

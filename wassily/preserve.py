@@ -22,13 +22,13 @@ from torch import Tensor
 
 from wassily import cache, encode, models, recipes, sample, turns
 from wassily.config.training import TrainConfig
+from wassily.data.example_order import Examples
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.recipes import Kit
 from wassily.runtime.progress import progress
-from wassily.stream import Examples
 
 SEED = 0  # of the questions
 # With a quarter of the drawings a network learns to tell them from what it was not asked about.

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import buckets, data, encoders, encodings, entries, graphs, models, stream, turns
-from wassily.buckets import Size
+from wassily import encoders, encodings, graphs, models, turns
 from wassily.config import training
 from wassily.config.training import TrainConfig
+from wassily.data import aspect_buckets, datasets, entries, example_order
+from wassily.data.aspect_buckets import Size
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError, listed
@@ -39,7 +40,7 @@ class Kit:
 
     net: nn.Module
     objective: losses.Objective
-    noise_shape: Callable[[buckets.Size], tuple[int, ...]]
+    noise_shape: Callable[[aspect_buckets.Size], tuple[int, ...]]
     even: Callable[[Batch], Batch] = dict  # to one of fewer shapes, with the same loss
 
 
@@ -138,21 +139,21 @@ class NamesPictures(Protocol):
         """Where downloads are retained."""
 
 
-def open_pictures(config: TrainConfig) -> data.Pictures:
+def open_pictures(config: TrainConfig) -> datasets.Pictures:
     """The source that a config names, with captions where the network reads them."""
     caption = config.caption_column if config.reads_captions else None
     if config.instance_data_dir:
         prompt = config.instance_prompt if caption else None
-        return data.read_prompted(config.instance_data_dir, prompt)
+        return datasets.read_prompted(config.instance_data_dir, prompt)
     return named_pictures(config, caption)
 
 
-def named_pictures(config: NamesPictures, caption: str | None) -> data.Pictures:
+def named_pictures(config: NamesPictures, caption: str | None) -> datasets.Pictures:
     """The folder or data set that a config names; `caption` is the column, where one is read."""
     if config.train_data_dir:
-        return data.read_folder(config.train_data_dir, config.image_column, caption)
+        return datasets.read_folder(config.train_data_dir, config.image_column, caption)
     assert config.dataset_name  # the config was checked
-    return data.read_dataset(
+    return datasets.read_dataset(
         config.dataset_name,
         config.dataset_config_name,
         config.image_column,
@@ -161,7 +162,7 @@ def named_pictures(config: NamesPictures, caption: str | None) -> data.Pictures:
     )
 
 
-def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> data.Pictures:
+def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> datasets.Pictures:
     """The source, or as many of its examples as the config wants."""
     if runtime.world > 1:
         # One process reads first, so that a download or a conversion happens once.
@@ -183,7 +184,7 @@ class ExampleSet(Protocol):
     def count(self) -> int | None:
         """How many examples there are; None where nobody has read them all."""
 
-    def begin(self, split: stream.Split, saved: dict[str, Any] | None) -> None:
+    def begin(self, split: example_order.Split, saved: dict[str, Any] | None) -> None:
         """Start, or resume from what a checkpoint has of `state`."""
 
     def first(self, most: int) -> list[Any]:
@@ -192,10 +193,10 @@ class ExampleSet(Protocol):
     def shape(self, which: Any) -> Size:
         """Width and height of an example's crop."""
 
-    def keys(self, split: stream.Split, start: int) -> Iterator[list[tuple[int, int, Any]]]:
+    def keys(self, split: example_order.Split, start: int) -> Iterator[list[tuple[int, int, Any]]]:
         """This rank's micro-batches from optimizer step `start` on."""
 
-    def names_at(self, step: int, split: stream.Split) -> list[str]:
+    def names_at(self, step: int, split: example_order.Split) -> list[str]:
         """The images of the global batch of a step."""
 
     def fetch(self, which: Any, step: int, slot: int) -> Row:
@@ -213,7 +214,7 @@ class ExampleSet(Protocol):
     def signature(self) -> dict[str, Any]:
         """What must be the same for a resume."""
 
-    def shapes(self, split: stream.Split) -> list[str]:
+    def shapes(self, split: example_order.Split) -> list[str]:
         """Lines on the shapes of the crops, if there are several."""
 
     def told(self, batch: int, stop: int) -> tuple[str, str]:
@@ -227,8 +228,8 @@ class TrainingSet:
     The order is drawn by `seed`.
     """
 
-    source: data.Pictures
-    buckets: buckets.Buckets
+    source: datasets.Pictures
+    buckets: aspect_buckets.Buckets
     fetch: Callable[[int, int, int], Row]
     collate: Callable[[list[Row]], Any]
     finish: Callable[[Any], Batch]
@@ -240,7 +241,7 @@ class TrainingSet:
         """How many examples there are."""
         return len(self.source)
 
-    def begin(self, split: stream.Split, saved: dict[str, Any] | None) -> None:
+    def begin(self, split: example_order.Split, saved: dict[str, Any] | None) -> None:
         """Go on from what a checkpoint has of `state`: nothing, for every place is known."""
 
     def first(self, most: int) -> list[int]:
@@ -251,13 +252,13 @@ class TrainingSet:
         """The shape of an example's crop."""
         return self.buckets.shape(index)
 
-    def keys(self, split: stream.Split, start: int) -> Iterator[list[stream.Key]]:
+    def keys(self, split: example_order.Split, start: int) -> Iterator[list[example_order.Key]]:
         """This rank's micro-batches from optimizer step `start` on."""
-        return stream.keys(self.seed, self.buckets.members(), split, start)
+        return example_order.keys(self.seed, self.buckets.members(), split, start)
 
-    def names_at(self, step: int, split: stream.Split) -> list[str]:
+    def names_at(self, step: int, split: example_order.Split) -> list[str]:
         """The pictures of the global batch of a step."""
-        whole = stream.Split(split.global_batch, 1, 1, 0)
+        whole = example_order.Split(split.global_batch, 1, 1, 0)
         return [self.source[index].name for _, _, index in next(self.keys(whole, step))]
 
     def state(self, done: int, runtime: Runtime) -> None:
@@ -268,7 +269,7 @@ class TrainingSet:
         counted = {"data set": self.source.fingerprint(), "pictures": len(self.source)}
         return counted | self.also
 
-    def shapes(self, split: stream.Split) -> list[str]:
+    def shapes(self, split: example_order.Split) -> list[str]:
         """Lines on the buckets, if there are several."""
         return self.buckets.described(split.global_batch)
 
@@ -279,7 +280,7 @@ class TrainingSet:
 
 def make_reading(
     wanted: list[Encoding],
-    source: data.Pictures,
+    source: datasets.Pictures,
     seed: int,
     context: EncoderContext,
     *,
@@ -295,7 +296,7 @@ def make_reading(
     if context.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with progress("checking pictures", len(mine), runtime.main, "picture") as bar:
-            found = runtime.gathered(data.opened(source, mine, bar.advance))
+            found = runtime.gathered(datasets.opened(source, mine, bar.advance))
         bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
         source, kept = readable(source, bad, skip_bad, runtime)
         shaped = in_buckets(context, len(source), lambda: np.array([found[i] for i in kept]))
@@ -320,17 +321,17 @@ def make_reading(
 
 def in_buckets(
     context: EncoderContext, count: int, sizes: Callable[[], np.ndarray]
-) -> buckets.Buckets:
+) -> aspect_buckets.Buckets:
     """The pictures by the shape of their crop; `sizes` gives (count, 2), and is asked if needed."""
     shapes = encoders.crop_shapes(context)
     if not context.bucket:
-        return buckets.Buckets(shapes, np.zeros(count, np.int64))
-    return buckets.sorted_into(sizes(), shapes)
+        return aspect_buckets.Buckets(shapes, np.zeros(count, np.int64))
+    return aspect_buckets.sorted_into(sizes(), shapes)
 
 
 def readable(
-    source: data.Pictures, bad: dict[int, str], skip: bool, runtime: Runtime
-) -> tuple[data.Pictures, list[int]]:
+    source: datasets.Pictures, bad: dict[int, str], skip: bool, runtime: Runtime
+) -> tuple[datasets.Pictures, list[int]]:
     """The source without its unreadable pictures, and the indices kept.
 
     Raises UserError with the list of them, unless they are to be skipped.
@@ -350,14 +351,14 @@ def readable(
     return source.select(kept), kept
 
 
-def make_examples(reading: ExampleSet, kit: Kit, seed: int) -> stream.Examples:
+def make_examples(reading: ExampleSet, kit: Kit, seed: int) -> example_order.Examples:
     """What the loader reads: each example with noise in the shape of its crop, and a timestep."""
 
     def noise_shape(which: Any) -> tuple[int, ...]:
         return kit.noise_shape(reading.shape(which))
 
     timesteps = len(kit.objective.alpha_bars)
-    return stream.Examples(reading.fetch, seed, noise_shape, timesteps)
+    return example_order.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 
 def batches(reading: ExampleSet, loader: Iterable[Any], runtime: Runtime) -> Iterator[Batch]:

@@ -9,8 +9,9 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-from wassily import best, logbook, page, pictures, summary
+from wassily import best, logbook, page, summary
 from wassily.config.commands import ReportConfig
+from wassily.data import png
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.logbook import Row
@@ -103,7 +104,7 @@ def _strips(folder: Path, exported: int | None) -> dict[str, list[Shown]]:
 def _shown(path: Path, step: int) -> tuple[str, Shown | None]:
     """A sample's prompt and the picture, as small as it is looked at; None if it cannot be read."""
     try:
-        kind, content, notes, side = pictures.thumbnail(path, SIDE)
+        kind, content, notes, side = png.thumbnail(path, SIDE)
     except OSError:
         return "", None
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from wassily import gauge, logbook, pictures, report, sample, sheets, summary
+from wassily import gauge, logbook, report, sample, summary
 from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config.training import TrainConfig
+from wassily.data import png, sheets
 from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
 from wassily.gauge import Gauge
@@ -210,9 +211,9 @@ class Results:
             drawn = sample.draw(prior, decoder, jobs, drawing, device, bar.advance)
         for number, (prompt, picture) in enumerate(zip(prompts, drawn, strict=True)):
             notes = {"prompt": prompt, "seed": seed, "step": step, "run": self.output_dir.name}
-            pictures.save_png(picture, folder / f"{number:02d}.png", notes)
+            png.save_png(picture, folder / f"{number:02d}.png", notes)
         sheet = sheets.sheet([[p] for p in drawn], [f"step {step}"], prompts)
-        pictures.save_png(sheet, folder / "sheet.png", {})
+        png.save_png(sheet, folder / "sheet.png", {})
         shutil.copyfile(folder / "sheet.png", self.output_dir / "samples.png")
         self.runtime.log_pictures("validation", drawn, prompts, step)
 

@@ -22,13 +22,13 @@ from wassily import (
     recipes,
     sides,
     start,
-    stream,
     summary,
 )
 from wassily.assemble import Run, assemble
 from wassily.card import facts_of
 from wassily.config import launch_checks, schema
 from wassily.config.training import TrainConfig
+from wassily.data import example_order
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, disk
 from wassily.files.run_state import RunState
@@ -179,9 +179,9 @@ def _loader(run: Run) -> Iterable[Any]:
     setup, reading = run.setup, run.inputs.reading
     examples = recipes.make_examples(reading, run.kit, setup.seed)
     keys = reading.keys(run.split, setup.start)
-    mixed, order = stream.beside(examples, keys, run.beside, run.split, setup.start)
+    mixed, order = example_order.beside(examples, keys, run.beside, run.split, setup.start)
     workers, pinned = setup.config.dataloader_num_workers, setup.runtime.device.type == "cuda"
-    return stream.loader(mixed, order, reading.collate, workers, pinned)
+    return example_order.loader(mixed, order, reading.collate, workers, pinned)
 
 
 def _learner(run: Run) -> Learner:

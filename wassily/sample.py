@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from wassily import encode, kinds, models, pictures, schedulers
+from wassily import encode, kinds, models, schedulers
 from wassily.config import generation_checks
+from wassily.data import images
 from wassily.errors import UserError
 from wassily.runtime import loading
 
@@ -35,7 +36,7 @@ class Mix:
     One picture of weight 1 is that picture's own embedding.
     """
 
-    parts: tuple[str | pictures.Picture, ...]
+    parts: tuple[str | images.Picture, ...]
     weights: tuple[float, ...]
 
 
@@ -48,9 +49,9 @@ class Canvas:
     shape of what is drawn, around its centre, and resized.
     """
 
-    image: pictures.Picture | None = None
-    mask: pictures.Picture | None = None
-    hint: pictures.Picture | None = None
+    image: images.Picture | None = None
+    mask: images.Picture | None = None
+    hint: images.Picture | None = None
     strength: float = generation_checks.STRENGTH
 
     @property
@@ -308,16 +309,16 @@ def onto(
     height, width = shape(decoder, drawing)
     size: dict[str, object] = {"height": height, "width": width}
     if canvas.hint is not None:
-        hint = pictures.unit_pixels(pictures.cropped(canvas.hint, width, height))[None]
+        hint = images.unit_pixels(images.cropped(canvas.hint, width, height))[None]
         hint = hint.to(decoder.unet.dtype)
         return _pipeline(
             "KandinskyV22ControlnetPipeline", **parts
         ), lambda count: size | {"hint": hint.to(decoder.unet.device).repeat(count, 1, 1, 1)}
     if canvas.image is None:
         return decoder, lambda count: size
-    image = pictures.cropped(canvas.image, width, height)
+    image = images.cropped(canvas.image, width, height)
     if canvas.mask is not None:
-        mask = pictures.cropped(pictures.resized(canvas.mask, canvas.image.size), width, height)
+        mask = images.cropped(images.resized(canvas.mask, canvas.image.size), width, height)
         return _pipeline(
             "KandinskyV22InpaintPipeline", **parts
         ), lambda count: size | {"image": [image] * count, "mask_image": [mask] * count}
@@ -334,7 +335,7 @@ def _batches(count: int, drawing: Drawing) -> list[slice]:
 
 def embed_images(
     prior: KandinskyV22PriorPipeline,
-    images: Sequence[pictures.Picture],
+    images: Sequence[images.Picture],
     size: int,
     device: torch.device,
 ) -> Tensor:
@@ -374,7 +375,7 @@ def draw(
     drawing: Drawing,
     device: torch.device,
     on_done: Callable[[int], object] = lambda count: None,
-) -> list[pictures.Picture]:
+) -> list[images.Picture]:
     """(subject, seed) pairs -> PIL pictures in that order.
 
     Each picture has a generator of its own that goes through both stages, so for one picture the

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from wassily import cache, dreambooth, preserve, recipes
 from wassily.config.training import TrainConfig
+from wassily.data.example_order import Examples, ExtraExamples
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.maths import randomness
 from wassily.recipes import Kit
-from wassily.stream import Examples, ExtraExamples
 
 CLASS_PICTURES, OLD = 0, 1  # the number of a source gives its seed
 CLASS_RATIO = 1.0  # one class picture for each own one, as diffusers has it

@@ -10,18 +10,20 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from wassily import archives, buckets, encoders, entries, pictures, turns
-from wassily.archives import Cell, Shards
+from wassily import encoders, turns
 from wassily.config import training
 from wassily.config.training import TrainConfig
-from wassily.data import Record
+from wassily.data import aspect_buckets, entries, images
+from wassily.data import shards as data_shards
+from wassily.data.datasets import Record
+from wassily.data.example_order import Split
+from wassily.data.shards import Cell, Shards
+from wassily.data.stream_order import Lanes
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.errors import UserError
-from wassily.lanes import Lanes
 from wassily.maths.losses import Batch
 from wassily.runtime.accelerator import Runtime
-from wassily.stream import Split
 
 BLANK = b"P6 1 1 255 \0\0\0"  # the smallest picture: stands for a bad one, and counts nothing
 SAID = 10  # bad examples that are named each; after that every hundredth is
@@ -34,8 +36,8 @@ def open_shards(config: TrainConfig, runtime: Runtime) -> Shards:
     columns = (config.image_column, caption)
     where = (config.dataset_name, config.dataset_config_name, *columns, config.cache_dir)
     if runtime.world > 1:  # one process first: what is not there is told once
-        runtime.shared(lambda: bool(archives.read_shards(*where)))
-    shards = archives.read_shards(*where)
+        runtime.shared(lambda: bool(data_shards.read_shards(*where)))
+    shards = data_shards.read_shards(*where)
     entries.tell(shards.remarks, config.dataset_name, runtime.say)
     return shards
 
@@ -69,7 +71,7 @@ class StreamedSet:
         """A few examples, whatever the order is. Raises UserError."""
         return list(itertools.islice(self.shards.rows(0), most))
 
-    def shape(self, cell: Cell) -> buckets.Size:
+    def shape(self, cell: Cell) -> aspect_buckets.Size:
         """The shape of an example's crop: a square."""
         return self.square
 
@@ -85,7 +87,7 @@ class StreamedSet:
         """What the encoders are given; of a bad example a blank one, and the reason as `bad`."""
         try:
             return self.live(cell.record(self.captioned), step, slot)
-        except pictures.BadPicture as error:
+        except images.BadPicture as error:
             reason = f"{cell.where}: {error}"
         except UserError as error:
             reason = str(error)

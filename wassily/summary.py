@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from wassily import captions, encodings, models
+from wassily import encodings, models
 from wassily.config import schema
 from wassily.config.training import TrainConfig
-from wassily.data import Pictures
+from wassily.data import captions
+from wassily.data.datasets import Pictures
 from wassily.encoders import EncoderContext
 from wassily.files import atomic, output_folder
 from wassily.runtime.accelerator import Runtime

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import pictures
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
+from wassily.data import images
+from wassily.data.images import Picture
 from wassily.errors import UserError
-from wassily.pictures import Picture
 from wassily.sample import Canvas, Mix, Subject
 
 ASPECT = 0.02  # how far the shape of a mask may be from its picture's
@@ -72,13 +72,13 @@ class OpenedImages:
     digests: dict[str, str] = field(default_factory=dict)
 
     def open(
-        self, flag: str, name: str, how: Callable[[bytes], pictures.Picture] = pictures.open_rgb
-    ) -> pictures.Picture:
+        self, flag: str, name: str, how: Callable[[bytes], images.Picture] = images.open_rgb
+    ) -> images.Picture:
         """A picture as RGB. Raises UserError that names the flag."""
         try:
-            content = pictures.file_bytes(name)
+            content = images.file_bytes(name)
             picture = how(content)
-        except pictures.BadPicture as error:
+        except images.BadPicture as error:
             raise UserError(f"{flag} {name}: {error}") from None
         self.digests[name] = hashlib.sha256(content).hexdigest()[:16]
         return picture
@@ -87,7 +87,7 @@ class OpenedImages:
         """A part of a mix: a picture if its name is a picture's or there is such a file."""
         path = Path(os.path.expanduser(part))
         try:
-            picture = path.is_file() or path.suffix.lower() in pictures.SUFFIXES
+            picture = path.is_file() or path.suffix.lower() in images.SUFFIXES
         except (OSError, ValueError):  # no name that a file can have
             picture = False
         return self.open("mix:", part) if picture else part
@@ -102,7 +102,7 @@ def _canvas(config: DrawConfig, opened: OpenedImages) -> Canvas:
     image = opened.open("--image", config.image)
     if config.mask is None:
         return Canvas(image, strength=config.strength or generation_checks.STRENGTH)
-    mask = opened.open("--mask", config.mask, pictures.open_mask)
+    mask = opened.open("--mask", config.mask, images.open_mask)
     (width, height), (across, down) = image.size, mask.size
     if abs(across * height / (down * width) - 1) > ASPECT:
         raise UserError(

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from wassily import cache, pictures
+from wassily import cache
 from wassily.cache import UNCONDITIONAL, caption_key, mirrored
-from wassily.data import Pictures, Record
+from wassily.data import images
+from wassily.data.datasets import Pictures, Record
 from wassily.encodings import Encode, Encoding, Row, encode_fixed
 from wassily.maths import randomness
 
@@ -99,8 +100,8 @@ class Live:
     def _prepared(self, encoding: Encoding, record: Record, step: int, slot: int) -> Tensor:
         if encoding.reads == "caption":
             return encoding.prepare(self.choice.caption(record, step, slot))
-        item = pictures.open_rgb(record.image)
-        return encoding.prepare(pictures.mirror(item) if self.choice.flip(step, slot) else item)
+        item = images.open_rgb(record.image)
+        return encoding.prepare(images.mirror(item) if self.choice.flip(step, slot) else item)
 
     def encode(self, rows: list[Row]) -> list[Row]:
         """Prepared items -> encodings; the rest of a row is kept, and a row may have no items."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wassily import best as bests
-from wassily import pairs, stream
+from wassily import pairs
 from wassily.best import Best, LastIsBest
 from wassily.config.training import TrainConfig
+from wassily.data import example_order
 from wassily.results import Results
 from wassily.weights import Weights
 
@@ -21,7 +22,7 @@ def due(config: TrainConfig, batch: int, pictures: int | None, done: int) -> boo
     every = config.validation_steps
     if every:
         return done > 0 and done % every == 0
-    ended = stream.epochs_ended(done, batch, pictures) if pictures else ()
+    ended = example_order.epochs_ended(done, batch, pictures) if pictures else ()
     return any(epoch % config.validation_epochs == 0 for epoch in ended)
 
 

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wassily import generate, load, models, notes, pictures, sample, tasks
+from wassily import generate, load, models, notes, sample, tasks
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig
+from wassily.data import images, png
 from wassily.errors import UserError
 from wassily.runtime.accelerator import has_accelerator, quiet_libraries
 
@@ -70,7 +71,7 @@ class GenerationQueue:
             drawn, (_, decoder, device) = self._drawn(config, networks, task, pairs, job)
             noted = generate.provenance_of(config, task, jobs, decoder.unet.dtype, device)
             for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-                pictures.save_png(picture, file, notes.png_chunks(one, words))
+                png.save_png(picture, file, notes.png_chunks(one, words))
         return [(file, seed) for file, (_, _, seed) in zip(files, jobs, strict=True)]
 
     def again(self, old: notes.Provenance, out: Path, cache_dir: str | None, job: Job) -> Path:
@@ -84,7 +85,7 @@ class GenerationQueue:
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
             drawn, (_, _, device) = self._drawn(config, networks, task, jobs, job)
             again = dataclasses.replace(old, made_with=notes.made_with(device))
-            pictures.save_png(drawn[old.place], file, notes.png_chunks(again, task.words[0]))
+            png.save_png(drawn[old.place], file, notes.png_chunks(again, task.words[0]))
         return file
 
     def _drawn(
@@ -94,7 +95,7 @@ class GenerationQueue:
         task: tasks.Task,
         jobs: list[tuple[sample.Subject, int]],
         job: Job,
-    ) -> tuple[list[pictures.Picture], load.Pipelines]:
+    ) -> tuple[list[images.Picture], load.Pipelines]:
         if job.cancelled.is_set():
             raise Cancelled
         prior, decoder, device = self._pipelines(config, networks)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import doctor, pictures
+from wassily import doctor
 from wassily.config.commands import DataCheckConfig
+from wassily.data import images
 from wassily.findings import GRAVITIES, Finding
 from wassily.studio.fence import AllowedFolders
 
@@ -60,16 +61,16 @@ def _file(text: str) -> Path | None:
     return None
 
 
-def thumbnails(finding: Finding, allowed: AllowedFolders) -> list[tuple[pictures.Picture, str]]:
+def thumbnails(finding: Finding, allowed: AllowedFolders) -> list[tuple[images.Picture, str]]:
     """(PIL picture, file name) of the first few that can be opened."""
     named: Iterable[Path] = (f for item in finding.items[: 4 * SHOWN] for f in files(item, allowed))
-    found: list[tuple[pictures.Picture, str]] = []
+    found: list[tuple[images.Picture, str]] = []
     for path in named:
         if len(found) == SHOWN:
             break
         try:
-            picture = pictures.open_rgb(path)
-        except pictures.BadPicture:
+            picture = images.open_rgb(path)
+        except images.BadPicture:
             continue
         picture.thumbnail((SIDE, SIDE))
         found.append((picture, path.name))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from wassily import demo, logbook, pictures
+from wassily import demo, logbook
+from wassily.data import images, png
 from wassily.errors import UserError
 from wassily.studio import form, process, shelf, watch
 from wassily.studio.fence import AllowedFolders
@@ -368,10 +369,10 @@ def _samples(say: Say, step: int, files: list[Path]) -> object:
     found = []
     for path in files:
         try:
-            picture = pictures.open_rgb(path)
-        except pictures.BadPicture:  # it is being written
+            picture = images.open_rgb(path)
+        except images.BadPicture:  # it is being written
             continue
-        found.append((picture, pictures.png_notes(path).get("prompt", path.stem)))
+        found.append((picture, png.png_notes(path).get("prompt", path.stem)))
     if not found:
         return gr.update(visible=False)
     return gr.update(value=found, visible=True, label=say("samples_at", step=step))

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import datasets
 
-from wassily import data
-from wassily.data import Record
-from wassily.entries import Remark
+from wassily.data import datasets as image_data
+from wassily.data.datasets import Record
+from wassily.data.entries import Remark
+from wassily.data.folders import checked_captions
 from wassily.errors import UserError, out_of_memory
-from wassily.folders import checked_captions
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 NAMES = "name a data set of the hub, a folder of parquet files or tars, or the address of one"
@@ -83,7 +83,7 @@ class Shards:
 
     def fingerprint(self) -> str:
         """A digest of the shards' names and local sizes in order: what a resume compares."""
-        known = [[os.path.basename(name), data.file_size(name)] for name in self.names]
+        known = [[os.path.basename(name), image_data.file_size(name)] for name in self.names]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
@@ -121,11 +121,11 @@ def read_shards(
                 f"--dataset_name {name}: .{column} files in it may be pickles; leave them out of "
                 "the tars"
             )
-    data.check_columns(name, columns, image_column, caption_column, kind)
+    image_data.check_columns(name, columns, image_column, caption_column, kind)
     _check_pictures(name, table, image_column)
-    table = data.undecoded(table, image_column)
+    table = image_data.undecoded(table, image_column)
     wanted = [image_column] + ([caption_column] if caption_column else [])
-    remarks = data.also_there(name, kind)
+    remarks = image_data.also_there(name, kind)
     return Shards(table.select_columns(wanted), files, image_column, caption_column, remarks)
 
 
@@ -148,7 +148,9 @@ def _files(name: str, config_name: str | None, cache_dir: str | None) -> tuple[s
         files = [name] if os.path.exists(name) else numbered(name)
         kind = KINDS.get(os.path.splitext(files[0].partition("?")[0])[1], "")
     else:
-        found = datasets.load_dataset_builder(**data.named(name, config_name), cache_dir=cache_dir)
+        found = datasets.load_dataset_builder(
+            **image_data.named(name, config_name), cache_dir=cache_dir
+        )
         kind, splits = found.name, dict(found.config.data_files or {})
         if kind in KINDS.values() and "train" not in splits:
             raise UserError(

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import unquote
 
-from wassily import entries, pictures
-from wassily.entries import Listing, Names
+from wassily.data import entries, images
+from wassily.data.entries import Listing, Names
 from wassily.errors import UserError, did_you_mean, listed
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ def rows_of(
 
 def no_pictures(listing: Listing) -> UserError:
     """What is said of a folder without any, and what it holds instead."""
-    kinds = ", ".join(sorted(pictures.SUFFIXES))
+    kinds = ", ".join(sorted(images.SUFFIXES))
     instead = "".join(f"; {remark.message}" for remark in entries.remarks(listing))
     return UserError(f"{listing.root}: no pictures in it ({kinds}){instead}")
 
@@ -138,7 +138,7 @@ def _meant(name: str, folder: str, root: Path, names: Names) -> str:
     parts = plain.lstrip("/").split("/")
     tails = ["/".join(parts[n:]) for n in range(min(len(parts), 8))]
     stem = os.path.splitext(last)[0]
-    wanted = [*tails, last, *(stem + end for end in sorted(pictures.SUFFIXES))]
+    wanted = [*tails, last, *(stem + end for end in sorted(images.SUFFIXES))]
     for start, part in [*((folder, part) for part in wanted), (str(root), plain)]:
         found = names.find(str(root), start, part) if part else None
         if found is not None:
@@ -316,7 +316,7 @@ def _wrong_header(header: list[str], text: str) -> str | None:
             )
     if first.lower().startswith("sep="):
         return f"no 'file_name' in the header. Remove this line ({first[:10]!r})."
-    if header and entries.ending(header[0]) in pictures.SUFFIXES:
+    if header and entries.ending(header[0]) in images.SUFFIXES:
         return "no 'file_name': the header is missing. Write file_name,text as the first line."
     return None
 

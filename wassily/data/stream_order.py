@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
-from wassily.archives import Cell, Shards
+from wassily.data.example_order import Split
+from wassily.data.shards import Cell, Shards
 from wassily.errors import UserError
 from wassily.maths import randomness
-from wassily.stream import Split
 
 REMEMBERED = 1000  # micro-batches whose pictures can still be named
 

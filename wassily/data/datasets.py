@@ -22,10 +22,9 @@ from typing import Any, TypeVar
 import datasets
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
-from wassily import entries, pictures
-from wassily.entries import Remark
-from wassily.errors import UserError, did_you_mean, out_of_memory
-from wassily.folders import (
+from wassily.data import entries, images
+from wassily.data.entries import Remark
+from wassily.data.folders import (
     Fault,
     as_captions,
     attempt,
@@ -36,6 +35,7 @@ from wassily.folders import (
     rows_of,
     stop,
 )
+from wassily.errors import UserError, did_you_mean, out_of_memory
 
 CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
 
@@ -373,8 +373,8 @@ def opened(
     def look(index: int) -> tuple[int, int] | str:
         record = source[index]
         try:
-            return pictures.open_rgb(record.image).size
-        except pictures.BadPicture as error:
+            return images.open_rgb(record.image).size
+        except images.BadPicture as error:
             absent = record.image == b"" and not source.paths
             return f"{record.name}: {ABSENT if absent else error}"
         finally:

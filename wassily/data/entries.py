@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import pictures
+from wassily.data import images as data_images
 from wassily.errors import SHOWN, UserError, listed, printable
 
 TABLES = (".parquet", ".tar")  # kinds that --dataset_name reads
@@ -28,7 +28,7 @@ BESIDE = frozenset(
     ".htm .ini .cfg .log .py .ipynb .sh .bat .db .npz .safetensors .url .lnk .lock .md5 .sha256 "
     ".xlsx .license .aae".split()
 )
-KNOWN = pictures.SUFFIXES | BESIDE | {*TABLES}
+KNOWN = data_images.SUFFIXES | BESIDE | {*TABLES}
 PAPERS = frozenset({"readme", "license", "licence", "notice", "copying", "authors", "changelog"})
 TABULAR = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".xlsx", ".yaml"})
 
@@ -89,7 +89,7 @@ class Listing:
     def add(self, home: str, name: str) -> None:
         """Sort in a file of the folder `home`."""
         path, kind, low = _joined(home, name), ending(name), folded(name)
-        if kind in pictures.SUFFIXES:
+        if kind in data_images.SUFFIXES:
             self.images.append(path)
         elif low in METADATA:
             self.metadata.append(path)

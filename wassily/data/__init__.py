@@ -1,0 +1,4 @@
+"""Images and captions: opening, folders, datasets, shards, order.
+
+May import `maths`.
+"""
