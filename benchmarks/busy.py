@@ -76,13 +76,14 @@ def train() -> None:
     """Steps of the decoder of `mini` for as many seconds as each line of the input says."""
     import torch
 
-    from wassily import models, optim, recipes
+    from wassily import optim
     from wassily.config import parsing
+    from wassily.models import names, trainable
     from wassily.runtime import accelerator
 
     words = "--dataset_name a/b --output_dir none --report_to none --resolution 64".split()
     config = parsing.parse("DecoderConfig", words, "busy")
-    kit = recipes.make_kit(config, models.repositories("mini", "mini"))
+    kit = trainable.make_kit(config, names.repositories("mini", "mini"))
     parameters = [p.requires_grad_(True) for p in kit.net.parameters()]
     optimizer = optim.optimizer(config, parameters, torch.device("cpu"))
     accelerator.keep_freed_memory()

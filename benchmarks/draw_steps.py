@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from wassily import load, measures, models, sample
+from wassily import load, measures, sample
 from wassily.config import generation_checks
 from wassily.config.generation import GenerateConfig
 from wassily.mini import judge, world
+from wassily.models import names
 from wassily.runtime.accelerator import quiet_libraries
 
 PROMPT_SEED = 77
-GUIDANCE, PRIOR_GUIDANCE = models.GUIDANCE["decoder"], models.GUIDANCE["prior"]
+GUIDANCE, PRIOR_GUIDANCE = names.GUIDANCE["decoder"], names.GUIDANCE["prior"]
 HEAD = ("scheduler", "steps", "prior steps", "wholly right", "change", "fit", "KID x 1000")
 HEAD += ("change", "processor ms a picture", "of the stock way's")
 

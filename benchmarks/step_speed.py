@@ -24,13 +24,14 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks import flops, models, report
-from wassily import adapt, graphs, optim, recipes
+from wassily import graphs, optim
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
 from wassily.maths.ema import NoEma
 from wassily.maths.losses import Batch
 from wassily.mini import untrained
-from wassily.recipes import Kit
+from wassily.models import adapters, trainable
+from wassily.models.trainable import Kit
 from wassily.runtime import compile
 from wassily.runtime.accelerator import Runtime
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
@@ -97,9 +98,9 @@ def built(config: TrainConfig, size: models.Size, device: torch.device) -> Kit:
             return stock[role](size)
 
     factor = 2 ** (len(size.movq) - 1)
-    with mock.patch.object(recipes, "latent_factor", lambda *where: factor):
-        kit = recipes.make_kit(config, {"prior": "", "decoder": ""}, load)
-    adapt.keep_as(adapt.trained_parameters(kit.net), config.weights_dtype)
+    with mock.patch.object(trainable, "latent_factor", lambda *where: factor):
+        kit = trainable.make_kit(config, {"prior": "", "decoder": ""}, load)
+    adapters.keep_as(adapters.trained_parameters(kit.net), config.weights_dtype)
     kit.objective.to(device)
     return kit
 
@@ -186,7 +187,7 @@ def measured(
     runtime = Runtime(config.mixed_precision, 1, "none", "logs", "none")
     size, losses = models.SIZES[args.size], {}
     kit = built(config, size, runtime.device)
-    trained = list(adapt.trained_parameters(kit.net).values())
+    trained = list(adapters.trained_parameters(kit.net).values())
     optimizer = optim.optimizer(config, trained, runtime.device)
     objective, optimizer = runtime.prepare(kit.objective, optimizer)
     if config.compile:

@@ -11,12 +11,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from wassily import adapt
-from wassily.adapt import Lora, trained_parameters
 from wassily.errors import UserError
 from wassily.maths import unpadded_prior
 from wassily.mini import untrained as models
-from wassily.models import ADAPTER as FILE
+from wassily.models import adapters
+from wassily.models.adapters import Lora, trained_parameters
+from wassily.models.names import ADAPTER as FILE
 
 
 def test_all_of_the_prior_but_its_statistics() -> None:
@@ -108,7 +108,9 @@ def test_the_adapter_is_the_list_and_the_base_is_frozen(role: str) -> None:
     chosen = trained_parameters(net)
     layers = {name.partition(".lora_")[0] for name in chosen}
     plain = {n for n, m in _net(role).named_modules() if isinstance(m, torch.nn.Linear)}
-    assert layers == {n for n in plain if any(f".{n}".endswith(f".{t}") for t in adapt.ATTENTION)}
+    assert layers == {
+        n for n in plain if any(f".{n}".endswith(f".{t}") for t in adapters.ATTENTION)
+    }
     assert any(name.endswith("add_k_proj") for name in layers) == (role == "unet")
     assert len(chosen) == 2 * len(layers)
     assert all(p.dtype == torch.float32 and p.requires_grad for p in chosen.values())
@@ -197,7 +199,7 @@ def test_a_file_that_does_not_fit_is_refused(role: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks .*to_k"):
         more.load(_adapted(role, targets=more.targets), tmp_path / "few")
     with pytest.raises(UserError, match="no adapter for this network"):
-        adapt.fold(_net("unet" if role == "prior" else "prior"), tmp_path / FILE)
+        adapters.fold(_net("unet" if role == "prior" else "prior"), tmp_path / FILE)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:100])
     for read in (lambda: Lora(role).load(_adapted(role), tmp_path), lambda: _fold(role, tmp_path)):
         with pytest.raises(UserError, match=FILE):
@@ -206,7 +208,7 @@ def test_a_file_that_does_not_fit_is_refused(role: str, tmp_path: Path) -> None:
 
 def _fold(role: str, folder: Path, scale: float = 1.0) -> Any:
     net = _net(role)
-    adapt.fold(net, folder / FILE, scale)
+    adapters.fold(net, folder / FILE, scale)
     return net
 
 
@@ -255,5 +257,5 @@ def test_targets_that_are_not_there_are_named(role: str) -> None:
     """With those that are; a part of a name is not its end."""
     for target in ("to_x", "o_q", "lora"):
         with pytest.raises(UserError, match=f"--lora_targets {target}: .*to_out.0, to_q"):
-            adapt.check_targets(_net(role), ("to_q", target))
-    adapt.check_targets(_net(role), ("to_q", "to_out.0"))
+            adapters.check_targets(_net(role), ("to_q", target))
+    adapters.check_targets(_net(role), ("to_q", "to_out.0"))

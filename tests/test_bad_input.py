@@ -18,11 +18,11 @@ from bad_folders import Case
 from e2e import command, ended, refused, train, wassily
 from helpers import draw_picture, write_folder
 
-from wassily import models
 from wassily.data import captions, datasets, images
 from wassily.errors import UserError, printable
 from wassily.files import run_state
 from wassily.mini.untrained import Tiny
+from wassily.models import parts
 
 Snapshot = dict[str, tuple[int, int]]
 
@@ -127,7 +127,7 @@ def test_an_odd_folder_is_read(case: Case, here: Path, tiny: Tiny) -> None:
     found = datasets.read_folder("pics", "image", "text")
     assert len(found) >= 1
     assert all(caption.strip() for caption in found.all_captions())
-    tokenizer = models.load("tokenizer", str(tiny.prior))
+    tokenizer = parts.load("tokenizer", str(tiny.prior))
     cut, total = captions.count_cut(found.all_captions(), tokenizer)
     assert 0 <= cut <= total
     assert snapshot(here) == before
@@ -199,9 +199,9 @@ def test_a_spoilt_network(home: str, role: str, case: Case, here: Path, tiny: Ti
     shutil.copytree(getattr(tiny, home) / role, part)
     case.make(part)
     before = snapshot(here)
-    tries = [lambda: models.load(role, str(here / "made"))]
-    if role in models.TRAINED.values():
-        tries.append(lambda: models.load_network(part, role))
+    tries = [lambda: parts.load(role, str(here / "made"))]
+    if role in parts.TRAINED.values():
+        tries.append(lambda: parts.load_network(part, role))
     for attempt in tries:
         if not case.says:
             assert all(value.isfinite().all() for value in attempt().parameters())

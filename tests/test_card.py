@@ -11,9 +11,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from wassily import models
 from wassily.card import Facts, escaped, model_card, quoted
 from wassily.config.training import DecoderConfig, PriorConfig
+from wassily.models import parts
 
 NASTY = [
     'a "quoted" cat',
@@ -93,7 +93,7 @@ def test_the_example_computes_in_what_the_model_needs(
     """mini in fp32, which a CPU draws with; the released model in fp16, and how a CPU draws it."""
     cls = PriorConfig if role == "prior" else DecoderConfig
     config = cls(train_data_dir=str(tmp_path), **lora)
-    for base, digits, hint in ((str(models.MINI / role), "32", 0), ("me/large", "16", 1)):
+    for base, digits, hint in ((str(parts.MINI / role), "32", 0), ("me/large", "16", 1)):
         card = model_card(config, _facts(role=role, base=base), "no")
         assert set(re.findall(r"torch_dtype=torch\.float(\d+)", _code(card))) == {digits}
         assert card.count("On a CPU write `torch.float32`.") == hint
@@ -172,7 +172,7 @@ def test_hyperparameters_and_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize("role", ["prior", "decoder"])
 def test_the_bundled_model_has_its_name_and_its_words(role: str, tmp_path: Path) -> None:
     """In the text; where diffusers reads, its folder stays."""
-    from wassily.models import MINI
+    from wassily.models.parts import MINI
 
     prior = str(MINI / "prior")
     card = _card(tmp_path, (), role=role, base=str(MINI / role), prior=prior, has_samples=False)

@@ -15,6 +15,7 @@ from helpers import filler, tree, with_checkpoints
 from wassily import checkpoint, start
 from wassily.errors import UserError
 from wassily.files import atomic, checksums, output_folder, platforms
+from wassily.models import pipeline_folder
 
 # ---------------------------------------------------------------- whole folders
 
@@ -269,9 +270,9 @@ def _pipeline(text: str) -> object:
 def test_export_stands_beside_the_checkpoints(tmp_path: Path) -> None:
     """A second export replaces the first; what else is there stays; the processor is portable."""
     with_checkpoints(tmp_path, 3)
-    checkpoint.export(tmp_path, _pipeline("one"), "card one")
+    pipeline_folder.export(tmp_path, _pipeline("one"), "card one")
     (tmp_path / "unet" / "stale").write_text("x")
-    checkpoint.export(tmp_path, _pipeline("two"), "بطاقة")
+    pipeline_folder.export(tmp_path, _pipeline("two"), "بطاقة")
     assert tree(tmp_path / "unet") == {"w": b"two"}
     assert (tmp_path / "README.md").read_text("utf-8") == "بطاقة"
     assert (tmp_path / "checkpoint-3" / output_folder.STATE).exists()
@@ -286,7 +287,7 @@ def test_the_index_goes_first_and_comes_last(
     """A folder that loads is whole: at any rename but the last there is no index, or nothing has
     been touched; a failing save leaves the old export loadable.
     """
-    checkpoint.export(tmp_path, _pipeline("one"), "card")
+    pipeline_folder.export(tmp_path, _pipeline("one"), "card")
     before = tree(tmp_path)
 
     def fail(folder: Path) -> None:
@@ -294,7 +295,7 @@ def test_the_index_goes_first_and_comes_last(
         raise OSError(28, "full")
 
     with pytest.raises(OSError, match="full"):
-        checkpoint.export(tmp_path, fail, "new card")
+        pipeline_folder.export(tmp_path, fail, "new card")
     atomic.sweep(tmp_path)
     assert tree(tmp_path) == before
 
@@ -306,7 +307,7 @@ def test_the_index_goes_first_and_comes_last(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", watched)
-    checkpoint.export(tmp_path, _pipeline("two"), "new card")
+    pipeline_folder.export(tmp_path, _pipeline("two"), "new card")
     assert len(seen) >= 4
     assert not any(seen)
     assert (tmp_path / "model_index.json").exists()

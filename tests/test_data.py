@@ -11,11 +11,12 @@ import datasets
 import pytest
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import errors, models
+from wassily import errors
 from wassily.data import captions, images
 from wassily.data import datasets as image_data
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
+from wassily.models import parts
 
 
 def _read(folder: Path, caption: str | None = "text") -> list[image_data.Record]:
@@ -360,7 +361,7 @@ def test_opened_pictures_have_a_size_or_a_reason(tmp_path: Path) -> None:
 
 def test_count_cut_equals_the_tokenizers_own_cut(tiny: Tiny) -> None:
     """A caption is cut if truncation changes its ids. 75 letters and two marks just fit."""
-    tokenizer = models.load("tokenizer", str(tiny.prior))
+    tokenizer = parts.load("tokenizer", str(tiny.prior))
     texts = ["x" * 75, "x" * 76, "ق" * 37, "ق" * 38, "short"]
     table = datasets.Dataset.from_dict(
         {
@@ -378,7 +379,7 @@ def test_count_cut_equals_the_tokenizers_own_cut(tiny: Tiny) -> None:
 
 def test_count_cut_over_more_than_a_batch(tiny: Tiny) -> None:
     """1000 captions go at once; 2500 and one cut among them are counted."""
-    tokenizer = models.load("tokenizer", str(tiny.prior))
+    tokenizer = parts.load("tokenizer", str(tiny.prior))
     texts = ["x"] * 2499 + ["y" * 99]
     table = datasets.Dataset.from_dict({"image": [0] * 2500, "text": texts})
     source = image_data.Pictures(table, "image", "text", "x")

@@ -16,6 +16,7 @@ from wassily import drift, encoders, recipes
 from wassily.config.training import DecoderConfig
 from wassily.drift import Drift, NoDrift
 from wassily.mini.untrained import SIDE, Tiny
+from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
 
 FLAGS: dict[str, Any] = {
@@ -79,7 +80,7 @@ def test_the_variance_half_against_the_base(
         flips=config.random_flip,
         skip_bad=config.skip_bad_images,
     )
-    examples = recipes.make_examples(reading, recipes.make_kit(config, repositories), 7)
+    examples = recipes.make_examples(reading, trainable.make_kit(config, repositories), 7)
     scheduler = DDPMScheduler.from_pretrained(tiny.decoder, subfolder="scheduler")
     base, trained = (
         UNet2DConditionModel.from_pretrained(folder, subfolder="unet")

@@ -22,6 +22,7 @@ from wassily import encoders, encodings, recipes
 from wassily.config.training import DecoderConfig
 from wassily.data import aspect_buckets, example_order
 from wassily.mini.untrained import FACTOR, Tiny
+from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
 
 # At 32 px in steps of 8: wide, tall, very tall and square ones, and one that a camera turned.
@@ -76,7 +77,7 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
             wanted, source, 5, context, flips=config.random_flip, skip_bad=config.skip_bad_images
         )
         prepared = dict(calls)
-        kit = recipes.make_kit(config, repositories)
+        kit = trainable.make_kit(config, repositories)
         examples = recipes.make_examples(reading, kit, 5)
         keys = example_order.keys(5, reading.buckets.members(), example_order.Split(2, 1, 1, 0), 0)
         loader = iter(example_order.loader(examples, keys, reading.collate, 0, False))

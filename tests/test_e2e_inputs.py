@@ -333,7 +333,7 @@ def test_a_prior_and_a_decoder_of_other_widths(
     if role == "prior":
         flags["validation_prompts"] = "a cat"
     with monkeypatch.context() as context:
-        context.setattr("wassily.models.load", None)
+        context.setattr("wassily.models.parts.load", None)
         line = refused(*command(role, tmp_path / "run", tiny, photos, **flags))
     assert "--pretrained_prior_model_name_or_path mini makes embeddings of" in line
     assert not (tmp_path / "run").exists()

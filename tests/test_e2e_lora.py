@@ -31,10 +31,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from stand_in_hub import StandInHub
 
-from wassily import models
 from wassily.mini.untrained import Tiny
+from wassily.models import names, parts
 
-FILE, AVERAGED = models.ADAPTER, models.ADAPTER_EMA
+FILE, AVERAGED = names.ADAPTER, names.ADAPTER_EMA
 STEPS = 8
 # An epoch of 7 pictures is 3.5 steps; losses are logged every 3, so checkpoint-2 cuts a window.
 SAME: dict[str, Any] = {
@@ -103,8 +103,8 @@ def test_the_header_of_the_file(whole: Path, role: str, tiny: Tiny) -> None:
     base = tiny.prior if role == "prior" else tiny.decoder
     assert (notes["network"], notes["base"]) == (role, base.name)  # no folder of this machine
     assert (notes["rank"], notes["alpha"]) == ("2", "4")
-    net = models.load(NETWORK[role], str(base))
-    assert notes["base_fingerprint"] == models.fingerprint(net)
+    net = parts.load(NETWORK[role], str(base))
+    assert notes["base_fingerprint"] == parts.fingerprint(net)
     last = whole / f"checkpoint-{STEPS}"
     exported, averaged = load_file(whole / FILE), load_file(last / AVERAGED)
     assert all(torch.equal(exported[name], averaged[name]) for name in averaged)
@@ -189,7 +189,7 @@ def test_another_base_is_refused(
     """An adapter belongs to the weights that it was trained on; and to --lora."""
     base = tmp_path / "base"
     shutil.copytree(tiny.prior if role == "prior" else tiny.decoder, base)
-    net = models.load(NETWORK[role], str(base))
+    net = parts.load(NETWORK[role], str(base))
     next(net.parameters()).data.add_(0.1)
     net.save_pretrained(base / NETWORK[role])
     words = command(role, whole, tiny, photos, **SAME, resume_from_checkpoint="latest")

@@ -14,8 +14,9 @@ import torch
 from e2e import NETWORK, ROLES, assert_same_bits, command, losses, network, refused, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wassily import models, run
+from wassily import run
 from wassily.mini.untrained import Tiny
+from wassily.models import parts
 
 STEPS = 6
 SAME: dict[str, Any] = {"max_train_steps": STEPS, "checkpointing_steps": 3, "logging_steps": 1}
@@ -50,8 +51,8 @@ def test_stopped_and_resumed(way: str, tmp_path: Path, tiny: Tiny, photos: Path)
     assert_same_bits(tmp_path / "whole" / NETWORK[role], tmp_path / "rest" / NETWORK[role])
     assert losses(tmp_path / "whole")[3:] == losses(tmp_path / "rest")
     assert all(math.isfinite(loss) for _, loss, _ in losses(tmp_path / "whole"))
-    base = models.load(NETWORK[role], str(getattr(tiny, role)))
-    after = models.load(NETWORK[role], str(tmp_path / "whole"))
+    base = parts.load(NETWORK[role], str(getattr(tiny, role)))
+    after = parts.load(NETWORK[role], str(tmp_path / "whole"))
     assert after.state_dict().keys() == base.state_dict().keys()
 
 
@@ -167,7 +168,7 @@ def test_the_losses_are_those_of_the_plain_run(
     curve, weights = _curve(tmp_path / "switch", role, tiny, photos, **switch)
     expected, wanted = _curve(tmp_path / "plain", role, tiny, photos, **plain)
     torch.testing.assert_close(curve, expected, rtol=tolerance, atol=0)
-    base = models.load(NETWORK[role], str(getattr(tiny, role))).state_dict()
+    base = parts.load(NETWORK[role], str(getattr(tiny, role))).state_dict()
     start = [v.double().flatten() for k, v in sorted(base.items()) if not k.startswith("clip_")]
     moved = wanted - torch.cat(start)
     assert (weights - wanted).norm() < 0.2 * moved.norm()
@@ -180,7 +181,7 @@ def test_what_is_always_on_keeps_the_losses(
     """Step by step those of the decoder in the usual order, or of AdamW one weight at a time."""
     curve, _ = _curve(tmp_path / "on", "decoder", tiny, photos)
     if way == "channels_last":
-        monkeypatch.setattr("wassily.recipes._channels_last", lambda net: None)
+        monkeypatch.setattr("wassily.models.trainable._channels_last", lambda net: None)
     else:
         adamw = torch.optim.AdamW
 

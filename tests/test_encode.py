@@ -8,9 +8,9 @@ import torch
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import encode
 from wassily.data import images
 from wassily.mini.untrained import EMBEDDING, FACTOR, SIDE, TOKENS, Tiny
+from wassily.models import encode
 
 
 @pytest.fixture(scope="module")

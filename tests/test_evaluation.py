@@ -17,13 +17,14 @@ from e2e import refused, train, wassily
 from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import cli, encode, evaluation, heldout, models, recipes, sample
+from wassily import cli, evaluation, heldout, recipes, sample
 from wassily.config import parsing
 from wassily.config.evaluation import EvaluateConfig
 from wassily.data import png
 from wassily.errors import UserError
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
+from wassily.models import encode, parts
 
 sys.path.insert(0, str(ROOT))
 
@@ -102,7 +103,7 @@ def test_prompts_alone(tiny: Tiny, tmp_path: Path) -> None:
     assert set(found) == {("mine", "clip"), ("mine", "text")}
     assert "change" not in out
     stock = diffusers.AutoPipelineForText2Image.from_pretrained(tiny.decoder)
-    processor = models.load("image_processor", str(tiny.prior))
+    processor = parts.load("image_processor", str(tiny.prior))
     cosines = []
     for number, prompt in enumerate(asked):
         with Image.open(tmp_path / "drawn" / "tuned" / f"mine-{number:03d}.png") as picture:

@@ -16,7 +16,7 @@ import shard_files
 import torch
 from helpers import with_checkpoints
 
-from wassily import adapt, cli, evaluation, merge, models, pairs, plan, sample, start
+from wassily import cli, evaluation, merge, pairs, plan, sample, start
 from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig
@@ -26,6 +26,7 @@ from wassily.data import shards as data_shards
 from wassily.errors import UserError
 from wassily.files import disk
 from wassily.mini.untrained import Tiny, make_decoder
+from wassily.models import adapters, names, parts
 
 # ---------------------------------------------------------------- F6: names that look like patterns
 
@@ -361,11 +362,11 @@ def test_f10_while_a_part_is_loaded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError(CPU)
 
     for role, folder in (("unet", tiny.decoder), ("text_encoder", tiny.prior)):
-        monkeypatch.setattr(models.PARTS[role].kind, "from_pretrained", full)
+        monkeypatch.setattr(parts.PARTS[role].kind, "from_pretrained", full)
         with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
-            models.load(role, str(folder))
+            parts.load(role, str(folder))
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
-        models.load_network(tiny.decoder / "unet", "unet")
+        parts.load_network(tiny.decoder / "unet", "unet")
 
 
 def test_f10_memory_is_not_the_disk(tmp_path: Path) -> None:
@@ -405,7 +406,7 @@ def test_f09_a_training_of_another_kind(
     def loaded(*_: Any, **__: Any) -> None:
         raise AssertionError("something was loaded")
 
-    monkeypatch.setattr(models, "load", loaded)
+    monkeypatch.setattr(parts, "load", loaded)
     name, flags = TRAININGS[training]
     config = parsing.config_class(name)(
         dataset_name="me/data",
@@ -449,14 +450,14 @@ def test_f09_evaluate(flag: str, kinds: dict[str, Path], tiny: Tiny) -> None:
 def test_f08_the_header_of_an_adapter(named: str, role: str, tiny: Tiny) -> None:
     """The bundled model and hub names by their names, a folder by its last name."""
     folders = {
-        "mini": {home: str(models.MINI / home) for home in ("prior", "decoder")},
+        "mini": {home: str(parts.MINI / home) for home in ("prior", "decoder")},
         "hub": {"prior": "me/prior", "decoder": "me/decoder"},
         "folder": {"prior": str(tiny.prior), "decoder": str(tiny.decoder)},
     }[named]
     config = parsing.config_class("PriorConfig" if role == "prior" else "DecoderConfig")(
         dataset_name="me/data", lora=True
     )
-    notes = adapt.notes(config, folders, "0123")
+    notes = adapters.notes(config, folders, "0123")
     assert not any("/" in value and not value.startswith("me/") for value in notes.values())
     assert notes["prior"] == {"mini": "mini", "hub": "me/prior", "folder": "prior"}[named]
     assert notes["base"] == {"mini": "mini", "hub": f"me/{role}", "folder": role}[named]
@@ -466,8 +467,8 @@ def test_f08_no_file_of_an_export_names_a_folder(tiny: Tiny, tmp_path: Path) -> 
     """Configurations and indices of both pipelines, and the network of a checkpoint."""
     make = {"prior": sample.prior_pipeline, "decoder": sample.decoder_pipeline}
     for home, folder in (("prior", tiny.prior), ("decoder", tiny.decoder)):
-        role = models.TRAINED[home]
-        net = models.load_network(folder / role, role)
+        role = parts.TRAINED[home]
+        net = parts.load_network(folder / role, role)
         net.save_pretrained(tmp_path / home / "checkpoint" / role)
         given: dict[str, Any] = {role: net}
         for more in ({}, given):
@@ -481,11 +482,11 @@ def _adapter(folder: Path, tiny: Tiny, role: str = "decoder", **notes: str) -> P
     """The file of an adapter of a tiny network, in a folder of its own."""
     folder.mkdir(parents=True)
     base = tiny.decoder if role == "decoder" else tiny.prior
-    net = models.load(models.TRAINED[role], str(base))
-    lora = adapt.Lora(models.TRAINED[role], 1, 1, notes={"network": role} | notes)
+    net = parts.load(parts.TRAINED[role], str(base))
+    lora = adapters.Lora(parts.TRAINED[role], 1, 1, notes={"network": role} | notes)
     lora.attach(net, torch.float32, 0)
     lora.save(net, folder)
-    return folder / models.ADAPTER
+    return folder / names.ADAPTER
 
 
 def _remember(folder: Path, file: str, tiny: Tiny) -> None:
@@ -501,7 +502,7 @@ def test_f08_on_its_own_machine_an_adapter_finds_its_base(
     """By what lies around its file; and so does what merges it, with the prior for diffusers."""
     file = _adapter(tmp_path / "run", tiny, base="decoder", prior="prior")
     _remember(file.parent, near, tiny)
-    assert models.locate(str(file.parent), "decoder").repository == str(tiny.decoder)
+    assert names.locate(str(file.parent), "decoder").repository == str(tiny.decoder)
     merge.merge(MergeConfig(lora=str(file), out=str(tmp_path / "out")))
     assert f"prior:\n- {json.dumps(str(tiny.prior))}" in (tmp_path / "out/README.md").read_text()
 
@@ -519,7 +520,7 @@ def test_f08_on_another_machine_it_says_what_is_not_here(
     monkeypatch.chdir(tiny.decoder.parent)
     words = r"'decoder' of the machine .* not here: name it with --"
     with pytest.raises(UserError, match=f"{words}decoder BASE"):
-        models.locate(str(file.parent), "decoder")
+        names.locate(str(file.parent), "decoder")
     with pytest.raises(UserError, match=f"{words}base"):
         merge.merge(MergeConfig(lora=str(file), out=str(tmp_path / "out")))
 
@@ -533,7 +534,7 @@ def test_f08_a_merge_whose_prior_is_not_here(
     base = str(tiny.decoder)
     merge.merge(MergeConfig(lora=str(file), base=base, out=str(tmp_path / "out")))
     said, card = capsys.readouterr().out, (tmp_path / "out" / "README.md").read_text()
-    known = {"mini": str(models.MINI / "prior"), "me/prior": "me/prior"}.get(prior)
+    known = {"mini": str(parts.MINI / "prior"), "me/prior": "me/prior"}.get(prior)
     assert ("is not here" in said) == (known is None)
     assert f"its prior, {prior}, is not here" in said or known is not None
     assert (f"prior:\n- {json.dumps(known)}" in card) if known else "\nprior:" not in card
@@ -561,7 +562,7 @@ def test_f22_pairs_learned_from_the_same(
     for folder in ("pics/more", "other", "runs/dec/unet", "runs/newer/unet"):
         Path(folder).mkdir(parents=True)
     Path("link").symlink_to("pics")
-    mini = {home: str(models.MINI / home) for home in ("prior", "decoder")}
+    mini = {home: str(parts.MINI / home) for home in ("prior", "decoder")}
     theirs = DecoderConfig(train_data_dir="pics", output_dir="runs/dec")
     foreign = DecoderConfig(dataset_name="me/foreign", output_dir="runs/newer")
     for config in (theirs, foreign):

@@ -12,11 +12,12 @@ import torch
 from helpers import Outcome, run_cli
 from PIL import Image
 
-from wassily import generate, models, sample
+from wassily import generate, sample
 from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.mini.untrained import SIDE, Tiny
+from wassily.models import names
 from wassily.runtime import compile
 
 FEW = ("--steps", 2, "--prior_steps", 2)
@@ -166,7 +167,7 @@ def test_the_folder_of_a_run_that_did_not_finish(tiny: Tiny, tmp_path: Path) -> 
         assert done.out == ""
     (out / "run.toml").unlink()
     with pytest.raises(UserError, match=r"did not finish; draw with .*checkpoint-20$"):
-        models.resolve(str(out), "decoder")
+        names.resolve(str(out), "decoder")
 
 
 @pytest.mark.parametrize("role", ["prior", "decoder"])
@@ -312,12 +313,12 @@ def test_each_network_is_located_once(
 ) -> None:
     """Its headers and states are read from the disk once for a command."""
     homes: list[str] = []
-    locate = models.locate
+    locate = names.locate
 
-    def counted(name: str, home: str) -> models.Trained:
+    def counted(name: str, home: str) -> names.Trained:
         homes.append(home)
         return locate(name, home)
 
-    monkeypatch.setattr(models, "locate", counted)
+    monkeypatch.setattr(names, "locate", counted)
     assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
     assert homes == ["prior", "decoder"]

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import graphs, recipes, results, run, train
+from wassily import graphs, results, run, train
 from wassily.config import parsing, training
 from wassily.errors import UserError
 from wassily.maths import losses, unpadded_prior
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
+from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
 
 
@@ -293,7 +294,7 @@ def test_dropout_is_recomputed() -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.3
     wish = training.PriorConfig(dataset_name="a/b", output_dir="out", gradient_checkpointing=True)
-    recompute = recipes._recompute(wish, net)
+    recompute = trainable._recompute(wish, net)
     assert isinstance(recompute, functools.partial) and recompute.func is checkpoint
     gradients = []
     for way in (None, recompute):

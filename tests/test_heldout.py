@@ -14,11 +14,12 @@ import torch
 from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write_rows
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import encoders, heldout, models, recipes
+from wassily import encoders, heldout, recipes
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import datasets, example_order
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
+from wassily.models import parts, trainable
 from wassily.runtime.accelerator import Runtime
 
 
@@ -113,7 +114,7 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
         3,
         config.train_batch_size,
     )
-    return recipes.make_kit(config, repositories), probe, runtime
+    return trainable.make_kit(config, repositories), probe, runtime
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
@@ -151,7 +152,7 @@ def test_plain_is_without_weights() -> None:
             self.sample = torch.zeros(len(x), 8, *x.shape[2:])
             return self
 
-    bars = models.prior_alpha_bars()
+    bars = parts.prior_alpha_bars()
     weighted = losses.Decoder(Zero(), bars, "epsilon", 5.0)  # type: ignore[arg-type]
     batch = {"latents": torch.ones(2, 4, 2, 2), "image_embeds": torch.ones(2, 3)}
     noise, t = torch.randn(2, 4, 2, 2), torch.tensor([1, 900])
@@ -204,9 +205,7 @@ def test_a_run_with_held_out_pictures(role: str, tiny: Tiny, pics: Path, tmp_pat
     gone = {Path(str(source[index].image)).name for index in out}
     write_rows(alone, [row for row in rows_of(pics) if row["file_name"] not in gone])
     train(role, tmp_path / "two", tiny, alone, **(flags | {"holdout": 0}))
-    assert_same_bits(
-        tmp_path / "out" / models.TRAINED[role], tmp_path / "two" / models.TRAINED[role]
-    )
+    assert_same_bits(tmp_path / "out" / parts.TRAINED[role], tmp_path / "two" / parts.TRAINED[role])
 
 
 def test_a_resumed_run_measures_the_same(tiny: Tiny, pics: Path, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import pytest
 from helpers import run_command
 from stand_in_hub import StandInHub
 
-from wassily import hub as module
+from wassily.models import hub as module
 
 CALL = """
 import sys
-from wassily import hub
+from wassily.models import hub
 from wassily.errors import UserError
 name, folder, token = sys.argv[1:]
 try:

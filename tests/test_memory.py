@@ -12,10 +12,11 @@ from diffusers import PriorTransformer, UNet2DConditionModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import adapt, memory, models
+from wassily import memory
 from wassily.config.training import DECODER, PRIOR
 from wassily.maths import losses
 from wassily.mini import untrained
+from wassily.models import adapters, parts
 
 
 def _mid_prior() -> PriorTransformer:
@@ -69,7 +70,7 @@ def _case(make: Callable[[], Any], count: int = 2) -> tuple[nn.Module, tuple[Any
         }
         objective = losses.Decoder(net, torch.linspace(0.99, 0.01, 1000))
     net.requires_grad_(False)
-    adapt.trained_parameters(net)
+    adapters.trained_parameters(net)
     return objective.train(), (batch, noise, torch.zeros(count, dtype=torch.int64))
 
 
@@ -183,13 +184,13 @@ def test_the_released_model_has_the_sizes_it_has() -> None:
     sizes |= {"unet": 1253.1, "movq": 67.8}
     with memory.fake():
         for role, millions in sizes.items():
-            network = models.skeleton(role, {"prior": PRIOR, "decoder": DECODER}[_home(role)])
+            network = parts.skeleton(role, {"prior": PRIOR, "decoder": DECODER}[_home(role)])
             count = sum(p.numel() for p in network.parameters())
             assert round(count / 1e6, 1) == millions, role
 
 
 def _home(role: str) -> str:
-    return models.PARTS[role].home
+    return parts.PARTS[role].home
 
 
 def test_a_frozen_pass_by_hand() -> None:

@@ -11,13 +11,13 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from e2e import NETWORK, ROLES, network, refused, train, wassily
 
 from wassily import merge as module
-from wassily import models
-from wassily.adapt import Lora
 from wassily.errors import UserError
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
+from wassily.models import names, parts
+from wassily.models.adapters import Lora
 
-FILE = models.ADAPTER
+FILE = names.ADAPTER
 
 
 @pytest.fixture(scope="module", params=ROLES)
@@ -62,8 +62,8 @@ def test_a_checkpoint_is_mixed_by_its_average(
     """As `wassily generate` takes it."""
     words = ["--base", _base(role, tiny), "--tuned", tuned / "checkpoint-2", "--alpha", 1]
     assert wassily("merge", *words, "--out", tmp_path / "out").code == 0
-    expected = models.load_network(tuned / "checkpoint-2" / f"{NETWORK[role]}_ema", NETWORK[role])
-    found = models.load_network(tmp_path / "out" / NETWORK[role], NETWORK[role])
+    expected = parts.load_network(tuned / "checkpoint-2" / f"{NETWORK[role]}_ema", NETWORK[role])
+    found = parts.load_network(tmp_path / "out" / NETWORK[role], NETWORK[role])
     for name, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], value)
 
@@ -86,7 +86,7 @@ def test_the_folder_is_a_stock_one(role: str, tuned: Path, tiny: Tiny, tmp_path:
 
 def test_an_adapter_without_notes(role: str, tiny: Tiny, tmp_path: Path) -> None:
     """Of another program: the names tell the network, and the base must be named."""
-    net = models.load(NETWORK[role], str(_base(role, tiny)))
+    net = parts.load(NETWORK[role], str(_base(role, tiny)))
     lora = Lora(NETWORK[role], rank=2)
     lora.attach(net, torch.float32, 0)
     for parameter in net.parameters():
@@ -107,7 +107,7 @@ def test_what_does_not_go_together(role: str, tuned: Path, tiny: Tiny, tmp_path:
     words = ["merge", "--base", _base(role, tiny), "--alpha", 0.5, "--out", tmp_path / "out"]
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    net = models.load(NETWORK[role], str(_base(role, tiny)))
+    net = parts.load(NETWORK[role], str(_base(role, tiny)))
     lora = Lora(NETWORK[role])
     lora.attach(net, torch.float32, 0)
     lora.save(net, adapter)

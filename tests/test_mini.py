@@ -13,25 +13,29 @@ import torch
 from helpers import run_cli
 from PIL import Image
 
-from wassily import demo, models
+from wassily import demo
 from wassily.config.commands import DemoConfig
 from wassily.mini import judge, world
+from wassily.models import names
+from wassily.models import parts as model_parts
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-PARTS = models.PARTS
+PARTS = model_parts.PARTS
 FP32 = torch.float32  # transformers alone would take its parts as they are stored, in fp16
 PROMPTS = 32  # held-out ones; the card has the figures for 256
 
 
 def test_it_is_small_and_whole() -> None:
     """The five networks and what goes with them: safetensors in fp16, 16 MB at most."""
-    parts = {role: models.load(role, models.resolve("mini", p.home)) for role, p in PARTS.items()}
+    parts = {
+        role: model_parts.load(role, names.resolve("mini", p.home)) for role, p in PARTS.items()
+    }
     assert {type(part) for part in parts.values()} == {part.kind for part in PARTS.values()}
-    files = [p for p in models.MINI.rglob("*") if p.is_file() and p.suffix != ".py"]
+    files = [p for p in model_parts.MINI.rglob("*") if p.is_file() and p.suffix != ".py"]
     assert sum(p.stat().st_size for p in files) < 16e6
     assert {p.suffix for p in files} <= {".safetensors", ".json", ".txt", ".md"} | {".pyc"}
     for home in ("prior", "decoder"):
-        index = json.loads((models.MINI / home / "model_index.json").read_text("utf-8"))
+        index = json.loads((model_parts.MINI / home / "model_index.json").read_text("utf-8"))
         assert index["_class_name"] in ("KandinskyV22PriorPipeline", "KandinskyV22Pipeline")
 
 
@@ -54,10 +58,12 @@ def test_the_first_picture(prompt: str, tmp_path: Path) -> None:
 
 def test_plain_diffusers_draws_with_it() -> None:
     """The guide's way of joining a prior with a decoder, without a line of ours."""
-    prior = diffusers.DiffusionPipeline.from_pretrained(models.MINI / "prior", torch_dtype=FP32)
+    prior = diffusers.DiffusionPipeline.from_pretrained(
+        model_parts.MINI / "prior", torch_dtype=FP32
+    )
     components = {f"prior_{name}": part for name, part in prior.components.items()}
     pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-        models.MINI / "decoder", torch_dtype=FP32, **components
+        model_parts.MINI / "decoder", torch_dtype=FP32, **components
     )
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline(
@@ -129,7 +135,7 @@ def test_the_demo_replaces_only_what_a_demo_wrote(tmp_path: Path) -> None:
 
 def test_the_vocabulary_stands_in_both_forms() -> None:
     """Older transformers read vocab.json and merges.txt, newer ones tokenizer.json."""
-    folder = models.MINI / "prior" / "tokenizer"
+    folder = model_parts.MINI / "prior" / "tokenizer"
     whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
     assert json.loads((folder / "vocab.json").read_text("utf-8")) == whole["vocab"]
     merges = (folder / "merges.txt").read_text("utf-8").splitlines()[1:]

@@ -13,47 +13,47 @@ import torch
 import transformers
 from torch import nn
 
-from wassily import models
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
+from wassily.models import names, parts
 
 
-@pytest.mark.parametrize("role", models.PARTS)
+@pytest.mark.parametrize("role", parts.PARTS)
 def test_every_part_loads_as_its_class(role: str, tiny: Tiny) -> None:
     """On the CPU; networks in eval mode and frozen; the bits are those in the folder."""
-    part = models.PARTS[role]
-    loaded = models.load(role, str(getattr(tiny, part.home)))
+    part = parts.PARTS[role]
+    loaded = parts.load(role, str(getattr(tiny, part.home)))
     assert isinstance(loaded, part.kind)
     if isinstance(loaded, nn.Module):
         assert not loaded.training
         assert all(not p.requires_grad and p.dtype == torch.float32 for p in loaded.parameters())
         again = part.kind.from_pretrained(getattr(tiny, part.home) / part.folder)
-        assert models.fingerprint(loaded) == models.fingerprint(again)
+        assert parts.fingerprint(loaded) == parts.fingerprint(again)
 
 
 @pytest.mark.parametrize("role", ["prior", "image_encoder", "text_encoder", "unet", "movq"])
 def test_dtype_reaches_both_libraries(role: str, tiny: Tiny) -> None:
     """diffusers and transformers call it differently."""
-    part = models.PARTS[role]
-    loaded = models.load(role, str(getattr(tiny, part.home)), torch.bfloat16)
+    part = parts.PARTS[role]
+    loaded = parts.load(role, str(getattr(tiny, part.home)), torch.bfloat16)
     assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
 
 
 def test_resolve_folders(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Absolute whatever the working folder; `~` too."""
-    assert models.resolve(str(tiny.prior), "prior") == str(tiny.prior)
+    assert names.resolve(str(tiny.prior), "prior") == str(tiny.prior)
     monkeypatch.chdir(tiny.decoder.parent)
-    assert models.resolve("decoder", "decoder") == str(tiny.decoder)
-    assert models.resolve("./decoder/", "decoder") == str(tiny.decoder)
+    assert names.resolve("decoder", "decoder") == str(tiny.decoder)
+    assert names.resolve("./decoder/", "decoder") == str(tiny.decoder)
     monkeypatch.setenv("HOME", str(tiny.prior.parent))
-    assert models.resolve("~/prior", "prior") == str(tiny.prior)
+    assert names.resolve("~/prior", "prior") == str(tiny.prior)
 
 
 def test_resolve_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """owner/name passes as it is, without asking anyone."""
     monkeypatch.chdir(tmp_path)
     name = "kandinsky-community/kandinsky-2-2-prior"
-    assert models.resolve(name, "prior") == name
+    assert names.resolve(name, "prior") == name
 
 
 @pytest.mark.parametrize(
@@ -65,32 +65,32 @@ def test_resolve_says_what_is_no_name(
     """Before anything is loaded or asked for."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
-        models.resolve(name, "prior")
+        names.resolve(name, "prior")
 
 
 def test_resolve_says_what_a_wrong_folder_is(tiny: Tiny, tmp_path: Path) -> None:
     """The other network's folder, an empty one, a file."""
     with pytest.raises(UserError, match=r"no sub-folder 'unet'.*it is a prior's"):
-        models.resolve(str(tiny.prior), "decoder")
+        names.resolve(str(tiny.prior), "decoder")
     with pytest.raises(UserError, match=r"no sub-folder 'prior'.*it is a decoder's.*movq"):
-        models.resolve(str(tiny.decoder), "prior")
+        names.resolve(str(tiny.decoder), "prior")
     with pytest.raises(UserError, match="no part of a model"):
-        models.resolve(str(tmp_path), "prior")
+        names.resolve(str(tmp_path), "prior")
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="a file"):
-        models.resolve(str(tmp_path / "file"), "prior")
+        names.resolve(str(tmp_path / "file"), "prior")
 
 
 def test_mini_is_the_bundled_folder_or_one_line(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Present: its absolute path. Missing: no stack trace."""
-    monkeypatch.setattr(models, "MINI", tiny.prior.parent)
-    assert models.resolve("mini", "prior") == str(tiny.prior)
-    assert models.resolve("mini", "decoder") == str(tiny.decoder)
-    monkeypatch.setattr(models, "MINI", tmp_path)
+    monkeypatch.setattr(parts, "MINI", tiny.prior.parent)
+    assert names.resolve("mini", "prior") == str(tiny.prior)
+    assert names.resolve("mini", "decoder") == str(tiny.decoder)
+    monkeypatch.setattr(parts, "MINI", tmp_path)
     with pytest.raises(UserError, match="mini: this installation has no bundled"):
-        models.resolve("mini", "prior")
+        names.resolve("mini", "prior")
 
 
 @pytest.mark.parametrize(("home", "role"), [("prior", "prior"), ("decoder", "movq")])
@@ -112,14 +112,14 @@ def test_a_damaged_part_is_one_line(
         weights.unlink()
         torch.save({}, folder / role / "diffusion_pytorch_model.bin")
     with pytest.raises(UserError, match=f"cannot load its {role}") as caught:
-        models.load(role, str(folder))
+        parts.load(role, str(folder))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_hub_name_offline_is_one_line() -> None:
     """No network: the message names the repository and the part."""
     with pytest.raises(UserError, match="nobody/nothing: cannot load its prior") as caught:
-        models.load("prior", "nobody/nothing")
+        parts.load("prior", "nobody/nothing")
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -127,7 +127,7 @@ def test_a_hub_name_brings_no_warning_of_the_libraries() -> None:
     """diffusers hands the hub an argument that this warns of, which no user can change."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        for load in (models.load, models.load_config):
+        for load in (parts.load, parts.load_config):
             with pytest.raises(UserError, match="nobody/nothing"):
                 load("unet", "nobody/nothing")
     assert not [str(w.message) for w in found if "symlinks" in str(w.message)]
@@ -142,19 +142,19 @@ def test_the_name_of_a_dtype_is_the_one_that_a_version_takes(tiny: Tiny) -> None
         ("diffusers", "0.40.0", "dtype"),
         ("diffusers", "1.0.0.dev0", "dtype"),
     ):
-        assert models.dtype_name(library, version) == name, (library, version)
+        assert parts.dtype_name(library, version) == name, (library, version)
     for role in ("prior", "text_encoder", "unet"):
-        repository = str(getattr(tiny, models.PARTS[role].home))
-        assert models.load(role, repository, torch.bfloat16).dtype == torch.bfloat16
+        repository = str(getattr(tiny, parts.PARTS[role].home))
+        assert parts.load(role, repository, torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_load_network_takes_a_checkpoints_folder(tiny: Tiny, tmp_path: Path) -> None:
     """The same bits as the part; a missing folder is one line."""
-    found = models.load_network(tiny.decoder / "unet", "unet")
+    found = parts.load_network(tiny.decoder / "unet", "unet")
     assert isinstance(found, diffusers.UNet2DConditionModel)
-    assert models.fingerprint(found) == models.fingerprint(models.load("unet", str(tiny.decoder)))
+    assert parts.fingerprint(found) == parts.fingerprint(parts.load("unet", str(tiny.decoder)))
     with pytest.raises(UserError, match="no such network"):
-        models.load_network(tmp_path / "none", "prior")
+        parts.load_network(tmp_path / "none", "prior")
 
 
 def test_prior_alpha_bars_are_the_squared_cosine() -> None:
@@ -164,7 +164,7 @@ def test_prior_alpha_bars_are_the_squared_cosine() -> None:
     s = torch.arange(1001, dtype=torch.float64) / 1000
     f = torch.cos((s + 0.008) / 1.008 * torch.pi / 2) ** 2
     expected = torch.cumprod(1 - (1 - f[1:] / f[:-1]).clamp(max=0.999), 0)
-    ours = models.prior_alpha_bars()
+    ours = parts.prior_alpha_bars()
     torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
     stock = diffusers.UnCLIPScheduler(num_train_timesteps=1000).alphas_cumprod
     torch.testing.assert_close(ours, stock, atol=1e-6, rtol=0)
@@ -184,26 +184,26 @@ def test_fingerprint_sees_one_bit() -> None:
     """In any byte of a tensor, the last of an odd number of bf16 values too."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         base = torch.arange(7, dtype=dtype)
-        first = models.fingerprint(_Net(base))
-        assert models.fingerprint(_Net(base)) == first
+        first = parts.fingerprint(_Net(base))
+        assert parts.fingerprint(_Net(base)) == first
         for byte in range(base.numel() * base.element_size()):
             raw = base.clone().view(torch.uint8)
             raw[byte] ^= 1
-            assert models.fingerprint(_Net(raw.view(dtype))) != first, (dtype, byte)
+            assert parts.fingerprint(_Net(raw.view(dtype))) != first, (dtype, byte)
 
 
 def test_fingerprint_sees_names_shapes_and_types() -> None:
     """The same numbers under another name, in another shape or type; not the order of members."""
     a, b = torch.arange(4.0), torch.ones(2, 2)
     prints = [
-        models.fingerprint(_Net(a, b)),
-        models.fingerprint(_Net(a, b, names="xb")),
-        models.fingerprint(_Net(a.reshape(2, 2), b)),
-        models.fingerprint(_Net(a.view(torch.int32), b)),
-        models.fingerprint(_Net(a)),
+        parts.fingerprint(_Net(a, b)),
+        parts.fingerprint(_Net(a, b, names="xb")),
+        parts.fingerprint(_Net(a.reshape(2, 2), b)),
+        parts.fingerprint(_Net(a.view(torch.int32), b)),
+        parts.fingerprint(_Net(a)),
     ]
     assert len(set(prints)) == len(prints)
-    assert models.fingerprint(_Net(b, a, names="ba")) == prints[0]
+    assert parts.fingerprint(_Net(b, a, names="ba")) == prints[0]
 
 
 # ---------------------------------------------------------------- what to draw with
@@ -211,7 +211,7 @@ def test_fingerprint_sees_names_shapes_and_types() -> None:
 
 def _checkpoint(folder: Path, tiny: Tiny, role: str, ema: bool = False) -> Path:
     folder.mkdir(parents=True)
-    network = models.TRAINED[role]
+    network = parts.TRAINED[role]
     shutil.copytree(getattr(tiny, role) / network, folder / network)
     if ema:
         shutil.copytree(getattr(tiny, role) / network, folder / f"{network}_ema")
@@ -224,21 +224,21 @@ def _checkpoint(folder: Path, tiny: Tiny, role: str, ema: bool = False) -> Path:
 @pytest.mark.parametrize("role", ["prior", "decoder"])
 def test_locate_a_checkpoint(role: str, tiny: Tiny, tmp_path: Path) -> None:
     """The frozen parts from its repository; the averaged network where there is one."""
-    network = models.TRAINED[role]
+    network = parts.TRAINED[role]
     plain = _checkpoint(tmp_path / "checkpoint-1", tiny, role)
-    found = models.locate(str(plain), role)
-    assert found == models.Trained(str(getattr(tiny, role)), (plain / network).resolve())
+    found = names.locate(str(plain), role)
+    assert found == names.Trained(str(getattr(tiny, role)), (plain / network).resolve())
     averaged = _checkpoint(tmp_path / "checkpoint-2", tiny, role, ema=True)
-    found = models.locate(str(averaged), role)
+    found = names.locate(str(averaged), role)
     assert found.network == (averaged / f"{network}_ema").resolve()
 
 
 def test_locate_other_names(tiny: Tiny, tmp_path: Path) -> None:
     """A pipeline folder; and the other network's checkpoint is refused."""
-    assert models.locate(str(tiny.prior), "prior") == models.Trained(str(tiny.prior))
+    assert names.locate(str(tiny.prior), "prior") == names.Trained(str(tiny.prior))
     wrong = _checkpoint(tmp_path / "checkpoint-1", tiny, "prior")
     with pytest.raises(UserError, match="a checkpoint of a prior, not of a decoder"):
-        models.locate(str(wrong), "decoder")
+        names.locate(str(wrong), "decoder")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"role": "prior"}'])
@@ -246,7 +246,7 @@ def test_locate_a_torn_state_is_one_line(text: str, tmp_path: Path) -> None:
     """What a full disk leaves."""
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(UserError, match=r"state\.json"):
-        models.locate(str(tmp_path), "prior")
+        names.locate(str(tmp_path), "prior")
 
 
 # ---------------------------------------------------------------- the tiny models themselves

@@ -12,11 +12,11 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch.utils.checkpoint import checkpoint
 
-from wassily.adapt import trained_parameters
 from wassily.maths import diffusion
 from wassily.maths import losses as loss_functions
 from wassily.mini import untrained as models
-from wassily.models import prior_alpha_bars
+from wassily.models.adapters import trained_parameters
+from wassily.models.parts import prior_alpha_bars
 
 BATCH = 5
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
-from wassily import adapt, optim
+from wassily import optim
 from wassily.config import launch_checks, schema, training
 from wassily.errors import UserError
+from wassily.models import adapters
 
 
 def _config(folder: Path, **values: typing.Any) -> training.DecoderConfig:
@@ -155,7 +156,7 @@ def test_the_second_decay_is_one_that_moves(tmp_path: Path) -> None:
     cases = [({}, 0.999), (half, 0.99), (half | {"adam_beta2": 0.995}, 0.995)]
     for values, beta in cases:
         given = _config(tmp_path, **values)
-        weight = torch.nn.Parameter(torch.zeros(2, dtype=adapt.DTYPES[given.weights_dtype]))
+        weight = torch.nn.Parameter(torch.zeros(2, dtype=adapters.DTYPES[given.weights_dtype]))
         made = optim.optimizer(given, [weight], torch.device("cpu"))
         assert (made.defaults.get("beta2") or made.defaults["betas"][1]) == beta
         assert bool(optim.beta2_lines(given)) == (values == half)

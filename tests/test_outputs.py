@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import run_command
 
-from wassily import models
 from wassily.errors import UserError
-from wassily.files import output_folder
+from wassily.models import missing, names
 
 NAMES = ("kandinsky-community/kandinsky-2-2-prior", "someone/else", "me/other", "runs/evening")
 
@@ -24,7 +23,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["runs/prior", "runs/decoder/", *NAMES])
 def test_what_is_here_or_may_be_on_the_hub(name: str) -> None:
     """Nothing is said of it, though a folder of the released model's owner is here."""
-    assert output_folder.absent(name) is None
+    assert missing.absent(name) is None
 
 
 @pytest.mark.parametrize(
@@ -43,12 +42,12 @@ def test_what_is_here_or_may_be_on_the_hub(name: str) -> None:
 )
 def test_what_can_only_be_a_mistake(name: str, near: str | None) -> None:
     """It is said, with the folder that was meant; models say the same."""
-    told = output_folder.absent(name)
+    told = missing.absent(name)
     assert told is not None
     assert told.startswith(f"{name}: no such folder")
     assert told.partition("; did you mean ")[2] == (f"{near}?" if near else "")
     with pytest.raises(UserError) as caught:
-        models.resolve(name, "prior")
+        names.resolve(name, "prior")
     assert str(caught.value) == told
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from wassily import models, pairs
+from wassily import pairs
 from wassily.config import parsing
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
+from wassily.models import parts
 
-MINI = {home: str(models.MINI / home) for home in ("prior", "decoder")}
+MINI = {home: str(parts.MINI / home) for home in ("prior", "decoder")}
 CAPTIONS = ("a red zorb on a blue background", "زورب")
 
 
@@ -53,7 +54,7 @@ def _run(
     file.write_text(json.dumps(facts))
     os.utime(file, (1e9 - age, 1e9 - age))
     if whole:
-        part = folder / models.TRAINED[home] / "config.json"
+        part = folder / parts.TRAINED[home] / "config.json"
         part.parent.mkdir()
         part.write_text("{}")
     return folder

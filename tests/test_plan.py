@@ -13,10 +13,11 @@ import torch
 from e2e import ROLES, command, refused
 from helpers import ROOT, run_cli, run_command
 
-from wassily import adapt, models, plan
+from wassily import plan
 from wassily.config import parsing, presets
 from wassily.config import training as configs
 from wassily.mini.untrained import Tiny
+from wassily.models import adapters, names, parts
 
 PLANS = {"prior": configs.PriorPlan, "decoder": configs.DecoderPlan}
 
@@ -55,23 +56,23 @@ def test_every_part_is_looked_for_in_cache_dir(
     role: str, measure: Any, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scheduler as well as the networks."""
-    asked, real = [], models.load_config
+    asked, real = [], parts.load_config
 
     def load_config(role: str, repository: str, cache_dir: str | None = None) -> dict[str, Any]:
         asked.append((role, cache_dir))
         return real(role, repository, cache_dir)
 
-    monkeypatch.setattr(models, "load_config", load_config)
+    monkeypatch.setattr(parts, "load_config", load_config)
     config = PLANS[role](**_names(tiny), cache_dir=str(tmp_path))
     measure(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
-    assert models.TRAINED[role] in dict(asked)
+    assert parts.TRAINED[role] in dict(asked)
     assert {where for _, where in asked} == {str(tmp_path)}
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_without_data(role: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kinds and moments, and what would tell more; no weight is read."""
-    monkeypatch.setattr(models, "load", None)
+    monkeypatch.setattr(parts, "load", None)
     text = _plan(role, tiny, gpu_memory=1)
     assert re.search(r"^ +encoding +step +update$", text, re.M)
     assert [cell != "-" for cell in _row(text, "encoders")] == [True, False, False]
@@ -104,8 +105,8 @@ def test_held_out_pictures_are_not_trained_on(tiny: Tiny, photos: Path) -> None:
 
 def test_a_training_by_hand(tiny: Tiny) -> None:
     """Weights, two moments, an average and gradients in fp32; halves with what rounding lost."""
-    repositories = models.repositories(str(tiny.prior), str(tiny.decoder))
-    net = models.load("prior", repositories["prior"])
+    repositories = names.repositories(str(tiny.prior), str(tiny.decoder))
+    net = parts.load("prior", repositories["prior"])
     count = sum(p.numel() for p in net.parameters())
     trained = count - 2 * net.config.embedding_dim
 
@@ -128,11 +129,11 @@ def test_an_adapter_by_hand(role: str, tiny: Tiny) -> None:
     """The frozen network in 16 bits but for its norms; all the rest is the adapter's, in fp32, and
     so is a checkpoint.
     """
-    repositories = models.repositories(str(tiny.prior), str(tiny.decoder))
+    repositories = names.repositories(str(tiny.prior), str(tiny.decoder))
     made = PLANS[role](**_names(tiny), lora=True, mixed_precision="bf16", use_ema=True)
-    net: Any = models.load(models.TRAINED[role], repositories[role])
-    adapt.chosen_adaptation(made).attach(net, torch.bfloat16, 0)
-    trained = sum(p.numel() for p in adapt.trained_parameters(net).values())
+    net: Any = parts.load(parts.TRAINED[role], repositories[role])
+    adapters.chosen_adaptation(made).attach(net, torch.bfloat16, 0)
+    trained = sum(p.numel() for p in adapters.trained_parameters(net).values())
     found = plan.estimate(made, repositories, "bf16")
     assert dict(found.moments["update"]) == {
         "weights": sum(p.numel() * p.element_size() for p in net.parameters()),

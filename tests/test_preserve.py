@@ -12,10 +12,11 @@ from e2e import NETWORK, ROLES, assert_same_bits, refused, train
 from e2e import command as command_of
 from helpers import ROOT
 
-from wassily import cache, models, preserve, recipes
+from wassily import cache, preserve
 from wassily.data import example_order
 from wassily.maths import losses
 from wassily.mini.untrained import Tiny
+from wassily.models import parts, trainable
 from wassily.turns import collate
 
 PROMPTS = preserve.DRAWINGS  # of the lists that come along; the tests draw fewer
@@ -94,7 +95,7 @@ def test_the_base_agrees_with_itself(
     rows = _rows(store)
     assert len(rows) == 8 * 4
     config = _config(role, tmp_path, tiny, photos)
-    kit = recipes.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
+    kit = trainable.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
     batch = collate(rows)
     with torch.no_grad():
         loss = kit.objective.eval()(batch, batch.pop("noise"), batch.pop("t"))
@@ -126,7 +127,7 @@ def test_timesteps_are_spread_and_the_unconditional_is_everywhere() -> None:
     assert {n % count for n in empty} == set(range(count))
 
 
-@pytest.mark.parametrize("folder", [preserve.GENERIC, models.MINI / "prompts"])
+@pytest.mark.parametrize("folder", [preserve.GENERIC, parts.MINI / "prompts"])
 def test_what_is_held_is_not_what_is_measured(folder: Path) -> None:
     """`wassily evaluate` asks for other prompts: else it would measure what was rehearsed."""
     lines = (folder / "preserve.txt").read_text(encoding="utf-8").splitlines()
@@ -214,8 +215,8 @@ def test_the_network_stays_nearer_to_the_base(
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     apart = {}
     for name in ("held", "free"):
-        kit = recipes.make_kit(config, repositories)
-        trained = models.load_network(tmp_path / name / NETWORK[role], NETWORK[role])
+        kit = trainable.make_kit(config, repositories)
+        trained = parts.load_network(tmp_path / name / NETWORK[role], NETWORK[role])
         kit.net.load_state_dict(trained.state_dict())
         with torch.no_grad():
             loss = kit.objective.eval()(rows, rows["noise"], rows["t"])

@@ -14,12 +14,13 @@ import transformers
 from helpers import draw_picture, guide_pixels, image_files, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import encoders, models, recipes
+from wassily import encoders, recipes
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import datasets, example_order
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
+from wassily.models import parts, trainable
 from wassily.runtime.accelerator import Runtime
 
 BATCH = 4
@@ -35,8 +36,8 @@ def _config(cls: type, tiny: Tiny, folder: Path, **values: Any) -> Any:
     return cls(**(base | values))
 
 
-def _kit(config: TrainConfig, tiny: Tiny) -> recipes.Kit:
-    return recipes.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
+def _kit(config: TrainConfig, tiny: Tiny) -> trainable.Kit:
+    return trainable.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
 
 
 def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recipes.TrainingSet:
@@ -55,7 +56,7 @@ def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recip
 
 
 def _batch(
-    kit: recipes.Kit, reading: recipes.TrainingSet, seed: int = 3
+    kit: trainable.Kit, reading: recipes.TrainingSet, seed: int = 3
 ) -> dict[str, torch.Tensor]:
     """The first batch of a run, as the loop gets it."""
     examples = recipes.make_examples(reading, kit, seed)
@@ -207,7 +208,7 @@ def test_a_flip_mirrors_both_views(tiny: Tiny, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "pics", ["x"])
     config = _config(DecoderConfig, tiny, folder, no_cache=True, random_flip=True)
     reading = _reading(config, tiny, tmp_path)
-    processor = models.load("image_processor", str(tiny.prior))
+    processor = parts.load("image_processor", str(tiny.prior))
     picture = draw_picture(0)
     seen = set()
     for step in range(12):
@@ -226,7 +227,7 @@ def test_one_caption_of_a_list_is_drawn(tiny: Tiny, tmp_path: Path) -> None:
     captions = ["one", "two", "x" * 200]
     folder = write_folder(tmp_path / "pics", [captions])
     reading = _reading(_config(PriorConfig, tiny, folder, no_cache=True), tiny, tmp_path)
-    tokenizer = models.load("tokenizer", str(tiny.prior))
+    tokenizer = parts.load("tokenizer", str(tiny.prior))
     seen = set()
     for step in range(20):
         ids, mask = reading.fetch(0, step, 0)["text"]
@@ -300,7 +301,7 @@ def test_xformers_or_one_line(
 
     monkeypatch.setitem(sys.modules, "xformers", None)
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
-    recipes.use_xformers(models.load("prior", str(tiny.prior)), runtime)
+    recipes.use_xformers(parts.load("prior", str(tiny.prior)), runtime)
     assert capsys.readouterr().out.count("xFormers is not installed") == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
-from wassily import assemble, models, start
+from wassily import assemble, start
 from wassily.best import LastIsBest
 from wassily.config import training
 from wassily.config.training import DecoderConfig, PriorConfig
@@ -21,6 +21,7 @@ from wassily.data import datasets, example_order
 from wassily.errors import UserError
 from wassily.files import checksums
 from wassily.mini.untrained import SIDE, Tiny
+from wassily.models import parts
 from wassily.runtime import accelerator
 from wassily.validations import Validations, sample_lines
 
@@ -49,8 +50,8 @@ def test_a_short_run(home: str, tiny: Tiny, photos: Path, tmp_path: Path) -> Non
     done = _train(home, tiny, photos, out, "--checkpointing_steps", 2, "--seed", 7)
     assert done.code == 0, done.err
     count = len(datasets.read_folder(str(photos), "image", None))
-    role = models.TRAINED[home]
-    base = models.load(role, str(getattr(tiny, home)))
+    role = parts.TRAINED[home]
+    base = parts.load(role, str(getattr(tiny, home)))
     trained = [p for n, p in base.named_parameters() if n not in ("clip_mean", "clip_std")]
     assert f"in {len(trained)} tensors" in done.out
     assert (
@@ -74,8 +75,8 @@ def test_a_short_run(home: str, tiny: Tiny, photos: Path, tmp_path: Path) -> Non
     rows = [row for row in read_jsonl(out / "log.jsonl") if "train_loss" in row]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(math.isfinite(row["train_loss"]) for row in rows)
-    before, after = base.state_dict(), models.load(role, str(out)).state_dict()
-    last = models.load_network(out / "checkpoint-3" / role, role).state_dict()
+    before, after = base.state_dict(), parts.load(role, str(out)).state_dict()
+    last = parts.load_network(out / "checkpoint-3" / role, role).state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert not moved & {"clip_mean", "clip_std"}

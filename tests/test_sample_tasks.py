@@ -14,9 +14,10 @@ import torch
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import models, sample
+from wassily import sample
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
+from wassily.models import parts as model_parts
 from wassily.sample import Canvas, Drawing, Mix
 
 CPU = torch.device("cpu")
@@ -238,7 +239,7 @@ def test_a_decoder_of_another_kind_is_refused(decoders: dict[str, Path]) -> None
     }
     words = {"inpainting": sample.INPAINTING, "hint": sample.HINTED, "plain": "only"}
     for kind, folder in decoders.items():
-        config = models.load_config("unet", str(folder))
+        config = model_parts.load_config("unet", str(folder))
         for wanted, canvas in canvases.items():
             if canvas.kind == kind:
                 sample.check_kind("x", config, canvas.kind)

@@ -13,11 +13,12 @@ import torch
 from helpers import run_cli
 from PIL import Image
 
-from wassily import models, notes, sample, schedulers
+from wassily import notes, sample, schedulers
 from wassily.config import generation_checks
 from wassily.data import png
 from wassily.errors import UserError
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
+from wassily.models import parts
 from wassily.sample import Canvas, Drawing
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ FAST = tuple(schedulers.KINDS)
 @pytest.fixture(scope="module")
 def released() -> diffusers.DDPMScheduler:
     """Of the released decoder's configuration."""
-    return models.skeleton("scheduler", "kandinsky-community/kandinsky-2-2-decoder")
+    return parts.skeleton("scheduler", "kandinsky-community/kandinsky-2-2-decoder")
 
 
 def test_names_are_the_same_everywhere() -> None:

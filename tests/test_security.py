@@ -20,10 +20,11 @@ from e2e import ROLES, train, wassily
 from helpers import ROOT, draw_picture
 from PIL import Image
 
-from wassily import models, sample
+from wassily import sample
 from wassily.data import datasets as image_data
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
+from wassily.models import names
 
 PAGE = ROOT / "docs" / "security.md"
 SOURCES = sorted((ROOT / "wassily").rglob("*.py"))
@@ -119,7 +120,7 @@ def test_code_in_a_models_folder_is_not_run(tmp_path: Path, tiny: Tiny) -> None:
         file.write_text(json.dumps(values | maps | {"custom_pipeline": "evil"}), "utf-8")
     import torch
 
-    assert models.resolve(str(folder), "prior") == str(folder)
+    assert names.resolve(str(folder), "prior") == str(folder)
     sample.prior_pipeline(str(folder), torch.float32, None)
     assert not (tmp_path / "was run").exists()
 

@@ -28,10 +28,10 @@ from e2e import (
 from helpers import ROOT, read_jsonl, run_command
 from torch import nn
 
-from wassily import models
 from wassily.config import launch_checks, training
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
+from wassily.models import parts
 from wassily.runtime import fsdp
 from wassily.runtime import launcher as runtime_launcher
 
@@ -251,7 +251,7 @@ def test_the_page_on_scale_counts_right(
     page = (ROOT / "docs" / "scale.md").read_text("utf-8")
     repository = {"prior": training.PRIOR, "decoder": training.DECODER}[role]
     with torch.device("meta"):
-        net = models.skeleton(part, repository)
+        net = parts.skeleton(part, repository)
     count = sum(p.numel() for p in net.parameters())
     block = max(sum(p.numel() for p in b.parameters()) for b in fsdp.blocks(net))
     assert f"{count / 1e9:.3f}" == parameters and parameters in page

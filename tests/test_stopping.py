@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from e2e import assert_same_bits, checkpoints, command, finish, losses, start, train, wassily
 
-from wassily import cli, encodings, models, preserve, stopping
+from wassily import cli, encodings, preserve, stopping
 from wassily import train as loop
 from wassily.errors import Stopped
 from wassily.mini.untrained import Tiny
+from wassily.models import parts
 from wassily.stopping import SaveSchedule, StopSignals
 
 FLAGS: dict[str, Any] = {
@@ -183,7 +184,7 @@ def test_while_a_part_is_loaded(
     tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What looks after a model that cannot be loaded does not take the stop for one."""
-    kind = models.PARTS["image_encoder"].kind
+    kind = parts.PARTS["image_encoder"].kind
     stop = classmethod(lambda *where, **options: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr(kind, "from_pretrained", stop)
     words = command("prior", tmp_path / "run", tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")

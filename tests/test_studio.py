@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from helpers import run_cli
 
-from wassily import doctor, extras, models
+from wassily import doctor, extras
 from wassily.config import parsing, schema
 from wassily.config.commands import StudioConfig
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.mini.untrained import Tiny
+from wassily.models import names, parts
 from wassily.studio import form, shelf, watch, words
 from wassily.studio.fence import AllowedFolders
 
@@ -169,9 +170,9 @@ def runs(tmp_path: Path, tiny: Tiny) -> Path:
     )
     (tmp_path / "adapter").mkdir()
     notes = {"network": "decoder", "base": "mini"}
-    atomic.write_tensors(tmp_path / "adapter" / models.ADAPTER, {}, notes)
+    atomic.write_tensors(tmp_path / "adapter" / names.ADAPTER, {}, notes)
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / models.ADAPTER).write_bytes(b"nothing")
+    (tmp_path / "broken" / names.ADAPTER).write_bytes(b"nothing")
     shutil.copytree(tiny.prior, tmp_path / "studio" / "not-this")
     (tmp_path / "link").symlink_to(tmp_path / "one")
     return tmp_path
@@ -208,9 +209,9 @@ def test_what_is_finished_is_offered_first(runs: Path, tiny: Tiny) -> None:
         os.utime(folder / "unet" / "config.json", (1e9 + age, 1e9 + age))
     step = runs / "adapter" / "checkpoint-9"
     step.mkdir()
-    shutil.copyfile(runs / "adapter" / models.ADAPTER, step / models.ADAPTER)
+    shutil.copyfile(runs / "adapter" / names.ADAPTER, step / names.ADAPTER)
     (step / "state.json").write_bytes(state)
-    os.utime(runs / "adapter" / models.ADAPTER, (1e9 + 9, 1e9 + 9))
+    os.utime(runs / "adapter" / names.ADAPTER, (1e9 + 9, 1e9 + 9))
     finished, released = ["adapter", "new", "old"], ["mini", shelf.RELEASED["decoder"]]
     saved = ["adapter/checkpoint-9", *reversed(made[2:])]
     for language, (done, way) in {
@@ -247,10 +248,10 @@ def test_the_guidance_that_suits(runs: Path) -> None:
     """The bundled model's for it, what was tuned from it, its checkpoints and its adapters; the
     command line's for networks of another build, and for what was not offered.
     """
-    shutil.copytree(models.MINI / "decoder", runs / "tuned")
+    shutil.copytree(parts.MINI / "decoder", runs / "tuned")
     step = runs / "tuned" / "checkpoint-5"
-    shutil.copytree(models.MINI / "decoder" / "unet", step / "unet")
-    base = {"decoder": str(models.MINI / "decoder")}
+    shutil.copytree(parts.MINI / "decoder" / "unet", step / "unet")
+    base = {"decoder": str(parts.MINI / "decoder")}
     state = {"step": 5, "role": "decoder", "repositories": base}
     (step / "state.json").write_text(json.dumps(state), "utf-8")
     for name in ("mini", *(str(runs / place) for place in ("tuned", "tuned/checkpoint-5"))):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from wassily.adapt import trained_parameters
 from wassily.maths import unpadded_prior
 from wassily.mini import untrained as models
+from wassily.models.adapters import trained_parameters
 
 RECOMPUTE = functools.partial(checkpoint, use_reentrant=False)
 LENGTHS = {"mixed": [3, 11, 7, 1], "one": [5], "full": [models.TOKENS, 4], "alike": [6, 6]}

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from wassily import cache, extras, hub, memory, models
+from wassily import cache, extras, memory
 from wassily.config.commands import DoctorConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.files import platforms
+from wassily.models import hub, names, parts
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.version import __version__
 
@@ -115,9 +116,9 @@ def _size(count: float) -> str:
 
 def _released(config: DoctorConfig) -> Iterator[str]:
     for home, name in (("prior", PRIOR), ("decoder", DECODER)):
-        there = hub.is_cached(name, f"{models.TRAINED[home]}/config.json", config.cache_dir)
+        there = hub.is_cached(name, f"{parts.TRAINED[home]}/config.json", config.cache_dir)
         yield f"{home} {'in the cache' if there else 'not downloaded yet'}"
-    yield f"mini {'here' if all(map(models.has_mini, models.TRAINED)) else 'missing'}"
+    yield f"mini {'here' if all(map(names.has_mini, parts.TRAINED)) else 'missing'}"
 
 
 def _offline() -> str:

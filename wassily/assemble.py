@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import adapt, drift, encoders, gauge, models, optim, plan, recipes, sides, weights
 from wassily import best as bests
-from wassily.adapt import Lora, Whole
+from wassily import drift, encoders, gauge, optim, plan, recipes, sides, weights
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
@@ -23,7 +22,9 @@ from wassily.files import run_state
 from wassily.files.run_state import Saved
 from wassily.material import Inputs
 from wassily.maths.ema import average
-from wassily.recipes import Kit
+from wassily.models import adapters, parts, trainable
+from wassily.models.adapters import Lora, Whole
+from wassily.models.trainable import Kit
 from wassily.results import Measures, Results
 from wassily.runtime import accelerator, compile
 from wassily.saving import Saving
@@ -79,10 +80,12 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
     config, runtime, reading, resumed = setup.config, setup.runtime, inputs.reading, setup.resumed
     split = Split(*plan.cut(config, fused), runtime.world, runtime.rank)
     runtime.accumulate_over(split.accumulation)
-    kit = recipes.make_kit(config, setup.repositories)
+    kit = trainable.make_kit(config, setup.repositories)
     beside = sides.streams(inputs.beside, kit, split.global_batch)
-    base = models.fingerprint(kit.net)
-    adaptation = adapt.chosen_adaptation(config, adapt.notes(config, setup.repositories, base))
+    base = parts.fingerprint(kit.net)
+    adaptation = adapters.chosen_adaptation(
+        config, adapters.notes(config, setup.repositories, base)
+    )
     adaptation.attach(kit.net, runtime.weight_dtype, setup.seed)
     same = {"network": config.role, "base model": base, **reading.signature()}
     same |= {**adaptation.signature(), **_signature(setup, kit, split, beside)}
@@ -125,7 +128,7 @@ def _signature(setup: Setup, kit: Kit, split: Split, beside: list[ExtraExamples]
     config = setup.config
     return {
         "holdout": config.holdout or None,
-        "trained list": adapt.described(adapt.trained_parameters(kit.net)),
+        "trained list": adapters.described(adapters.trained_parameters(kit.net)),
         "global batch": split.global_batch,
         "precision": setup.runtime.precision,
         "seed": setup.seed,
@@ -148,7 +151,7 @@ def _place(setup: Setup, kit: Kit) -> None:
         accelerator.allow_tf32()
     if config.enable_xformers_memory_efficient_attention:
         recipes.use_xformers(kit.net, runtime)
-    adapt.keep_as(adapt.trained_parameters(kit.net), config.weights_dtype)
+    adapters.keep_as(adapters.trained_parameters(kit.net), config.weights_dtype)
     kit.objective.to(runtime.device)
 
 
@@ -156,7 +159,7 @@ def _in_training(setup: Setup, kit: Kit) -> tuple[nn.Module, Weights]:
     """The objective prepared for the processes, and its weights with optimizer and average."""
     config, runtime = setup.config, setup.runtime
     outline = weights.spread(kit.objective, runtime)
-    trained = adapt.trained_parameters(kit.net)
+    trained = adapters.trained_parameters(kit.net)
     optimizer = optim.optimizer(config, list(trained.values()), runtime.device)
     ema = average(trained, config.use_ema, config.ema_sigma_rel)
     objective, optimizer = runtime.prepare(kit.objective, optimizer)

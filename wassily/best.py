@@ -34,7 +34,7 @@ NAME = re.compile(r"best-(\d+)")
 
 
 class Adaptation(Protocol):
-    """What is used of `adapt.Whole` and `adapt.Lora`."""
+    """What is used of `adapters.Whole` and `adapters.Lora`."""
 
     def save(self, net: nn.Module, folder: Path, averaged: bool = False) -> None:
         """Write the trained part of a network."""

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily import models
 from wassily.config import schema
 from wassily.config.training import DECODER, TrainConfig
+from wassily.models import names
+from wassily.models import parts as model_parts
 from wassily.version import __version__
 
 COUNTED = {
@@ -69,7 +70,7 @@ def facts_of(
     def public(home: str, instead: str) -> str:
         # A folder of this machine is no name that others can use.
         repository = repositories[home]
-        if models.public_name(repository, home) == "mini" and hub_repository:
+        if model_parts.public_name(repository, home) == "mini" and hub_repository:
             return "mini" if home == config.role else instead
         return instead if Path(repository).is_absolute() and hub_repository else repository
 
@@ -133,7 +134,7 @@ def merged_card(name: str, role: str, base: str, prior: str, origin: str) -> str
     title = escaped(name.rstrip("/").rsplit("/", 1)[-1])
     what = f"The {role} of Kandinsky 2.2, **{escaped(base)}** {escaped(origin)}."
     parts = [front_matter(facts), f"# {title}", what, "## Use"]
-    parts += [_usage(facts, models.example_prompt(base, role))]
+    parts += [_usage(facts, names.example_prompt(base, role))]
     return "\n\n".join([*parts, f"Made with wassily {__version__}."]) + "\n"
 
 
@@ -193,7 +194,7 @@ def _dtype(facts: Facts) -> str:
 
 
 def _is_mini(facts: Facts) -> bool:
-    return models.public_name(facts.base, facts.role) == "mini"
+    return model_parts.public_name(facts.base, facts.role) == "mini"
 
 
 def _snippet(facts: Facts, load: str, prompt: str) -> str:
@@ -210,10 +211,10 @@ image.save("picture.png")
 def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     """The whole card as Markdown."""
     prompts = list(config.validation_prompts)
-    known = models.example_prompt(facts.base, facts.role)
+    known = names.example_prompt(facts.base, facts.role)
     example = (*prompts, config.instance_prompt or known)[0]
     data = facts.data if facts.data_is_public else "a folder of the author's own"
-    base = models.public_name(facts.base, facts.role)
+    base = model_parts.public_name(facts.base, facts.role)
     what = "An adapter (LoRA) of the" if config.lora else "The"
     counted = f"{facts.pictures} pictures" if facts.pictures else "read as a stream"
     origin = (

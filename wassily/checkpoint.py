@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wassily.errors import UserError
-from wassily.files import atomic, platforms
+from wassily.files import atomic
 from wassily.files.output_folder import checkpoints_in
 from wassily.runtime import fsdp
 
@@ -116,41 +116,3 @@ def _check_optimizer(
     lost = [key.rpartition("::")[0] for key in layout if key not in state]
     for name in [*lost, *(name for name in names if name not in held)]:
         raise UserError(f"{file}: the state of {name!r} is missing or not whole")
-
-
-# ---------------------------------------------------------------- export
-
-
-def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -> None:
-    """Put a pipeline folder and its card into `output_dir`, beside the checkpoints.
-
-    The index that makes it loadable goes away first and comes back last: a folder that loads is
-    whole.
-    """
-    aside = output_dir / f"{atomic.ASIDE}export"
-    shutil.rmtree(aside, ignore_errors=True)
-    with atomic.system_errors(output_dir):
-        save_pipeline(aside)
-    _portable_image_processor(aside)
-    atomic.flush(aside)
-    index = output_dir / "model_index.json"
-    index.unlink(missing_ok=True)
-    for part in sorted(p for p in aside.iterdir() if p.name != index.name):
-        target = output_dir / part.name
-        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-        part.rename(target)
-    atomic.write_text(output_dir / "README.md", card)
-    (aside / index.name).rename(index)
-    aside.rmdir()
-    platforms.flush(output_dir)
-
-
-def _portable_image_processor(folder: Path) -> None:
-    """Name the image processor as every transformers knows it, not by its PIL flavour."""
-    for file in (
-        folder / "model_index.json",
-        folder / "image_processor" / "preprocessor_config.json",
-    ):
-        if file.is_file():
-            text = file.read_text(encoding="utf-8")
-            file.write_text(text.replace("CLIPImageProcessorPil", "CLIPImageProcessor"), "utf-8")

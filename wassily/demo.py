@@ -8,17 +8,18 @@ from pathlib import Path
 
 import torch
 
-from wassily import models, run, sample
+from wassily import run, sample
 from wassily.config.commands import DemoConfig
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import images, png, sheets
 from wassily.errors import UserError
 from wassily.mini import judge, world
+from wassily.models import names as model_names
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import Progress
 
 STEPS, PRIOR_STEPS = 25, 25
-GUIDANCE, PRIOR_GUIDANCE = models.GUIDANCE["decoder"], models.GUIDANCE["prior"]
+GUIDANCE, PRIOR_GUIDANCE = model_names.GUIDANCE["decoder"], model_names.GUIDANCE["prior"]
 TRAINING = {"prior": 200, "decoder": 300}  # optimizer steps
 SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12
@@ -101,8 +102,8 @@ def drawn_with(
     """The pictures of all prompts by one pair of networks, at the same seeds each time."""
     device, dtype = torch.device("cpu"), torch.float32
     pipelines = (
-        sample.prior_pipeline(models.resolve(prior, "prior"), dtype, None),
-        sample.decoder_pipeline(models.resolve(decoder, "decoder"), dtype, None),
+        sample.prior_pipeline(model_names.resolve(prior, "prior"), dtype, None),
+        sample.decoder_pipeline(model_names.resolve(decoder, "decoder"), dtype, None),
     )
     drawing = sample.Drawing(
         STEPS, PRIOR_STEPS, GUIDANCE, PRIOR_GUIDANCE, batch_size=16, scheduler="stock"

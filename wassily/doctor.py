@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from wassily import lookalikes, models
+from wassily import lookalikes
 from wassily.config.commands import DataCheckConfig
 from wassily.data import aspect_buckets, captions, datasets, images
 from wassily.data.folders import Fault
 from wassily.errors import SHOWN, UserError
 from wassily.findings import Finding, Gravity, as_json, as_text, counted
+from wassily.models import names
+from wassily.models import parts as model_parts
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import progress
 from wassily.version import __version__
@@ -72,7 +74,7 @@ def check(config: DataCheckConfig) -> int:
 def findings_of(config: DataCheckConfig) -> tuple[list[Finding], dict[str, object]]:
     """What is found, and the summary by name. Raises UserError for an unknown tokenizer."""
     quiet_libraries()
-    prior = models.resolve(config.pretrained_prior_model_name_or_path, "prior")
+    prior = names.resolve(config.pretrained_prior_model_name_or_path, "prior")
     findings, parts = parts_of(config)
     for part in parts:
         look_through(part, config.resolution)
@@ -338,7 +340,7 @@ def of_captions(
         items = [f"{n} times: {text}" for text, n in repeated]
         findings.append(Finding("warning" if share > 0.5 else "note", "repeated", message, items))
     other = {s: n for s, n in found.scripts.items() if s not in ("latin", captions.NO_LETTERS)}
-    if other and models.public_name(prior, "prior") != "mini":  # which learnt from two scripts
+    if other and model_parts.public_name(prior, "prior") != "mini":  # which learnt from two scripts
         message = "scripts of which a text encoder that learnt from English knows little"
         findings.append(Finding("note", "script", message, [f"{s}: {n}" for s, n in other.items()]))
     return found.summary() | cut(sources, prior, config, findings)
@@ -350,8 +352,8 @@ def cut(
     """Captions longer than the text encoder reads, if the prior's tokenizer can be had."""
     try:
         # Where there are no files, transformers gives an empty tokenizer and no error.
-        models.files("tokenizer", prior, config.cache_dir)
-        tokenizer = models.load("tokenizer", prior, cache_dir=config.cache_dir)
+        model_parts.files("tokenizer", prior, config.cache_dir)
+        tokenizer = model_parts.load("tokenizer", prior, cache_dir=config.cache_dir)
     except UserError as error:
         message = f"cut captions were not counted: {error}"
         findings.append(Finding("note", "cut_not_counted", message))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
-from wassily.files import output_folder
+from wassily.models import missing
 from wassily.runtime import loading
 
 
@@ -37,7 +37,7 @@ def begin(config: DrawConfig) -> None:
         if name is None or name == "mini":
             continue
         what = "folder" if name in whole else "adapter"
-        if told := output_folder.absent(name, what) or output_folder.unfinished(Path(name)):
+        if told := missing.absent(name, what) or missing.unfinished(Path(name)):
             raise UserError(told)
     print(first_line(config), flush=True)
 

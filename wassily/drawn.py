@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import torch
 
-from wassily import cache, kinds, models, sample, turns
+from wassily import cache, sample, turns
 from wassily.config.training import TrainConfig
 from wassily.data.datasets import Pictures
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.maths import randomness
+from wassily.models import kinds, names
 from wassily.recipes import TrainingSet
 from wassily.runtime.progress import progress
 
@@ -34,7 +35,7 @@ def repository(config: TrainConfig, decoder: str) -> str | None:
     name = getattr(config, "drawn_embeds", None)
     if name is None:
         return None
-    found = models.resolve(name, "prior")
+    found = names.resolve(name, "prior")
     both = {"prior": found, "decoder": decoder}
     kinds.check_widths(both, config.cache_dir, flag="drawn_embeds")
     return found

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wassily import models, recipes
+from wassily import recipes
 from wassily.config.training import DecoderConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Objective
-from wassily.recipes import ExampleSet, Kit
+from wassily.models import parts
+from wassily.models.trainable import Kit
+from wassily.recipes import ExampleSet
 from wassily.runtime.accelerator import Runtime
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
@@ -41,8 +43,8 @@ def learns_variance(repository: str, cache_dir: str | None) -> bool:
 
     Told from the configurations, before the weights are loaded.
     """
-    net = models.load_config("unet", repository, cache_dir)
-    kind = models.load_config("scheduler", repository, cache_dir).get("variance_type")
+    net = parts.load_config("unet", repository, cache_dir)
+    kind = parts.load_config("scheduler", repository, cache_dir).get("variance_type")
     return kind == "learned_range" and net["out_channels"] == 2 * net["in_channels"]
 
 

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from wassily import cache, encode, encodings, models
+from wassily import cache, encodings
 from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.data import aspect_buckets, images
 from wassily.encodings import Encoding, Row
 from wassily.errors import UserError
+from wassily.models import encode, parts
 from wassily.runtime.accelerator import Runtime
-
-PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class EncoderContext:
 
     def load(self, role: str) -> Any:
         """A part; a network is put on the device, in the precision of the run."""
-        repository = self.repositories[models.PARTS[role].home]
-        part = models.load(role, repository, self.runtime.weight_dtype, self.cache_dir)
+        repository = self.repositories[parts.PARTS[role].home]
+        part = parts.load(role, repository, self.runtime.weight_dtype, self.cache_dir)
         return part.to(self.runtime.device) if isinstance(part, nn.Module) else part
 
     def space(self, *roles: str, also: tuple[Any, ...] = ()) -> str:
@@ -55,8 +54,8 @@ class EncoderContext:
             contents = cache.Contents(self.root)
             found: list[bytes | str | int] = []
             for role in roles:
-                home = models.PARTS[role].home
-                paths = models.files(role, self.repositories[home], self.cache_dir)
+                home = parts.PARTS[role].home
+                paths = parts.files(role, self.repositories[home], self.cache_dir)
                 known = contents.known([str(path) for path in paths])
                 for path, digest in zip(paths, known, strict=True):
                     name, read = str(path), digest.any()
@@ -103,16 +102,10 @@ def crop_shapes(context: EncoderContext) -> list[aspect_buckets.Size]:
     side, where = context.resolution, (context.repositories["decoder"], context.cache_dir)
     if not context.bucket:
         return [(side, side)]
-    step = halved("movq", *where) * halved("unet", *where)
+    step = parts.halved("movq", *where) * parts.halved("unet", *where)
     if side % step:
         raise UserError(f"--bucket: --resolution {side} is not a multiple of {step}")
     return aspect_buckets.shapes(side, step)
-
-
-def halved(role: str, repository: str, cache_dir: str | None) -> int:
-    """How many times smaller than its input the smallest map in a network of blocks is."""
-    blocks = models.load_config(role, repository, cache_dir)["block_out_channels"]
-    return 2 ** (len(blocks) - 1)
 
 
 def cropped_pixels(picture: Any, *, shapes: list[aspect_buckets.Size]) -> Tensor:
@@ -142,11 +135,11 @@ def image_encoding(context: EncoderContext) -> Encoding:
 
     return Encoding(
         name="image",
-        space=context.space("image_processor", "image_encoder", also=(PICTURE_BATCH,)),
+        space=context.space("image_processor", "image_encoder", also=(encode.PICTURE_BATCH,)),
         reads="picture",
         prepare=functools.partial(encode.clip_pixels, processor=processor),
         load=load,
-        batch=PICTURE_BATCH,
+        batch=encode.PICTURE_BATCH,
         unconditional=encode.zero_pixels(processor) if drops else None,
     )
 
@@ -170,11 +163,11 @@ def latents_encoding(context: EncoderContext) -> Encoding:
 
     return Encoding(
         name="latents",
-        space=context.space("movq", also=(*crop, PICTURE_BATCH)),
+        space=context.space("movq", also=(*crop, encode.PICTURE_BATCH)),
         reads="picture",
         prepare=functools.partial(cropped_pixels, shapes=shapes),
         load=load,
-        batch=PICTURE_BATCH,
+        batch=encode.PICTURE_BATCH,
         ragged=("latents",) if context.bucket else (),
     )
 
@@ -204,11 +197,11 @@ def text_encoding(context: EncoderContext) -> Encoding:
 
     return Encoding(
         name="text",
-        space=context.space("tokenizer", "text_encoder", also=(CAPTION_BATCH,)),
+        space=context.space("tokenizer", "text_encoder", also=(encode.CAPTION_BATCH,)),
         reads="caption",
         prepare=prepare,
         load=load,
-        batch=CAPTION_BATCH,
+        batch=encode.CAPTION_BATCH,
         ragged=("text_states",),
         unconditional=prepare("") if context.condition_dropout > 0 else None,
     )

@@ -19,7 +19,6 @@ from wassily import (
     lists,
     load,
     measures,
-    models,
     recipes,
     sample,
     scores,
@@ -34,6 +33,7 @@ from wassily.files import atomic
 from wassily.gauge import Asked, Embedded, as_array
 from wassily.load import Networks
 from wassily.maths import losses
+from wassily.models import names, parts
 from wassily.runtime.accelerator import Runtime, quiet_libraries
 from wassily.runtime.progress import Progress
 from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
@@ -111,8 +111,8 @@ def _check_plain(flag: str, named: str, networks: Networks, cache_dir: str | Non
     sample.check_kind(f"--{flag} {named}", network, "plain")
 
 
-def _config_of(found: models.Trained, home: str, cache_dir: str | None) -> dict[str, Any]:
-    return models.load_config(models.TRAINED[home], found.repository, cache_dir)
+def _config_of(found: names.Trained, home: str, cache_dir: str | None) -> dict[str, Any]:
+    return parts.load_config(parts.TRAINED[home], found.repository, cache_dir)
 
 
 def _check_out(config: EvaluateConfig) -> None:
@@ -204,7 +204,7 @@ class Bench:
         config, root = self.config, cache.default_folder(self.config.cache_dir)
         source: Pictures | None = None
         side = int(self.asked.drawing.height or 0)
-        for role in models.TRAINED:
+        for role in parts.TRAINED:
             context = EncoderContext(
                 role, names.repositories, self.runtime, root, side, cache_dir=config.cache_dir
             )
@@ -264,7 +264,7 @@ class Bench:
         """The loss of each network on each held-out picture in each band of timesteps."""
         schedule = self.decoder.scheduler
         asked = {
-            "prior": (self.prior, losses.Prior(self.prior.prior, models.prior_alpha_bars())),
+            "prior": (self.prior, losses.Prior(self.prior.prior, parts.prior_alpha_bars())),
             "decoder": (
                 self.decoder,
                 losses.Decoder(

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import encode, lists, measures, sample
+from wassily import lists, measures, sample
 from wassily.config.training import TrainConfig
 from wassily.heldout import HeldOutLoss
 from wassily.measures import Estimate
+from wassily.models import encode
 
 PRIOR_STEPS, STEPS, BATCH = 25, 20, 8
 

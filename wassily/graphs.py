@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Batch
+from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.train import Pass
 
@@ -61,16 +62,13 @@ def _against(config: TrainConfig, runtime: Runtime) -> str | None:
 def wanted(config: TrainConfig, objective: nn.Module, runtime: Runtime, size: int) -> bool:
     """Whether the micro-batches of a training, of `size` images, are run as graphs; said if so."""
     small = config.cuda_graphs == "on" or size <= SMALL[config.role]
-    twice = config.gradient_checkpointing and drops(objective)  # a base with dropout of its own
+    twice = config.gradient_checkpointing and trainable.has_dropout(
+        objective
+    )  # a base with dropout of its own
     if config.cuda_graphs == "off" or not small or twice or _against(config, runtime):
         return False
     runtime.say("forward and backward as a CUDA graph; --cuda_graphs off starts kernels singly")
     return True
-
-
-def drops(net: nn.Module) -> bool:
-    """Whether a network draws at random in training."""
-    return any(isinstance(m, nn.Dropout) and m.p > 0 for m in net.modules())
 
 
 # ---------------------------------------------------------------- how

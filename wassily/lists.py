@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wassily import models
 from wassily.errors import UserError
+from wassily.models import parts
 
 LISTS = ("english", "arabic")
 GENERIC = Path(__file__).parent / "prompts"
@@ -13,7 +13,7 @@ GENERIC = Path(__file__).parent / "prompts"
 
 def builtin(mini: bool) -> dict[str, list[str]]:
     """Prompts by language, line by line the same; those of its own world for the bundled model."""
-    folder = models.MINI / "prompts" if mini else GENERIC
+    folder = parts.MINI / "prompts" if mini else GENERIC
     return {name: prompt_lines(folder / f"{name}.txt") for name in LISTS}
 
 
@@ -38,7 +38,7 @@ def generic(prior: str, most: int) -> list[str]:
     The bundled model reads both languages. The text encoder of the released weights was trained on
     English, so Arabic prompts would only add noise there.
     """
-    mini = prior == str(models.MINI / "prior")
+    mini = prior == str(parts.MINI / "prior")
     found = builtin(mini)
     chosen = found if mini else {"english": found["english"]}
     return [prompt for prompts in shortened(chosen, most).values() for prompt in prompts]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import adapt, models, sample
+from wassily import sample
 from wassily.config.generation import DrawConfig
 from wassily.errors import UserError
-from wassily.models import Trained
+from wassily.models import adapters, names, parts
+from wassily.models.names import Trained
 from wassily.runtime import compile
 from wassily.runtime.accelerator import DTYPES, has_accelerator, process_state
 
@@ -44,11 +45,11 @@ class Networks:
 
 def find(config: DrawConfig) -> Networks:
     """Locate what a config names; no weights are loaded. Raises UserError for what is none."""
-    prior, decoder = models.locate(config.prior, "prior"), models.locate(config.decoder, "decoder")
+    prior, decoder = names.locate(config.prior, "prior"), names.locate(config.decoder, "decoder")
     adapters: dict[str, list[Path]] = {"prior": [], "decoder": []}
     for home, name in (("prior", config.prior_lora), ("decoder", config.decoder_lora)):
         if name is not None:
-            adapters[home].append(models.adapter_file(name, home, config.cache_dir))
+            adapters[home].append(names.adapter_file(name, home, config.cache_dir))
     if config.lora_scale != 1 and not any([*adapters.values(), prior.adapter, decoder.adapter]):
         raise UserError(
             "--lora_scale does nothing without an adapter: add --prior_lora or --decoder_lora"
@@ -58,7 +59,7 @@ def find(config: DrawConfig) -> Networks:
 
 def check_decoder(config: DrawConfig, networks: Networks, canvas: sample.Canvas) -> None:
     """Raise UserError if the decoder is not of the kind that a canvas takes; loads no weights."""
-    network = models.config_of(networks.decoder, "decoder", config.cache_dir)
+    network = names.config_of(networks.decoder, "decoder", config.cache_dir)
     sample.check_kind(f"--decoder {config.decoder}", network, canvas.kind)
 
 
@@ -106,8 +107,8 @@ def _given(
     found, more = networks.at(home), networks.adapters[home]
     if not (found.network or found.adapter or more):
         return {}
-    net = adapt.drawable(found, home, more, config.lora_scale, config.cache_dir)
-    return {models.TRAINED[home]: net.to(dtype)}
+    net = adapters.drawable(found, home, more, config.lora_scale, config.cache_dir)
+    return {parts.TRAINED[home]: net.to(dtype)}
 
 
 def check_widths(

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wassily import adapt, checkpoint, models, origins, sample
+from wassily import sample
 from wassily.card import merged_card, prior_of
 from wassily.config.commands import MergeConfig
 from wassily.config.training import PRIOR
 from wassily.errors import UserError
-from wassily.files import atomic, output_folder
+from wassily.files import atomic
+from wassily.models import adapters, missing, names, origins, parts, pipeline_folder
 from wassily.runtime.accelerator import quiet_libraries
 
 
@@ -22,14 +23,14 @@ def merge(config: MergeConfig) -> None:
     check_new(out)
     quiet_libraries()
     home, base, net, origin = folded(config) if config.lora else mixed(config)
-    role = models.TRAINED[home]
+    role = parts.TRAINED[home]
     make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
     pipeline = make(base.repository, torch.float32, config.cache_dir, **{role: net})
     prior, absent = prior_here(prior_named(config, home, base.repository))
-    shown = models.public_name(base.repository, home)
+    shown = parts.public_name(base.repository, home)
     card = merged_card(str(out.resolve()), home, shown, prior, origin)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint.export(out, pipeline.save_pretrained, card)
+    pipeline_folder.export(out, pipeline.save_pretrained, card)
     print(f"the merged {home} is in {out}: wassily generate PROMPT --{home} {out}")
     if home == "decoder" and absent:
         print(
@@ -48,7 +49,7 @@ def check_new(out: Path) -> None:
         raise UserError(f"--out {out}: {error.strerror or error}") from None
 
 
-def folded(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
+def folded(config: MergeConfig) -> tuple[str, names.Trained, nn.Module, str]:
     """The network with an adapter in its weights; before it its home and base, after it a line."""
     assert config.lora  # the config was checked
     file, notes = network_of(config.lora, config.cache_dir)
@@ -58,17 +59,17 @@ def folded(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
         raise UserError(f"{config.lora}: the adapter names no base: give --base")
     if config.base is None:
         origins.check_here(named, file, "--base")
-    base = models.locate(named, home)
-    net = adapt.drawable(base, home, [], 1.0, config.cache_dir)
+    base = names.locate(named, home)
+    net = adapters.drawable(base, home, [], 1.0, config.cache_dir)
     scale = 1.0 if config.lora_scale is None else config.lora_scale
-    adapt.fold(net, file, scale)
+    adapters.fold(net, file, scale)
     return home, base, net, f"with an adapter (LoRA) folded in {scale:g} times"
 
 
 def network_of(name: str, cache_dir: str | None) -> tuple[Path, dict[str, str]]:
     """An adapter's file and its notes, which tell the network; if they do not, the names do."""
-    homes = list(models.TRAINED)
-    file = models.adapter_file(name, None, cache_dir)
+    homes = list(parts.TRAINED)
+    file = names.adapter_file(name, None, cache_dir)
     notes = atomic.read_notes(file)
     if notes.get("network") not in homes:
         tensors, _ = atomic.read_tensors(file)
@@ -77,12 +78,12 @@ def network_of(name: str, cache_dir: str | None) -> tuple[Path, dict[str, str]]:
     return file, notes
 
 
-def mixed(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
+def mixed(config: MergeConfig) -> tuple[str, names.Trained, nn.Module, str]:
     """(1 - alpha) base + alpha tuned, weight by weight (arXiv 2109.01903); as `folded`."""
     assert config.base and config.tuned and config.alpha is not None  # the config was checked
     home = home_of(config.tuned)
-    base, tuned = models.locate(config.base, home), models.locate(config.tuned, home)
-    net, other = (adapt.drawable(m, home, [], 1.0, config.cache_dir) for m in (base, tuned))
+    base, tuned = names.locate(config.base, home), names.locate(config.tuned, home)
+    net, other = (adapters.drawable(m, home, [], 1.0, config.cache_dir) for m in (base, tuned))
     interpolate(net, other, config.alpha)
     return home, base, net, f"mixed with its fine-tune at alpha {config.alpha:g}"
 
@@ -90,10 +91,10 @@ def mixed(config: MergeConfig) -> tuple[str, models.Trained, nn.Module, str]:
 def home_of(name: str) -> str:
     """Which network an output folder or a checkpoint folder trained. Raises UserError."""
     path = Path(name)
-    homes = [h for h, role in models.TRAINED.items() if (path / role / "config.json").is_file()]
+    homes = [h for h, role in parts.TRAINED.items() if (path / role / "config.json").is_file()]
     if len(homes) == 1:
         return homes[0]
-    hint = "; it holds an adapter: --lora takes it" if (path / models.ADAPTER).is_file() else ""
+    hint = "; it holds an adapter: --lora takes it" if (path / names.ADAPTER).is_file() else ""
     raise UserError(f"--tuned {name}: no output or checkpoint folder of a whole network{hint}")
 
 
@@ -117,7 +118,7 @@ def prior_named(config: MergeConfig, home: str, repository: str) -> str:
     """The prior that a merged decoder's card names, for diffusers to find."""
     found: str | None = None
     if config.lora and home == "decoder":
-        file = models.adapter_file(config.lora, home, config.cache_dir)
+        file = names.adapter_file(config.lora, home, config.cache_dir)
         found = origins.behind(file, "prior")
     of_tuned = prior_of(Path(config.tuned)) if config.tuned else None
     return found or of_tuned or prior_of(Path(repository)) or PRIOR
@@ -128,7 +129,7 @@ def prior_here(named: str) -> tuple[str, str | None]:
     is not here: a folder of another machine.
     """
     if named == "mini":
-        return str(models.MINI / "prior"), None
+        return str(parts.MINI / "prior"), None
     if Path(named).is_dir():
         return str(Path(named).resolve()), None
-    return (named, None) if output_folder.HUB.fullmatch(named) else ("", named)
+    return (named, None) if missing.HUB.fullmatch(named) else ("", named)

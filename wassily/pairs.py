@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from wassily import models, summary
+from wassily import summary
 from wassily.config.training import TrainConfig
 from wassily.data import folders
 from wassily.data.datasets import Pictures
 from wassily.errors import UserError, printable
+from wassily.models import names, parts
 
 OTHER = {"prior": "decoder", "decoder": "prior"}
 
@@ -45,7 +46,7 @@ def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
     if named and is_run(named):
         return str(named)
     home = OTHER[config.role]
-    base = models.public_name(repositories[home], home)
+    base = parts.public_name(repositories[home], home)
     try:
         near = Path(config.output_dir).resolve().parent.iterdir()
         beside = [f for f in near if _is_of(f, home, base, source(config))]
@@ -59,7 +60,7 @@ def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
 def _is_of(folder: Path, home: str, base: str, learned: str) -> bool:
     """Whether a folder has the result of a training of that network from that base on that data."""
     facts = summary.read_summary(folder) if is_run(folder) else {}
-    results = (folder / models.TRAINED[home] / "config.json", folder / models.ADAPTER)
+    results = (folder / parts.TRAINED[home] / "config.json", folder / names.ADAPTER)
     command = facts.get("command")
     trained = command[1:3] if isinstance(command, list) else []
     return (
@@ -92,9 +93,9 @@ def next_line(config: TrainConfig, repositories: dict[str, str], first: str | No
     of its pictures. It says so if the other network is still the base's.
     """
     role, other = config.role, OTHER[config.role]
-    known = models.example_prompt(repositories[role], role)
+    known = names.example_prompt(repositories[role], role)
     prompt = (*config.validation_prompts, first or known)[0]
-    ends = {home: models.public_name(name, home) for home, name in repositories.items()}
+    ends = {home: parts.public_name(name, home) for home, name in repositories.items()}
     ends[role] = config.output_dir
     remark = ""
     if found := None if is_run(ends[other]) else partner(config, repositories):
@@ -102,7 +103,7 @@ def next_line(config: TrainConfig, repositories: dict[str, str], first: str | No
     elif not is_run(ends[other]):
         remark = f" (the {other} is still its base's: train both, then judge)"
     words = ["wassily", "generate", prompt, "--prior", ends["prior"], "--decoder", ends["decoder"]]
-    if models.public_name(repositories[role], role) == "mini":
-        words += ["--guidance_scale", f"{models.GUIDANCE['decoder']:g}"]
-        words += ["--prior_guidance_scale", f"{models.GUIDANCE['prior']:g}"]
+    if parts.public_name(repositories[role], role) == "mini":
+        words += ["--guidance_scale", f"{names.GUIDANCE['decoder']:g}"]
+        words += ["--prior_guidance_scale", f"{names.GUIDANCE['prior']:g}"]
     return f"the {role} is in {config.output_dir}{remark}: {shlex.join(words)}"

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import adapt, heldout, kinds, memory, models, recipes, sides, sizes
+from wassily import heldout, memory, recipes, sides, sizes
 from wassily.config import launch_checks, presets
 from wassily.config.training import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
+from wassily.models import adapters, kinds, names, parts, trainable
 from wassily.runtime.accelerator import DTYPES, Runtime
 
 GB = 1e9
@@ -64,13 +65,13 @@ def estimate(
     net = _network(config, repositories, precision)
 
     def load(role: str, repository: str, cache_dir: str | None = None) -> object:
-        if role == models.TRAINED[config.role]:
+        if role == parts.TRAINED[config.role]:
             return memory.placed(net)
-        return models.skeleton(role, repository, cache_dir=cache_dir)
+        return parts.skeleton(role, repository, cache_dir=cache_dir)
 
     with memory.fake():
-        kit = recipes.make_kit(config, repositories, load)
-        trained = list(adapt.trained_parameters(kit.net).values())
+        kit = trainable.make_kit(config, repositories, load)
+        trained = list(adapters.trained_parameters(kit.net).values())
         encoders = _encoders(config, repositories, DTYPES[precision])
         standing = Kinds({"weights": memory.bytes_of(kit.net.parameters())})
         standing["optimizer state"] = sizes.state_bytes(config, trained)
@@ -98,15 +99,15 @@ def estimate(
 
 def _network(config: TrainConfig, repositories: dict[str, str], precision: str) -> nn.Module:
     """The network in training, its adapter in it, in shapes alone."""
-    role, dtype = models.TRAINED[config.role], adapt.DTYPES[config.weights_dtype]
+    role, dtype = parts.TRAINED[config.role], adapters.DTYPES[config.weights_dtype]
     with torch.device("meta"):
-        net: nn.Module = models.skeleton(role, repositories[config.role], dtype, config.cache_dir)
-        adapt.chosen_adaptation(config).attach(net, DTYPES[precision], 0)
+        net: nn.Module = parts.skeleton(role, repositories[config.role], dtype, config.cache_dir)
+        adapters.chosen_adaptation(config).attach(net, DTYPES[precision], 0)
     return net
 
 
 def _encoders(config: TrainConfig, repositories: dict[str, str], dtype: torch.dtype) -> Kinds:
-    load = functools.partial(models.skeleton, dtype=dtype, cache_dir=config.cache_dir)
+    load = functools.partial(parts.skeleton, dtype=dtype, cache_dir=config.cache_dir)
     most = Kinds()
     for together in sizes.blank_passes(config, repositories, load):
         kinds = Kinds()
@@ -128,11 +129,11 @@ def at_most(config: TrainConfig, repositories: dict[str, str]) -> int:
     net = _network(config, repositories, "no")  # fp32 is the most; nothing casts on "meta"
 
     def load(role: str, repository: str, cache_dir: str | None = None) -> object:
-        trained = role == models.TRAINED[config.role]
-        return net if trained else models.skeleton(role, repository, cache_dir=cache_dir)
+        trained = role == parts.TRAINED[config.role]
+        return net if trained else parts.skeleton(role, repository, cache_dir=cache_dir)
 
     with torch.device("meta"):
-        kit = recipes.make_kit(config, repositories, load)
+        kit = trainable.make_kit(config, repositories, load)
         count = config.train_batch_size * config.gradient_accumulation_steps
         count += sum(sides.counted(ratio, count) for ratio in sides.ratios(config))
         return memory.bound(kit.objective.to("meta"), *sizes.blank_batch(config, kit, count))
@@ -240,7 +241,7 @@ def remedy(config: TrainConfig, repositories: dict[str, str], precision: str, fu
 
 def plan(config: PriorPlan | DecoderPlan) -> None:
     """Print what the training would take. Raises UserError."""
-    repositories = models.repositories(
+    repositories = names.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
     if kinds.reads_decoder(config):

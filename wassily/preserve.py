@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import cache, encode, models, recipes, sample, turns
+from wassily import cache, sample, turns
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import Examples
 from wassily.encoders import EncoderContext
 from wassily.encodings import Row
 from wassily.errors import UserError
 from wassily.maths import randomness
-from wassily.recipes import Kit
+from wassily.models import encode, parts, trainable
+from wassily.models.trainable import Kit
 from wassily.runtime.progress import progress
 
 SEED = 0  # of the questions
@@ -54,8 +55,8 @@ def prompts(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     assert config.preserve  # the caller looked
     path = Path(config.preserve)
     if config.preserve == "builtin":
-        mini = models.public_name(repositories["prior"], "prior") == "mini"
-        path = (models.MINI / "prompts" if mini else GENERIC) / "preserve.txt"
+        mini = parts.public_name(repositories["prior"], "prior") == "mini"
+        path = (parts.MINI / "prompts" if mini else GENERIC) / "preserve.txt"
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -125,7 +126,7 @@ def _blocks(missing: np.ndarray, size: int) -> list[int]:
 def _space(context: EncoderContext, wanted: list[str]) -> str:
     """A digest of all that the answers depend on."""
     role = context.role
-    roles = [*models.PARTS] if role == "decoder" else ["prior", "text_encoder", "tokenizer"]
+    roles = [*parts.PARTS] if role == "decoder" else ["prior", "text_encoder", "tokenizer"]
     size = context.resolution if role == "decoder" else 0
     drawing = str(DRAWINGS_OF[role])
     settings = (DRAWINGS, ANSWERS, EVERY, drawing, str(GUIDANCES), SEED, size, role)
@@ -161,7 +162,7 @@ def _made(
     size = AT_ONCE[config.role]
     numbers = [block * size + i for block in blocks for i in range(size)]
     drawn = _drawn(context, [wanted[n % len(wanted)] for n in numbers], numbers)
-    kit = recipes.make_kit(config, context.repositories)
+    kit = trainable.make_kit(config, context.repositories)
     objective = kit.objective.to(runtime.device).eval()
     count, dtype = len(objective.alpha_bars), runtime.weight_dtype
     for drawing, (clean, unconditional) in zip(numbers, drawn, strict=True):

@@ -14,7 +14,6 @@ from typing import Any
 from torch import nn
 
 from wassily import gauge, logbook, report, sample, summary
-from wassily.adapt import Lora, Whole
 from wassily.card import Facts, model_card
 from wassily.config.training import TrainConfig
 from wassily.data import png, sheets
@@ -23,6 +22,7 @@ from wassily.errors import listed
 from wassily.gauge import Gauge
 from wassily.heldout import Losses
 from wassily.maths.losses import Objective
+from wassily.models.adapters import Lora, Whole
 from wassily.runtime import compile
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress

@@ -13,9 +13,7 @@ from wassily import (
     checkpoint,
     encoders,
     graphs,
-    hub,
     material,
-    models,
     optim,
     pairs,
     plan,
@@ -32,6 +30,7 @@ from wassily.data import example_order
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, disk
 from wassily.files.run_state import RunState
+from wassily.models import hub, parts
 from wassily.runtime import compile, failures
 from wassily.runtime.accelerator import Runtime
 from wassily.start import Setup
@@ -136,7 +135,7 @@ def begin(run: Run) -> None:
     if runtime.main:
         atomic.write_text(setup.output_dir / "run.toml", schema.to_toml(config))
         facts = {
-            "base": models.public_name(setup.repositories[config.role], config.role),
+            "base": parts.public_name(setup.repositories[config.role], config.role),
             "repositories": setup.repositories,
             "source": pairs.source(config),
             "trained": f"{run.adaptation.describe()}: {_count(run):,} parameters",

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from wassily import encode, kinds, models, schedulers
+from wassily import schedulers
 from wassily.config import generation_checks
 from wassily.data import images
 from wassily.errors import UserError
+from wassily.models import encode, kinds
+from wassily.models import parts as model_parts
 from wassily.runtime import loading
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ def prior_pipeline(
         "image_processor",
         "prior_scheduler",
     )
-    parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
+    parts = {r: given.get(r) or model_parts.load(r, repository, dtype, cache_dir) for r in roles}
     scheduler = parts.pop("prior_scheduler")
     return _pipeline("KandinskyV22PriorPipeline", scheduler=scheduler, **parts)
 
@@ -122,7 +124,7 @@ def decoder_pipeline(
 ) -> KandinskyV22Pipeline:
     """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = ("unet", "movq", "scheduler")
-    parts = {r: given.get(r) or models.load(r, repository, dtype, cache_dir) for r in roles}
+    parts = {r: given.get(r) or model_parts.load(r, repository, dtype, cache_dir) for r in roles}
     return _pipeline("KandinskyV22Pipeline", **parts)
 
 

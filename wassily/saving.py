@@ -11,12 +11,12 @@ from torch import nn
 
 from wassily import best as bests
 from wassily import checkpoint, sizes
-from wassily.adapt import Lora, Whole
 from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
 from wassily.files import atomic, disk, run_state
 from wassily.files.run_state import RunState, Saved
 from wassily.maths.ema import Ema
+from wassily.models.adapters import Lora, Whole
 from wassily.runtime import fsdp
 from wassily.start import Setup
 from wassily.weights import Weights

@@ -15,7 +15,7 @@ from wassily.data.example_order import Examples, ExtraExamples
 from wassily.encoders import EncoderContext
 from wassily.encodings import Encoding
 from wassily.maths import randomness
-from wassily.recipes import Kit
+from wassily.models.trainable import Kit
 
 CLASS_PICTURES, OLD = 0, 1  # the number of a source gives its seed
 CLASS_RATIO = 1.0  # one class picture for each own one, as diffusers has it

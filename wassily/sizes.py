@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import encode, memory
+from wassily import memory
 from wassily.config import training
 from wassily.config.training import TrainConfig
-from wassily.encoders import CAPTION_BATCH, PICTURE_BATCH
 from wassily.maths.losses import Batch
-from wassily.recipes import Kit, Load
+from wassily.models import encode
+from wassily.models.encode import CAPTION_BATCH, PICTURE_BATCH
+from wassily.models.trainable import Kit, Load
 
 
 def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tensor, Tensor]:

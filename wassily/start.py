@@ -7,13 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import adapt, drawn, drift, hub, kinds, models, optim
+from wassily import drawn, drift, optim
 from wassily.config import schema, source_checks, training
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.files import atomic, checksums, lock, output_folder, run_state
 from wassily.files.run_state import RunState, Saved
 from wassily.maths import randomness
+from wassily.models import adapters, hub, kinds, names
+from wassily.models import parts as model_parts
 from wassily.runtime import accelerator
 from wassily.runtime.accelerator import Runtime
 
@@ -44,7 +46,7 @@ class Setup:
     @property
     def role(self) -> str:
         """The role, and folder, of the network in training."""
-        return models.TRAINED[self.config.role]
+        return model_parts.TRAINED[self.config.role]
 
     @property
     def start(self) -> int:
@@ -77,7 +79,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
             "or --report_to none"
         )
     optim.check(config)
-    repositories = models.repositories(
+    repositories = names.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
     if kinds.reads_decoder(config):
@@ -91,7 +93,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
             "--push_to_hub: the prior is a local folder, which others do not have: "
             "name its repository with --hub_prior_id"
         )
-    adapt.check_chosen(config, repositories)
+    adapters.check_chosen(config, repositories)
     return repositories
 
 
@@ -99,8 +101,8 @@ def remarks(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     """What is allowed and hardly meant: a line each."""
     if config.role == "prior" and not config.validation_prompts:
         return []  # then no picture of any size is learnt or drawn
-    net = models.load_config("unet", repositories["decoder"], config.cache_dir)
-    movq = models.load_config("movq", repositories["decoder"], config.cache_dir)
+    net = model_parts.load_config("unet", repositories["decoder"], config.cache_dir)
+    movq = model_parts.load_config("movq", repositories["decoder"], config.cache_dir)
     own = (net.get("sample_size") or 64) * 2 ** (len(movq["block_out_channels"]) - 1)
     if own / 2 <= config.resolution <= own * 2:
         return []
@@ -126,9 +128,9 @@ def begin(
 
     Damaged checkpoints after it are told by `say`.
     """
-    parts = {part.folder for part in models.PARTS.values()} | {models.ADAPTER}
+    parts = {part.folder for part in model_parts.PARTS.values()} | {names.ADAPTER}
     check_free(output_dir, parts)
-    _check_no(output_dir, "model_index.json" if config.lora else models.ADAPTER)
+    _check_no(output_dir, "model_index.json" if config.lora else names.ADAPTER)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         held.enter_context(lock.held(output_dir))

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from wassily import encodings, models
+from wassily import encodings
 from wassily.config import schema
 from wassily.config.training import TrainConfig
 from wassily.data import captions
 from wassily.data.datasets import Pictures
 from wassily.encoders import EncoderContext
 from wassily.files import atomic, output_folder
+from wassily.models import parts
 from wassily.runtime.accelerator import Runtime
 from wassily.version import __version__
 
@@ -36,7 +37,7 @@ def of_data(source: Pictures, context: EncoderContext, held_out: Pictures | None
         found["duplicates"] = len(contents) - len(np.unique(contents, axis=0))
     if context.role == "prior":
         home = context.repositories["prior"]
-        tokenizer = models.load("tokenizer", home, cache_dir=context.cache_dir)
+        tokenizer = parts.load("tokenizer", home, cache_dir=context.cache_dir)
         cut, total = runtime.shared(lambda: captions.count_cut(source.all_captions(), tokenizer))
         different = runtime.shared(lambda: len({hash(text) for text in source.all_captions()}))
         found |= {"captions": total, "different_captions": different, "cut_captions": cut}

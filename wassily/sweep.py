@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from wassily import evaluation, lists, load, measures, merge, models
+from wassily import evaluation, lists, load, measures, merge
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.measures import Estimate
+from wassily.models import names, parts
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.version import __version__
@@ -47,7 +48,7 @@ class Tuned:
             given = {"tuned": self.name, "alpha": alpha}
         return MergeConfig(base=self.base, cache_dir=cache_dir, out=out, **given)
 
-    def network(self, alpha: float, cache_dir: str | None) -> models.Network:
+    def network(self, alpha: float, cache_dir: str | None) -> parts.Network:
         """The network with that share, in fp32 on the CPU."""
         config = self.merging(alpha, cache_dir)
         return (merge.folded if self.adapter else merge.mixed)(config)[2]
@@ -100,7 +101,7 @@ def all_tuned(config: SweepConfig) -> list[Tuned]:
     if len(set(homes)) < len(homes):
         raise UserError(f"--tuned: both are a {homes[0]}; name one of each network")
     for one in found:
-        models.locate(one.base, one.home)
+        names.locate(one.base, one.home)
         if config.out:
             merge.check_new(Path(_out(config, one)))
     return found
@@ -108,7 +109,7 @@ def all_tuned(config: SweepConfig) -> list[Tuned]:
 
 def _tuned(name: str, base: str) -> Tuned:
     path = Path(name)
-    adapter = path.is_file() or any((path / file).is_file() for file in models.ADAPTERS)
+    adapter = path.is_file() or any((path / file).is_file() for file in names.ADAPTERS)
     home = merge.network_of(name, None)[1]["network"] if adapter else merge.home_of(name)
     return Tuned(home, base, name, adapter)
 
@@ -140,7 +141,7 @@ def _measured(
     """What a share learned (N,) and kept (M,), a cosine for each example."""
     for one in tuned:
         pipeline = {"prior": bench.prior, "decoder": bench.decoder}[one.home]
-        role = models.TRAINED[one.home]
+        role = parts.TRAINED[one.home]
         net = one.network(alpha, config.cache_dir).to(getattr(pipeline, role).dtype)
         pipeline.register_modules(**{role: net})
     side = bench.side(f"alpha-{alpha:g}")

@@ -54,9 +54,9 @@ def _end_trainings(studio: Studio) -> None:
 
 def _tuned(folder: Path) -> None:
     """The decoder of `mini` with its last layer changed a little."""
-    from wassily import models
+    from wassily.models import parts
 
-    shutil.copytree(models.MINI / "decoder", folder)
+    shutil.copytree(parts.MINI / "decoder", folder)
     (file,) = (folder / "unet").glob("*.safetensors")
     weights = load_file(file)
     generator = torch.Generator().manual_seed(0)

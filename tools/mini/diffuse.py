@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tools.mini import bank, encoded, nets, stage
-from wassily import adapt, checkpoint, models
+from wassily import checkpoint
 from wassily.files import atomic, output_folder
 from wassily.maths import losses
 from wassily.maths.ema import Ema
+from wassily.models import adapters, parts
 from wassily.runtime.accelerator import Runtime
 from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
 
@@ -46,7 +47,7 @@ def train_prior(work, steps=6000):
     texts = encoded.texts(work, "train", captions)
     torch.manual_seed(0)
     net = nets.prior(embeds)
-    alpha_bars = models.prior_alpha_bars()
+    alpha_bars = parts.prior_alpha_bars()
     objective = losses.Prior(net, alpha_bars, snr_gamma=SNR_GAMMA)
     each = len(rows) // len(embeds)
 
@@ -91,7 +92,7 @@ def train(work, role, net, objective, example, target, plan):
     folder.mkdir(parents=True, exist_ok=True)
     atomic.sweep(folder)
     runtime = Runtime("no", 1, str(folder), "logs", "none")
-    trained = adapt.trained_parameters(net)
+    trained = adapters.trained_parameters(net)
     parameters = list(trained.values())
     optimizer = torch.optim.AdamW(
         parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -172,7 +173,7 @@ def restore(folder, net, optimizer, trained, ema):
         return {"step": 0, "seconds": 0.0}
     newest = found[-1][1]
     state = json.loads((newest / output_folder.STATE).read_text("utf-8"))
-    net.load_state_dict(models.load_network(newest / state["role"], state["role"]).state_dict())
+    net.load_state_dict(parts.load_network(newest / state["role"], state["role"]).state_dict())
     checkpoint.load_optimizer(newest, optimizer, trained)
     ema.load(load_file(newest / "ema.safetensors"))
     return state

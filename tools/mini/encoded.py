@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from tools.mini import bank, clip, movq
-from wassily import encode
+from wassily.models import encode
 
 BATCH = 200
 

@@ -13,9 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tools.mini import movq, nets
-from wassily import checkpoint, models, sample
+from wassily import sample
 from wassily.files import output_folder
 from wassily.mini import judge, world
+from wassily.models import parts as model_parts
+from wassily.models import pipeline_folder
 
 SEED = 77
 
@@ -47,16 +49,16 @@ def assemble(work, networks=None):
 
     `networks` maps "prior" and "unet" to folders other than those of work/parts.
     """
-    out, places = Path(work) / "mini", {r: Path(work) / "parts" / r for r in models.PARTS}
+    out, places = Path(work) / "mini", {r: Path(work) / "parts" / r for r in model_parts.PARTS}
     places |= {role: Path(folder) for role, folder in (networks or {}).items()}
     schedulers = {"prior_scheduler": nets.prior_scheduler(), "scheduler": nets.decoder_scheduler()}
     parts = {
         role: schedulers.get(role) or part.kind.from_pretrained(places[role])
-        for role, part in models.PARTS.items()
+        for role, part in model_parts.PARTS.items()
     }
     for home, build in (("prior", sample.prior_pipeline), ("decoder", sample.decoder_pipeline)):
         pipeline = build("", torch.float16, None, **parts).to(torch.float16)
-        checkpoint.export(_made(out / home), pipeline.save_pretrained, "")
+        pipeline_folder.export(_made(out / home), pipeline.save_pretrained, "")
     return out
 
 
@@ -67,7 +69,7 @@ def newest_averages(work):
         found = output_folder.checkpoints_in(Path(work) / role)
         if found:
             step, folder = found[-1]
-            net = models.load_network(folder / role, role)
+            net = model_parts.load_network(folder / role, role)
             net.load_state_dict(load_file(folder / "ema.safetensors"), strict=False)
             folders[role] = Path(work) / "averages" / role
             net.save_pretrained(folders[role])
@@ -137,7 +139,7 @@ def spread(hits):
 
 def check_judge(work, n=2000, seed=21):
     """The judge on n real pictures of each kind, and on the same after the MoVQ's round trip."""
-    net = models.PARTS["movq"].kind.from_pretrained(f"{work}/parts/movq").eval()
+    net = model_parts.PARTS["movq"].kind.from_pretrained(f"{work}/parts/movq").eval()
     for kind in world.KINDS:
         scenes = world.scenes(seed, n, "all", kind)
         pictures = np.stack([np.asarray(world.draw(s)) for s in scenes])

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from tools.mini import bank, clip, encoded
-from wassily import encode
 from wassily.mini import words, world
+from wassily.models import encode
 
 TRAIN, HELD_OUT = 6000, 2000
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wassily import measures, models
+from wassily import measures
 from wassily.mini import judge, world
+from wassily.models import parts
 
 SEED, COUNT = 21, 100
 LANGUAGES = {"english": "en", "arabic": "ar"}
@@ -80,7 +81,7 @@ def main() -> None:
     commands.add_parser("judge").add_argument("folder", type=Path)
     asked = parser.parse_args()
     if asked.command == "write":
-        write(models.MINI / "prompts")
+        write(parts.MINI / "prompts")
     else:
         print("\n".join(report(asked.folder)))
 

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wassily import generate, load, models, notes, sample, tasks
+from wassily import generate, load, notes, sample, tasks
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig
 from wassily.data import images, png
 from wassily.errors import UserError
+from wassily.models import parts
 from wassily.runtime.accelerator import has_accelerator, quiet_libraries
 
 LOADED = ("prior", "decoder", "prior_lora", "decoder_lora", "lora_scale", "cache_dir")
@@ -30,7 +31,7 @@ class Job:
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @contextlib.contextmanager
-    def watched(self, networks: list[models.Network], passes: int) -> Iterator[None]:
+    def watched(self, networks: list[parts.Network], passes: int) -> Iterator[None]:
         """Inside, each pass of these networks counts, and is the last if it was cancelled."""
         done = 0
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import models
 from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic, output_folder, run_state
 from wassily.files.run_state import Saved
+from wassily.models import names as model_names
+from wassily.models import parts
 from wassily.studio.fence import OWN
 from wassily.studio.words import Say
 
@@ -61,8 +62,8 @@ def _folders(runs: Path) -> Iterator[Path]:
 
 
 def _in(folder: Path, runs: Path) -> Iterator[ModelChoice]:
-    file = next((folder / n for n in models.ADAPTERS if (folder / n).is_file()), None)
-    homes = [h for h, part in models.TRAINED.items() if (folder / part / "config.json").is_file()]
+    file = next((folder / n for n in model_names.ADAPTERS if (folder / n).is_file()), None)
+    homes = [h for h, part in parts.TRAINED.items() if (folder / part / "config.json").is_file()]
     place, saved = folder.relative_to(runs).as_posix(), (folder / output_folder.STATE).is_file()
     if file is not None and (home := _of_adapter(file)):
         yield ModelChoice(str(folder), place, home, True, file.stat().st_mtime, saved)
@@ -70,7 +71,7 @@ def _in(folder: Path, runs: Path) -> Iterator[ModelChoice]:
         role = _of_checkpoint(folder)
         for home in homes:
             if role in (None, home):
-                config = folder / models.TRAINED[home] / "config.json"
+                config = folder / parts.TRAINED[home] / "config.json"
                 yield ModelChoice(str(folder), place, home, False, config.stat().st_mtime, saved)
 
 
@@ -81,7 +82,7 @@ def _of_adapter(file: Path) -> str | None:
     except UserError:
         return None
     home = notes.get("network")
-    return home if home in models.TRAINED else None
+    return home if home in parts.TRAINED else None
 
 
 def _of_checkpoint(folder: Path) -> str | None:
@@ -103,7 +104,7 @@ def networks(runs: Path, home: str, say: Say) -> list[tuple[str, str]]:
 
 
 def _elsewhere(home: str) -> list[str]:
-    return [*(["mini"] if models.has_mini(home) else []), RELEASED[home]]
+    return [*(["mini"] if model_names.has_mini(home) else []), RELEASED[home]]
 
 
 def adapters(runs: Path, home: str, say: Say) -> list[tuple[str, str]]:
@@ -127,12 +128,12 @@ def guidance(runs: Path, home: str, name: str | None) -> float:
     was tuned from it, else the command line's.
     """
     try:
-        trained = models.locate(checked(runs, home, name), home)
+        trained = model_names.locate(checked(runs, home, name), home)
     except UserError:
         return USUAL[home]
-    own = trained.network or Path(trained.repository) / models.TRAINED[home]
-    mini = _alike(own, models.MINI / home / models.TRAINED[home])
-    return models.GUIDANCE[home] if mini else USUAL[home]
+    own = trained.network or Path(trained.repository) / parts.TRAINED[home]
+    mini = _alike(own, parts.MINI / home / parts.TRAINED[home])
+    return model_names.GUIDANCE[home] if mini else USUAL[home]
 
 
 def _alike(one: Path, other: Path) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wassily import curves, logbook, models, summary
+from wassily import curves, logbook, summary
 from wassily.curves import Series
 from wassily.files import lock
 from wassily.logbook import Row
+from wassily.models import names as model_names
 from wassily.studio import process
 from wassily.studio.fence import OWN, AllowedFolders
 
@@ -66,7 +67,7 @@ def look(allowed: AllowedFolders, folder: Path) -> Seen:
         return Seen("elsewhere", step, steps, left, line)
     if not folder.is_dir():
         return Seen("stopped" if line else "none", line=line)
-    whole = (folder / "model_index.json").is_file() or (folder / models.ADAPTER).is_file()
+    whole = (folder / "model_index.json").is_file() or (folder / model_names.ADAPTER).is_file()
     finished = whole and steps is not None and step >= steps
     return Seen("finished" if finished else "stopped", step, steps, None, line)
 

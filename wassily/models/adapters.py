@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import checkpoint, models
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic
 from wassily.maths import randomness
+from wassily.models import names, parts, pipeline_folder
 
 STATISTICS = ("clip_mean", "clip_std")  # stored as parameters; no forward pass reads them
 RANK = 4
@@ -62,7 +62,7 @@ class Whole:
 
     role: str
 
-    def attach(self, net: models.Network, dtype: torch.dtype, seed: int) -> None:
+    def attach(self, net: parts.Network, dtype: torch.dtype, seed: int) -> None:
         """Nothing to add."""
 
     def signature(self) -> dict[str, object]:
@@ -73,23 +73,23 @@ class Whole:
         """What is trained, for a person."""
         return "the whole network"
 
-    def save(self, net: models.Network, folder: Path, averaged: bool = False) -> None:
+    def save(self, net: parts.Network, folder: Path, averaged: bool = False) -> None:
         """The network in a sub-folder of a checkpoint."""
         net.save_pretrained(folder / (f"{self.role}_ema" if averaged else self.role))
 
-    def load(self, net: models.Network, folder: Path) -> None:
+    def load(self, net: parts.Network, folder: Path) -> None:
         """Take the network of a checkpoint."""
-        net.load_state_dict(models.load_network(folder / self.role, self.role).state_dict())
+        net.load_state_dict(parts.load_network(folder / self.role, self.role).state_dict())
 
-    def averages(self, net: models.Network, folder: Path) -> Mapping[str, Tensor]:
+    def averages(self, net: parts.Network, folder: Path) -> Mapping[str, Tensor]:
         """The averages in a checkpoint, by parameter name."""
-        return models.load_network(folder / f"{self.role}_ema", self.role).state_dict()
+        return parts.load_network(folder / f"{self.role}_ema", self.role).state_dict()
 
     def export(
-        self, net: models.Network, folder: Path, save_pipeline: Callable[[Path], None], card: str
+        self, net: parts.Network, folder: Path, save_pipeline: Callable[[Path], None], card: str
     ) -> None:
         """The whole pipeline and its card."""
-        checkpoint.export(folder, save_pipeline, card)
+        pipeline_folder.export(folder, save_pipeline, card)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Lora:
     use_dora: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
 
-    def attach(self, net: models.Network, dtype: torch.dtype, seed: int) -> None:
+    def attach(self, net: parts.Network, dtype: torch.dtype, seed: int) -> None:
         """Add the adapter in fp32; B starts at zero, so the network computes what it did before.
 
         The frozen weights of linear and convolution layers are kept in `dtype`, in which autocast
@@ -155,7 +155,7 @@ class Lora:
         where = ", ".join(self.targets)
         return f"{kind} of rank {self.rank}, alpha {self.alpha}{dropout} on {where}"
 
-    def save(self, net: models.Network, folder: Path, averaged: bool = False) -> None:
+    def save(self, net: parts.Network, folder: Path, averaged: bool = False) -> None:
         """The adapter as one file, which `load_lora_adapter` of diffusers reads."""
         tensors = {
             stored(name): p.detach().cpu().contiguous()
@@ -164,22 +164,22 @@ class Lora:
         # Not peft's whole list: another release of it refuses the names that it does not know.
         plain = {"format": "pt", "rank": str(self.rank), "alpha": str(self.alpha)}
         notes = plain | {**self.notes, HEADER: json.dumps(self.settings())}
-        file = models.ADAPTER_EMA if averaged else models.ADAPTER
+        file = names.ADAPTER_EMA if averaged else names.ADAPTER
         atomic.write_tensors(folder / file, tensors, notes)
 
-    def load(self, net: models.Network, folder: Path) -> None:
+    def load(self, net: parts.Network, folder: Path) -> None:
         """Take the adapter of a checkpoint. Raises UserError if it is not whole."""
-        values = _values(net, folder / models.ADAPTER)
+        values = _values(net, folder / names.ADAPTER)
         with torch.no_grad():
             for name, parameter in trained_parameters(net).items():
                 parameter.copy_(values[name])
 
-    def averages(self, net: models.Network, folder: Path) -> Mapping[str, Tensor]:
+    def averages(self, net: parts.Network, folder: Path) -> Mapping[str, Tensor]:
         """The averages in a checkpoint, by parameter name. Raises UserError."""
-        return _values(net, folder / models.ADAPTER_EMA)
+        return _values(net, folder / names.ADAPTER_EMA)
 
     def export(
-        self, net: models.Network, folder: Path, save_pipeline: Callable[[Path], None], card: str
+        self, net: parts.Network, folder: Path, save_pipeline: Callable[[Path], None], card: str
     ) -> None:
         """The adapter and its card. No pipeline: that would be gigabytes of the base, unchanged."""
         atomic.write_text(folder / "README.md", card)
@@ -188,7 +188,7 @@ class Lora:
 
 def chosen_adaptation(config: TrainConfig, notes: dict[str, str] | None = None) -> Whole | Lora:
     """What a config trains of its network; `notes` go into the header of an adapter's file."""
-    role = models.TRAINED[config.role]
+    role = parts.TRAINED[config.role]
     if not config.lora:
         return Whole(role)
     rank = config.rank or RANK
@@ -211,9 +211,9 @@ def notes(config: TrainConfig, repositories: dict[str, str], fingerprint: str) -
     """
     return {
         "network": config.role,
-        "base": models.portable_name(repositories[config.role], config.role),
+        "base": parts.portable_name(repositories[config.role], config.role),
         "base_fingerprint": fingerprint,
-        "prior": config.hub_prior_id or models.portable_name(repositories["prior"], "prior"),
+        "prior": config.hub_prior_id or parts.portable_name(repositories["prior"], "prior"),
     }
 
 
@@ -222,7 +222,7 @@ def check_chosen(config: TrainConfig, repositories: dict[str, str]) -> None:
     found = chosen_adaptation(config)
     if isinstance(found, Lora) and config.lora_targets:
         with torch.device("meta"):
-            net = models.skeleton(found.role, repositories[config.role], cache_dir=config.cache_dir)
+            net = parts.skeleton(found.role, repositories[config.role], cache_dir=config.cache_dir)
         check_targets(net, found.targets)
 
 
@@ -273,7 +273,7 @@ def _values(net: nn.Module, file: Path) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- drawing and merging
 
 
-def fold(net: models.Network, file: Path, scale: float = 1.0) -> None:
+def fold(net: parts.Network, file: Path, scale: float = 1.0) -> None:
     """Add an adapter, `scale` times, to the weights of a network that stays a stock one.
 
     Raises UserError if it is not of this network. In fp32, so that merging loses nothing.
@@ -306,14 +306,14 @@ def fold(net: models.Network, file: Path, scale: float = 1.0) -> None:
 
 
 def drawable(
-    found: models.Trained, home: str, adapters: list[Path], scale: float, cache_dir: str | None
+    found: names.Trained, home: str, adapters: list[Path], scale: float, cache_dir: str | None
 ) -> nn.Module:
     """A network to draw with, in fp32 on the CPU, its adapters and `adapters` folded in."""
-    role = models.TRAINED[home]
+    role = parts.TRAINED[home]
     if found.network:
-        net = models.load_network(found.network, role).eval().requires_grad_(False)
+        net = parts.load_network(found.network, role).eval().requires_grad_(False)
     else:
-        net = models.load(role, found.repository, cache_dir=cache_dir)
+        net = parts.load(role, found.repository, cache_dir=cache_dir)
     for file in [*([found.adapter] if found.adapter else []), *adapters]:
         fold(net, file, scale)
     return net

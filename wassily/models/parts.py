@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +16,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from wassily import hub, origins
 from wassily.config import training
 from wassily.errors import UserError, out_of_memory
-from wassily.files import atomic, output_folder, run_state
-from wassily.files.run_state import Saved
+from wassily.models import hub
 from wassily.runtime import loading
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin as Network
 
-MINI = Path(__file__).parent / "mini"
-GUIDANCE = {"decoder": 2.5, "prior": 2.0}  # what the bundled model draws best with, see its card
+MINI = Path(__file__).parents[1] / "mini"
 RELEASED = Path(__file__).parent / "kandinsky22.json"  # configurations of the released model
-ADAPTER, ADAPTER_EMA = "pytorch_lora_weights.safetensors", "pytorch_lora_weights_ema.safetensors"
-ADAPTERS = (ADAPTER_EMA, ADAPTER)  # the averaged one is preferred
 
 
 @dataclass(frozen=True)
@@ -72,35 +66,7 @@ TRAINED = {
 }  # home -> the role, and folder, of its trained network
 
 
-def has_mini(home: str) -> bool:
-    """Whether the bundled model's prior or decoder is there."""
-    return (MINI / home / TRAINED[home] / "config.json").is_file()
-
-
-def resolve(name: str, home: str) -> str:
-    """The folder or hub name behind a model name; `mini` is the bundled model, paths become
-    absolute.
-
-    Raises UserError for a path that does not exist or is no pipeline folder of that home.
-    """
-    if name == "mini":
-        folder = MINI / home
-        if not has_mini(home):
-            raise UserError(f"mini: this installation has no bundled {home}")
-        return str(folder)
-    path = Path(os.path.expanduser(name))
-    if path.is_dir():
-        _check_pipeline_folder(path, home)
-        return str(path.resolve())
-    if path.exists():
-        _check_no_pickle(path)
-        raise UserError(f"{name}: a file; a {home} is a pipeline folder or a hub name")
-    if told := output_folder.absent(name):
-        raise UserError(told)
-    return name
-
-
-def _check_no_pickle(path: Path) -> None:
+def check_no_pickle(path: Path) -> None:
     """Raise UserError for a file, or a folder of weights, that could run code when it is read."""
     names = [path.name] if path.is_file() else sorted(p.name for p in path.glob("*"))
     pickles = [name for name in names if Path(name).suffix.lower() in PICKLES]
@@ -109,31 +75,6 @@ def _check_no_pickle(path: Path) -> None:
             f"{path}: {pickles[0]} is a pickle, which can run code when it is read, and is not: "
             "convert it to safetensors where you trust it"
         )
-
-
-def repositories(prior: str, decoder: str) -> dict[str, str]:
-    """Home -> the folder or hub name behind each of two model names. Raises UserError."""
-    return {"prior": resolve(prior, "prior"), "decoder": resolve(decoder, "decoder")}
-
-
-def _check_pipeline_folder(path: Path, home: str) -> None:
-    wanted = TRAINED[home]
-    if (path / wanted / "config.json").is_file():
-        return
-    if (path / ADAPTER).is_file():
-        raise UserError(
-            f"{path}: an adapter (LoRA), not a whole model: make one of it with wassily merge "
-            f"--lora {path}"
-        )
-    if told := output_folder.unfinished(path):
-        raise UserError(told)
-    held = sorted(p.name for p in path.iterdir() if (p / "config.json").is_file())
-    other = next((h for h, part in TRAINED.items() if part in held and h != home), None)
-    hint = f"; it is a {other}'s" if other else ""
-    raise UserError(
-        f"{path}: no sub-folder {wanted!r} with a config.json, so it is no {home} folder{hint}"
-        f" (it holds: {', '.join(held) or 'no part of a model'})"
-    )
 
 
 def load(
@@ -201,7 +142,7 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
 def _check_files(folder: Path, repository: str, part: str) -> None:
     """Raise UserError for a folder on this disk without config, or with a pickle for weights."""
     try:
-        _check_no_pickle(folder)
+        check_no_pickle(folder)
     except UserError as error:
         raise _not_loaded(repository, part, error) from None
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -266,7 +207,7 @@ def load_network(folder: Path, role: str) -> Network:
     """A network from a folder of its own (`checkpoint-N/unet`), in fp32 on the CPU."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no such network (no config.json)")
-    _check_no_pickle(folder)
+    check_no_pickle(folder)
     try:
         network: Network = PARTS[role].kind.from_pretrained(folder, use_safetensors=True)
     except Exception as error:
@@ -280,17 +221,6 @@ def load_network(folder: Path, role: str) -> Network:
         raise UserError(f"{folder}: {lost[0]} is missing in it")
     _forget_place(network, str(folder), PARTS[role].home)
     return network
-
-
-def config_of(found: Trained, home: str, cache_dir: str | None = None) -> dict[str, Any]:
-    """The configuration of a network to draw with, without its weights. Raises UserError."""
-    role = TRAINED[home]
-    if found.network is None:
-        return load_config(role, found.repository, cache_dir)
-    try:
-        return dict(json.loads((found.network / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{found.network}: cannot load the {role}: {error}") from None
 
 
 def prior_alpha_bars() -> torch.Tensor:
@@ -313,15 +243,6 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Where a network to draw with is: a repository, and a folder that replaces its own."""
-
-    repository: str
-    network: Path | None = None
-    adapter: Path | None = None
-
-
 def public_name(repository: str, home: str) -> str:
     """The name that a resolved repository is known by on every machine, if it has one."""
     return "mini" if repository == str(MINI / home) else repository
@@ -333,69 +254,7 @@ def portable_name(repository: str, home: str) -> str:
     return Path(known).name if Path(known).is_absolute() else known
 
 
-def example_prompt(repository: str, home: str) -> str:
-    """A prompt that a model knows."""
-    if public_name(repository, home) == "mini":
-        return "a large red circle on a blue background"
-    return "a photo of a cat"
-
-
-def adapter_file(name: str, home: str | None, cache_dir: str | None = None) -> Path:
-    """The file of an adapter: a file, an output folder, a checkpoint folder or a hub name.
-
-    Of a checkpoint the averaged one is taken where there is one. Raises UserError for what is none,
-    or is of another network than that of `home`, if one is named.
-    """
-    path = Path(os.path.expanduser(name))
-    if path.is_dir():
-        files = [path / file for file in ADAPTERS if (path / file).is_file()]
-        if not files:
-            raise UserError(f"{name}: no adapter there (no {ADAPTER})")
-        path = files[0]
-    elif path.is_file():
-        _check_no_pickle(path)
-    else:
-        if told := output_folder.absent(name, "adapter"):
-            raise UserError(told)
-        path = hub.download_file(name, ADAPTER, cache_dir)
-    of = atomic.read_notes(path).get("network", home)
-    if home and of != home:
-        raise UserError(f"{name}: an adapter of a {of}, not of a {home}")
-    return path.resolve()
-
-
-def _of_adapter(name: str, home: str) -> Trained:
-    """An output folder that holds an adapter, on the base that it names. Raises UserError."""
-    file = adapter_file(name, home)
-    base = origins.behind(file, home)
-    given = f"--{home} BASE --{home}_lora {name}"
-    if not base:
-        raise UserError(f"{name}: the adapter names no base: give {given}")
-    return Trained(resolve(origins.check_here(base, file, given), home), adapter=file)
-
-
-def locate(name: str, home: str) -> Trained:
-    """A prior or decoder to draw with: output folder, checkpoint folder, hub name or `mini`.
-
-    A checkpoint folder names the repository of its frozen parts in its state file. Its averaged
-    network is taken where there is one, as the export does.
-    """
-    path = Path(os.path.expanduser(name))
-    if not (path / output_folder.STATE).is_file():
-        if (path / ADAPTER).is_file() and not (path / TRAINED[home]).is_dir():
-            return _of_adapter(name, home)
-        return Trained(resolve(name, home))
-    saved = run_state.read(path, Saved)
-    if saved.role != home:
-        raise UserError(f"{name}: a checkpoint of a {saved.role}, not of a {home}")
-    repository = saved.repositories.get(home)
-    if repository is None:
-        raise UserError(f"{path / output_folder.STATE}: names no {home}")
-    if (path / ADAPTER).is_file():
-        return Trained(resolve(repository, home), adapter=adapter_file(name, home))
-    folder = TRAINED[home]
-    averaged = path / f"{folder}_ema"
-    return Trained(
-        resolve(repository, home),
-        (averaged if averaged.is_dir() else path / folder).resolve(),
-    )
+def halved(role: str, repository: str, cache_dir: str | None) -> int:
+    """How many times smaller than its input the smallest map in a network of blocks is."""
+    blocks = load_config(role, repository, cache_dir)["block_out_channels"]
+    return 2 ** (len(blocks) - 1)

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
+
 
 class _Texts(Protocol):
     text_embeds: Tensor

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from wassily import models
 from wassily.config import training
 from wassily.errors import UserError
+from wassily.models import parts
 
 
 def check_widths(
@@ -22,11 +22,11 @@ def check_widths(
 
     Told from the configurations, before any weight is loaded; `flag` is what named the prior.
     """
-    encoder = models.load_config("image_encoder", repositories["prior"], cache_dir)
-    network = models.load_config("unet", repositories["decoder"], cache_dir)
+    encoder = parts.load_config("image_encoder", repositories["prior"], cache_dir)
+    network = parts.load_config("unet", repositories["decoder"], cache_dir)
     made, read = encoder.get("projection_dim"), network.get("encoder_hid_dim")
     if None not in (made, read) and made != read:
-        prior, decoder = (models.public_name(repositories[h], h) for h in ("prior", "decoder"))
+        prior, decoder = (parts.public_name(repositories[h], h) for h in ("prior", "decoder"))
         raise UserError(
             f"--{flag} {prior} makes embeddings of {made} values, "
             f"--pretrained_decoder_model_name_or_path {decoder} reads {read}: they are not of one "
@@ -52,11 +52,11 @@ def check_plain(repository: str, cache_dir: str | None = None) -> None:
 
     Told from the configuration, before any weight is loaded.
     """
-    network = models.load_config("unet", repository, cache_dir)
+    network = parts.load_config("unet", repository, cache_dir)
     kind = decoder_kind(network)
     if kind != "plain":
         what = {"inpainting": "for inpainting", "hint": "that reads a hint"}[kind]
-        name = models.public_name(repository, "decoder")
+        name = parts.public_name(repository, "decoder")
         raise UserError(
             f"--pretrained_decoder_model_name_or_path {name}: a decoder {what} "
             f"({network.get('in_channels')} input channels), which a training does not take: name "
