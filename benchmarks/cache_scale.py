@@ -20,11 +20,13 @@ import torch
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job, Timed
-from wassily import cache, encoders, encodings, recipes, turns
+from wassily import recipes
 from wassily.config.training import PriorConfig
 from wassily.data.datasets import Pictures
-from wassily.encoders import EncoderContext
-from wassily.encodings import Encoding
+from wassily.encodings import cache, definitions, lookup
+from wassily.encodings import fill as encodings_fill
+from wassily.encodings.definitions import EncoderContext
+from wassily.encodings.fill import Encoding
 from wassily.runtime.accelerator import Runtime
 from wassily.start import check_surroundings
 
@@ -78,7 +80,7 @@ def frozen_parts(job: Job, work: Path) -> tuple[PriorConfig, EncoderContext]:
     )
     runtime = Runtime("no", 1, config.output_dir, config.logging_dir, "none")
     root = cache.default_folder(config.cache_dir)
-    return config, encoders.of_training(config, check_surroundings(config), runtime, root)
+    return config, definitions.of_training(config, check_surroundings(config), runtime, root)
 
 
 def fill(paths: list[str], wanted: list[Encoding], root: Path, width: int) -> None:
@@ -89,7 +91,7 @@ def fill(paths: list[str], wanted: list[Encoding], root: Path, width: int) -> No
     for number, path in enumerate(paths):
         row = states[number % PER_SHARD]
         writers[0].add(contents.read(path, path), {"image_embeds": row[0]})
-        key = encodings.caption_key(f"a photo of thing number {Path(path).stem}")
+        key = encodings_fill.caption_key(f"a photo of thing number {Path(path).stem}")
         writers[1].add(key, {"text_embeds": row[1], "text_states": row})
         if (number + 1) % PER_SHARD == 0:
             for writer in writers:
@@ -103,9 +105,9 @@ def reading(
 ) -> tuple[float, float]:
     """Seconds to open the stores, and examples read per second in random order."""
     began = time.perf_counter()
-    contents, _ = encodings.picture_contents(source, context.root, context.runtime)
-    choice = turns.ExampleDraws(0, False)
-    cached = turns.Cached(wanted, source, contents, context.root, choice)
+    contents, _ = encodings_fill.picture_contents(source, context.root, context.runtime)
+    choice = lookup.ExampleDraws(0, False)
+    cached = lookup.Cached(wanted, source, contents, context.root, choice)
     opened = time.perf_counter() - began
     order = np.random.default_rng(0).integers(0, len(source), READS).tolist()
     began = time.perf_counter()
@@ -120,7 +122,7 @@ def measure(count: int, work: Path) -> tuple[Timed, float, float]:
     paths = invent(folder / "pictures", count)
     job = Job("prior", models.make(work / "tiny", "tiny"), folder / "pictures", steps=STEPS)
     config, context = frozen_parts(job, folder)
-    wanted = encoders.make_encodings(context)
+    wanted = definitions.make_encodings(context)
     if not wanted[1].folder(context.root).is_dir():
         fill(paths, wanted, context.root, models.SIZES["tiny"].embedding)
     del paths

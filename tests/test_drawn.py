@@ -14,7 +14,8 @@ from e2e import assert_same_bits, command, refused, train
 from helpers import image_files
 from safetensors.torch import load_file
 
-from wassily import drawn, sample, turns
+from wassily import drawn, sample
+from wassily.encodings import cache, lookup
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 
@@ -54,7 +55,7 @@ def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.Monke
         def __getitem__(self, index: int) -> Any:
             return type("Record", (), {"captions": (f"caption {index}",)})()
 
-    writer = drawn.cache.Writer(tmp_path)
+    writer = cache.Writer(tmp_path)
     for index in range(2):
         for number in range(drawn.DRAWS):
             row = {"image_embeds": torch.full((3,), 100.0 * index + number)}
@@ -64,9 +65,9 @@ def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.Monke
     def fetch(index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
         return {"image_embeds": torch.full((3,), -1.0), "latents": torch.full((2,), index * 1.0)}
 
-    choice = turns.ExampleDraws(5, False, condition_dropout=0.5)
-    mixed = drawn.WithGeneratedEmbeddings(fetch, Source(), choice, 1.0, drawn.cache.Store(tmp_path))  # type: ignore[arg-type]
-    monkeypatch.setattr(drawn.cache.Store, "refresh", None)
+    choice = lookup.ExampleDraws(5, False, condition_dropout=0.5)
+    mixed = drawn.WithGeneratedEmbeddings(fetch, Source(), choice, 1.0, cache.Store(tmp_path))  # type: ignore[arg-type]
+    monkeypatch.setattr(cache.Store, "refresh", None)
     for step in range(40):
         for index in range(2):
             row = mixed(index, step, index)
@@ -97,7 +98,7 @@ def test_a_drawing_is_the_stock_pipelines(tiny: Tiny, photos: Path, tmp_path: Pa
             generator=[torch.Generator().manual_seed(number) for number in numbers],
         ).image_embeds
         [folder] = (store / "wassily").glob("drawn-*")
-        rows = [drawn.cache.Store(folder)[drawn._key(caption, number)] for number in numbers]
+        rows = [cache.Store(folder)[drawn._key(caption, number)] for number in numbers]
         assert torch.equal(torch.stack([row["image_embeds"] for row in rows]), found)
 
 

@@ -12,9 +12,10 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from e2e import command, train, wassily
 from helpers import read_jsonl
 
-from wassily import drift, encoders, recipes
+from wassily import drift, recipes
 from wassily.config.training import DecoderConfig
 from wassily.drift import Drift, NoDrift
+from wassily.encodings import definitions
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
@@ -70,10 +71,10 @@ def test_the_variance_half_against_the_base(
     )
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    context = encoders.of_training(config, repositories, runtime, tmp_path / "cache")
+    context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
     source = recipes.chosen_pictures(config, 7, runtime)
     reading = recipes.make_reading(
-        encoders.make_encodings(context),
+        definitions.make_encodings(context),
         source,
         7,
         context,

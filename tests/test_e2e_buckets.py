@@ -18,9 +18,10 @@ from e2e import assert_same_bits, command, losses, network, ranks, refused, trai
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import encoders, encodings, recipes
+from wassily import recipes
 from wassily.config.training import DecoderConfig
 from wassily.data import aspect_buckets, example_order
+from wassily.encodings import definitions, fill
 from wassily.mini.untrained import FACTOR, Tiny
 from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
@@ -69,9 +70,9 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
         )
         runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
         repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-        context = encoders.of_training(config, repositories, runtime, tmp_path / "cache")
+        context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
-        wanted = [_counted(e, calls) for e in encoders.make_encodings(context)]
+        wanted = [_counted(e, calls) for e in definitions.make_encodings(context)]
         source = recipes.chosen_pictures(config, 5, runtime)
         reading = recipes.make_reading(
             wanted, source, 5, context, flips=config.random_flip, skip_bad=config.skip_bad_images
@@ -86,7 +87,7 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
     return make
 
 
-def _counted(encoding: encodings.Encoding, calls: dict[str, int]) -> encodings.Encoding:
+def _counted(encoding: fill.Encoding, calls: dict[str, int]) -> fill.Encoding:
     def prepare(item: Any) -> torch.Tensor:
         calls[encoding.name] = calls.get(encoding.name, 0) + 1
         return encoding.prepare(item)
@@ -244,8 +245,8 @@ def test_sides_are_what_the_networks_can_halve(tiny: Tiny, pics: Path, tmp_path:
     real = _levels(tiny.decoder, tmp_path / "real", 4, 4)
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     for decoder, step in ((real, 64), (tiny.decoder, 8)):
-        context = encoders.of_training(config, {"decoder": str(decoder)}, runtime, tmp_path)
-        assert encoders.crop_shapes(context) == aspect_buckets.shapes(768, step)
+        context = definitions.of_training(config, {"decoder": str(decoder)}, runtime, tmp_path)
+        assert definitions.crop_shapes(context) == aspect_buckets.shapes(768, step)
     flags = FLAGS | {"resolution": 96, "pretrained_decoder_model_name_or_path": real}
     line = refused(*command("decoder", tmp_path / "run", tiny, pics, **flags))
     assert line.endswith("--bucket: --resolution 96 is not a multiple of 64")

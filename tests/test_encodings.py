@@ -13,9 +13,10 @@ import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import cache, encoders, encodings, recipes, sample
+from wassily import recipes, sample
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import datasets as image_data
+from wassily.encodings import cache, definitions, fill
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime.accelerator import Runtime
@@ -41,9 +42,9 @@ def work(tmp_path: Path, tiny: Tiny) -> Callable[..., Any]:
         )
         runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
         repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-        context = encoders.of_training(config, repositories, runtime, tmp_path / "cache")
+        context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
-        wanted = [counted(e, calls) for e in encoders.make_encodings(context)]
+        wanted = [counted(e, calls) for e in definitions.make_encodings(context)]
         source = recipes.chosen_pictures(config, 0, runtime)
         return recipes.make_reading(
             wanted, source, 0, context, flips=config.random_flip, skip_bad=config.skip_bad_images
@@ -52,7 +53,7 @@ def work(tmp_path: Path, tiny: Tiny) -> Callable[..., Any]:
     return make
 
 
-def counted(encoding: encodings.Encoding, calls: dict[str, int]) -> encodings.Encoding:
+def counted(encoding: fill.Encoding, calls: dict[str, int]) -> fill.Encoding:
     """The same encoding, noting how many items it prepared."""
     from dataclasses import replace
 
@@ -192,8 +193,8 @@ def test_an_encoder_of_other_weights_has_a_space_of_its_own(
     shutil.copytree(tiny.prior, other)
     spaces = []
     for _ in range(2):
-        context = encoders.of_training(config, {"prior": str(other)}, runtime, tmp_path / "c")
-        spaces.append(encoders.image_encoding(context).space)
+        context = definitions.of_training(config, {"prior": str(other)}, runtime, tmp_path / "c")
+        spaces.append(definitions.image_encoding(context).space)
         file = other / "image_encoder" / "model.safetensors"
         tensors = load_file(file)
         first = sorted(tensors)[0]
@@ -231,10 +232,10 @@ def test_pictures_inside_a_table_are_read_once(
     table = datasets.Dataset.from_dict({"image": [{"bytes": raw, "path": None} for raw in raws]})
     source = image_data.Pictures(table, "image", None, "x")
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
-    first, bad = encodings.picture_contents(source, tmp_path / "cache", runtime)
+    first, bad = fill.picture_contents(source, tmp_path / "cache", runtime)
     assert not bad and [row.tobytes() for row in first] == [cache.digest(raw) for raw in raws]
     monkeypatch.delattr(image_data.Pictures, "__getitem__")
-    again, _ = encodings.picture_contents(source, tmp_path / "cache", runtime)
+    again, _ = fill.picture_contents(source, tmp_path / "cache", runtime)
     assert (again == first).all()
 
 

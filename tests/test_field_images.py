@@ -14,10 +14,11 @@ from bad_pictures import chunk, encoded, png
 from helpers import draw_picture
 from PIL import Image, ImageCms, PngImagePlugin
 
-from wassily import cache, encodings, tasks
+from wassily import tasks
 from wassily.data import datasets, images
 from wassily.data import png as data_png
 from wassily.data.images import BadPicture
+from wassily.encodings import cache, fill
 from wassily.errors import UserError
 from wassily.runtime.accelerator import Runtime
 
@@ -398,14 +399,14 @@ def test_f05_the_cache_knows_the_colours(tmp_path: Path) -> None:
         image.save(tmp_path / f"{name}.png", icc_profile=profile)
     source = datasets.read_folder(str(tmp_path), "image", None)
     runtime = Runtime("no", 1, str(tmp_path / "out"), "logs", "none")
-    found, bad = encodings.picture_contents(source, tmp_path / "cache", runtime)
+    found, bad = fill.picture_contents(source, tmp_path / "cache", runtime)
     assert not bad
     for record, key in zip((source[i] for i in range(3)), found, strict=True):
         assert isinstance(record.image, str)
         same = key.tobytes() == cache.file_digest(record.image)
         assert same == (Path(record.image).stem != "p3")
-        assert key.tobytes() == encodings.content_key(record.image)
-    again, _ = encodings.picture_contents(source, tmp_path / "cache", runtime)
+        assert key.tobytes() == fill.content_key(record.image)
+    again, _ = fill.picture_contents(source, tmp_path / "cache", runtime)
     assert np.array_equal(found, again)
 
 

@@ -14,9 +14,10 @@ import torch
 from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write_rows
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import encoders, heldout, recipes
+from wassily import heldout, recipes
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import datasets, example_order
+from wassily.encodings import definitions
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
 from wassily.models import parts, trainable
@@ -103,9 +104,9 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
     )
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     runtime = Runtime(None, 1, str(tmp), "logs", "none")
-    context = encoders.of_training(config, repositories, runtime, tmp / "cache")
+    context = definitions.of_training(config, repositories, runtime, tmp / "cache")
     source = recipes.chosen_pictures(config, 3, runtime)
-    wanted = encoders.make_encodings(context)
+    wanted = definitions.make_encodings(context)
     probe = heldout.small_held_out_loss(
         source,
         lambda few: recipes.make_reading(

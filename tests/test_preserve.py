@@ -12,12 +12,13 @@ from e2e import NETWORK, ROLES, assert_same_bits, refused, train
 from e2e import command as command_of
 from helpers import ROOT
 
-from wassily import cache, preserve
+from wassily import preserve
 from wassily.data import example_order
+from wassily.encodings import cache
+from wassily.encodings.lookup import collate
 from wassily.maths import losses
 from wassily.mini.untrained import Tiny
 from wassily.models import parts, trainable
-from wassily.turns import collate
 
 PROMPTS = preserve.DRAWINGS  # of the lists that come along; the tests draw fewer
 BASE_PROMPTS = ("a red robot", "a blue dog, watercolour", "a tree")

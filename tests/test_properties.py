@@ -16,10 +16,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wassily import cache
 from wassily.config import parsing, schema
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import folders
+from wassily.encodings import cache
 from wassily.errors import UserError, printable
 from wassily.files import atomic
 
@@ -175,7 +175,7 @@ def test_the_cache_is_a_dictionary(shards: list[dict[int, list[float]]], asked: 
             assert entry["n"].tolist() == [key]
         numbers = store.column(found, "n").reshape(len(found), -1)[:, 0] if there.any() else []
         assert all(n == k for n, k in zip(numbers, asked, strict=False) if k in model)
-        assert cache._shards(folder) == sorted(folder.glob("*.safetensors"))
+        assert cache.shard_files(folder) == sorted(folder.glob("*.safetensors"))
 
 
 @given(st.binary(max_size=200))

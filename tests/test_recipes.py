@@ -14,9 +14,10 @@ import transformers
 from helpers import draw_picture, guide_pixels, image_files, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import encoders, recipes
+from wassily import recipes
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import datasets, example_order
+from wassily.encodings import definitions
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
@@ -43,10 +44,10 @@ def _kit(config: TrainConfig, tiny: Tiny) -> trainable.Kit:
 def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recipes.TrainingSet:
     runtime = Runtime(None, 1, str(out), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    context = encoders.of_training(config, repositories, runtime, out / "cache")
+    context = definitions.of_training(config, repositories, runtime, out / "cache")
     source = recipes.chosen_pictures(config, seed, runtime)
     return recipes.make_reading(
-        encoders.make_encodings(context),
+        definitions.make_encodings(context),
         source,
         seed,
         context,

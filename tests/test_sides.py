@@ -11,8 +11,8 @@ import torch
 from wassily import sides
 from wassily.data import example_order
 from wassily.data.example_order import Examples, ExtraExamples, Split
+from wassily.encodings.lookup import collate
 from wassily.maths import losses, randomness
-from wassily.turns import collate
 
 OWN, OTHER, THIRD = 3, 11, 12  # seeds
 

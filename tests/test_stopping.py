@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from e2e import assert_same_bits, checkpoints, command, finish, losses, start, train, wassily
 
-from wassily import cli, encodings, preserve, stopping
+from wassily import cli, preserve, stopping
 from wassily import train as loop
+from wassily.encodings import cache
 from wassily.errors import Stopped
 from wassily.mini.untrained import Tiny
 from wassily.models import parts
@@ -169,7 +170,7 @@ def test_before_the_first_step(
     tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While pictures are encoded: at once, and one line says what is kept. So it is."""
-    monkeypatch.setattr(encodings.cache, "SHARD_BYTES", 1)  # each entry is a shard
+    monkeypatch.setattr(cache, "SHARD_BYTES", 1)  # each entry is a shard
     when_done(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM), "encoding pictures")
     words = command("prior", tmp_path / "run", tiny, photos, **FLAGS, cache_dir=tmp_path / "cache")
     outcome = wassily(*words)

@@ -12,7 +12,7 @@ import torch
 
 from wassily.data import datasets, example_order, images
 from wassily.data.example_order import Split
-from wassily.turns import collate
+from wassily.encodings.lookup import collate
 
 
 def _take(keys: object, count: int) -> list:

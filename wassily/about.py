@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from wassily import cache, extras, memory
+from wassily import extras, memory
 from wassily.config.commands import DoctorConfig
 from wassily.config.training import DECODER, PRIOR
+from wassily.encodings import cache
 from wassily.files import platforms
 from wassily.models import hub, names, parts
 from wassily.runtime.accelerator import quiet_libraries

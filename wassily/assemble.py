@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from wassily import best as bests
-from wassily import drift, encoders, gauge, optim, plan, recipes, sides, weights
+from wassily import drift, gauge, optim, plan, recipes, sides, weights
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import ExtraExamples, Split
+from wassily.encodings import definitions
 from wassily.files import run_state
 from wassily.files.run_state import Saved
 from wassily.material import Inputs
@@ -133,7 +134,7 @@ def _signature(setup: Setup, kit: Kit, split: Split, beside: list[ExtraExamples]
         "precision": setup.runtime.precision,
         "seed": setup.seed,
         "resolution": config.resolution if config.role == "decoder" else None,
-        "bucket": encoders.bucketed(config) or None,
+        "bucket": definitions.bucketed(config) or None,
         "random_flip": config.random_flip,
         "condition_dropout": config.condition_dropout or None,
         "use_ema": config.use_ema,

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from wassily import cache, sample, turns
+from wassily import sample
 from wassily.config.training import TrainConfig
 from wassily.data.datasets import Pictures
-from wassily.encoders import EncoderContext
-from wassily.encodings import Row
+from wassily.encodings import cache, lookup
+from wassily.encodings.definitions import EncoderContext
+from wassily.encodings.fill import Row
 from wassily.maths import randomness
 from wassily.models import kinds, names
 from wassily.recipes import TrainingSet
@@ -48,7 +49,7 @@ def mixed(reading: TrainingSet, config: TrainConfig, context: EncoderContext) ->
         return reading
     there = dataclasses.replace(context, repositories={**context.repositories, "prior": prior})
     store = _filled(there, list(dict.fromkeys(reading.source.all_captions())))
-    choice = turns.ExampleDraws(reading.seed, config.random_flip, config.condition_dropout)
+    choice = lookup.ExampleDraws(reading.seed, config.random_flip, config.condition_dropout)
     share = getattr(config, "drawn_share", 0.0)
     fetch = WithGeneratedEmbeddings(reading.fetch, reading.source, choice, share, store)
     also = {"drawn embeddings": store.folder.name}
@@ -61,7 +62,7 @@ class WithGeneratedEmbeddings:
 
     fetch: Callable[[int, int, int], Row]
     source: Pictures
-    choice: turns.ExampleDraws
+    choice: lookup.ExampleDraws
     share: float
     store: cache.Store
 

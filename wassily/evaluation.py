@@ -11,23 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from wassily import (
-    cache,
-    encoders,
-    encodings,
-    heldout,
-    lists,
-    load,
-    measures,
-    recipes,
-    sample,
-    scores,
-)
+from wassily import heldout, lists, load, measures, recipes, sample, scores
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.data import entries, png
 from wassily.data.datasets import Pictures
-from wassily.encoders import EncoderContext
+from wassily.encodings import cache, definitions, fill
+from wassily.encodings.definitions import EncoderContext
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.gauge import Asked, Embedded, as_array
@@ -209,7 +199,7 @@ class Bench:
                 role, names.repositories, self.runtime, root, side, cache_dir=config.cache_dir
             )
             source = source or chosen(config, context)
-            wanted = encoders.make_encodings(context)
+            wanted = definitions.make_encodings(context)
             reading = recipes.make_reading(wanted, source, config.seed, context, skip_bad=True)
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
@@ -285,7 +275,7 @@ def chosen(config: EvaluateConfig, context: EncoderContext) -> Pictures:
     source = recipes.named_pictures(config, config.caption_column)
     entries.tell(source.remarks, source.root, context.runtime.say)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.
-    contents, _ = encodings.picture_contents(source, context.root, context.runtime)
+    contents, _ = fill.picture_contents(source, context.root, context.runtime)
     kept = heldout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
     if len(kept) < 2:
         raise UserError(f"at least 2 pictures are needed, not {len(kept)}")

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import encodings, turns
 from wassily.data.datasets import Pictures
-from wassily.encodings import Row
+from wassily.encodings import fill, lookup
+from wassily.encodings.fill import Row
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.maths.losses import Objective
@@ -39,7 +39,7 @@ def split(
     if not share:
         return source, None
     if cached:
-        contents, _ = encodings.picture_contents(source, root, runtime)
+        contents, _ = fill.picture_contents(source, root, runtime)
     else:
         contents = runtime.shared(lambda: contents_of(source))
     out = held_out(contents, share)
@@ -55,7 +55,7 @@ def contents_of(source: Pictures) -> np.ndarray:
     for index in range(len(source)):
         image = source[index].image
         with contextlib.suppress(OSError):  # it is named when the pictures are checked
-            found[index] = np.frombuffer(encodings.content_key(image), np.uint8)
+            found[index] = np.frombuffer(fill.content_key(image), np.uint8)
     return found
 
 
@@ -179,7 +179,7 @@ def held_out_loss(reading: Encoded, seed: int, chunk: int = BANDS) -> HeldOutLos
     numbers = range(len(reading.source))
     rows = (reading.fetch(number, 0, number) for number in numbers)
     batches = [reading.finish(reading.collate([row])) for row in rows]
-    choice, source = turns.ExampleDraws(seed, False), reading.source
+    choice, source = lookup.ExampleDraws(seed, False), reading.source
     told = [choice.caption(source[n], 0, n) for n in numbers if source[n].captions]
     return HeldOutLoss(batches, seed, chunk, tuple(told))
 

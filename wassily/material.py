@@ -6,9 +6,10 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-from wassily import drawn, encoders, heldout, recipes, sides, streaming, summary
+from wassily import drawn, heldout, recipes, sides, streaming, summary
 from wassily.config.training import TrainConfig
-from wassily.encoders import EncoderContext
+from wassily.encodings import definitions
+from wassily.encodings.definitions import EncoderContext
 from wassily.heldout import HeldOutLoss
 from wassily.recipes import ExampleSet
 from wassily.sides import ExtraSource
@@ -33,7 +34,7 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
         return _streamed(config, context, seed)
     runtime, root = context.runtime, context.root
     source = recipes.chosen_pictures(config, seed, runtime)
-    wanted = encoders.make_encodings(context)
+    wanted = definitions.make_encodings(context)
     source, held = heldout.split(source, config.holdout, root, runtime, not config.no_cache)
     # Held-out pictures are measured as they are: nothing is mirrored or dropped.
     still = dataclasses.replace(context, condition_dropout=0.0)
@@ -54,6 +55,6 @@ def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs
     """Nothing of a stream is held out or counted."""
     shards = streaming.open_shards(config, context.runtime)
     beside = sides.sources([], seed, config, context)
-    wanted = encoders.make_encodings(dataclasses.replace(context, no_cache=True))
+    wanted = definitions.make_encodings(dataclasses.replace(context, no_cache=True))
     reading = streaming.StreamedSet(config, context, wanted, shards, seed)
     return Inputs(reading, None, beside, {"shards": len(shards)})

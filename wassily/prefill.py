@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
-from wassily import cache, drawn, encoders, plan, recipes, sides, start
+from wassily import drawn, plan, recipes, sides, start
 from wassily.config.training import TrainConfig
+from wassily.encodings import cache, definitions
 from wassily.errors import UserError
 from wassily.runtime.accelerator import Runtime
 from wassily.stopping import StopSignals
@@ -23,9 +24,9 @@ def build_cache(config: TrainConfig) -> None:
         runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
         held.callback(runtime.end)
         seed = start.seed_of(config, None, runtime)
-        context = encoders.of_training(config, repositories, runtime, root)
+        context = definitions.of_training(config, repositories, runtime, root)
         source = recipes.chosen_pictures(config, seed, runtime)
-        wanted = encoders.make_encodings(context)
+        wanted = definitions.make_encodings(context)
         flips, skip = config.random_flip, config.skip_bad_images
         own = recipes.make_reading(wanted, source, seed, context, flips=flips, skip_bad=skip)
         reading = drawn.mixed(own, config, context)

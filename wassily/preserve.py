@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import cache, sample, turns
+from wassily import sample
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import Examples
-from wassily.encoders import EncoderContext
-from wassily.encodings import Row
+from wassily.encodings import cache, lookup
+from wassily.encodings.definitions import EncoderContext
+from wassily.encodings.fill import Row
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.models import encode, parts, trainable
@@ -176,7 +177,7 @@ def _made(
             for number in asked
         ]
         given = [{**row, "noise": _noise(n, row)} for n, row in zip(asked, rows, strict=True)]
-        batch = runtime.to_device(turns.collate(given))
+        batch = runtime.to_device(lookup.collate(given))
         with runtime.accelerator.autocast():
             _, found = objective.output(batch, batch["noise"], batch["t"])
         for number, row, answer in zip(asked, rows, found.to("cpu", dtype), strict=True):

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wassily import encoders, encodings, turns
 from wassily.config.training import TrainConfig
 from wassily.data import aspect_buckets, datasets, entries, example_order
 from wassily.data.aspect_buckets import Size
-from wassily.encoders import EncoderContext
-from wassily.encodings import Encoding, Row
+from wassily.encodings import definitions, fill, lookup
+from wassily.encodings.definitions import EncoderContext
+from wassily.encodings.fill import Encoding, Row
 from wassily.errors import UserError, listed
 from wassily.maths import randomness
 from wassily.maths.losses import Batch
@@ -219,7 +219,7 @@ def make_reading(
     `flips`: images are mirrored at random. `skip_bad` leaves unreadable ones out.
     """
     runtime, root = context.runtime, context.root
-    choice = turns.ExampleDraws(seed, flips, context.condition_dropout)
+    choice = lookup.ExampleDraws(seed, flips, context.condition_dropout)
     if context.no_cache:
         mine = range(runtime.rank, len(source), runtime.world)
         with progress("checking pictures", len(mine), runtime.main, "picture") as bar:
@@ -227,30 +227,30 @@ def make_reading(
         bad = {index: reason for index, reason in found.items() if isinstance(reason, str)}
         source, kept = readable(source, bad, skip_bad, runtime)
         shaped = in_buckets(context, len(source), lambda: np.array([found[i] for i in kept]))
-        live = turns.Live(wanted, choice)
+        live = lookup.Live(wanted, choice)
 
         def fetch(index: int, step: int, slot: int) -> Row:
             return live(source[index], step, slot)
 
         def finish(rows: list[Row]) -> Batch:
-            return turns.collate(live.encode(rows))
+            return lookup.collate(live.encode(rows))
 
         # Rows travel as they are: the encoders are in this process, not in a reader's.
         return TrainingSet(source, shaped, fetch, list, finish, seed)
-    noted = [encodings.size_encoding()] if context.bucket else []
-    filled = encodings.fill([*noted, *wanted], source, root, runtime, flips=flips)
+    noted = [fill.size_encoding()] if context.bucket else []
+    filled = fill.fill([*noted, *wanted], source, root, runtime, flips=flips)
     source, kept = readable(source, filled.bad, skip_bad, runtime)
     contents = filled.contents[kept]
-    shaped = in_buckets(context, len(source), lambda: encodings.known_sizes(contents, root))
-    cached = turns.Cached(wanted, source, contents, root, choice)
-    return TrainingSet(source, shaped, cached, turns.collate, lambda batch: batch, seed)
+    shaped = in_buckets(context, len(source), lambda: fill.known_sizes(contents, root))
+    cached = lookup.Cached(wanted, source, contents, root, choice)
+    return TrainingSet(source, shaped, cached, lookup.collate, lambda batch: batch, seed)
 
 
 def in_buckets(
     context: EncoderContext, count: int, sizes: Callable[[], np.ndarray]
 ) -> aspect_buckets.Buckets:
     """The pictures by the shape of their crop; `sizes` gives (count, 2), and is asked if needed."""
-    shapes = encoders.crop_shapes(context)
+    shapes = definitions.crop_shapes(context)
     if not context.bucket:
         return aspect_buckets.Buckets(shapes, np.zeros(count, np.int64))
     return aspect_buckets.sorted_into(sizes(), shapes)

@@ -8,25 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import (
-    cache,
-    checkpoint,
-    encoders,
-    graphs,
-    material,
-    optim,
-    pairs,
-    plan,
-    recipes,
-    sides,
-    start,
-    summary,
-)
+from wassily import checkpoint, graphs, material, optim, pairs, plan, recipes, sides, start, summary
 from wassily.assemble import Run, assemble
 from wassily.card import facts_of
 from wassily.config import launch_checks, schema
 from wassily.config.training import TrainConfig
 from wassily.data import example_order
+from wassily.encodings import cache, definitions
 from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, disk
 from wassily.files.run_state import RunState
@@ -57,7 +45,7 @@ def train(config: TrainConfig) -> None:
         root = cache.default_folder(config.cache_dir)
         with _failures(setup, fused=False):
             signals.kept = sides.retained_remark(config, root)
-            context = encoders.of_training(config, repositories, runtime, root)
+            context = definitions.of_training(config, repositories, runtime, root)
             inputs = material.gather(config, context, setup.seed)
             before = setup.resumed.state.fused if setup.resumed else None
             fused = plan.fused(config, repositories, runtime, before)

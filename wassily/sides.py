@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import cache, dreambooth, preserve, recipes
+from wassily import dreambooth, preserve, recipes
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import Examples, ExtraExamples
-from wassily.encoders import EncoderContext
-from wassily.encodings import Encoding
+from wassily.encodings import cache
+from wassily.encodings.definitions import EncoderContext
+from wassily.encodings.fill import Encoding
 from wassily.maths import randomness
 from wassily.models.trainable import Kit
 

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from wassily import encoders, turns
 from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.data import aspect_buckets, entries, images
@@ -19,8 +18,9 @@ from wassily.data.datasets import Record
 from wassily.data.example_order import Split
 from wassily.data.shards import Cell, Shards
 from wassily.data.stream_order import Lanes
-from wassily.encoders import EncoderContext
-from wassily.encodings import Encoding
+from wassily.encodings import definitions, lookup
+from wassily.encodings.definitions import EncoderContext
+from wassily.encodings.fill import Encoding
 from wassily.errors import UserError
 from wassily.maths.losses import Batch
 from wassily.runtime.accelerator import Runtime
@@ -57,9 +57,9 @@ class StreamedSet:
     ):
         self.shards, self.seed, self.config = shards, seed, config
         self.captioned = shards.caption_column is not None
-        choice = turns.ExampleDraws(seed, config.random_flip, config.condition_dropout)
-        self.live = turns.Live(wanted, choice)
-        [self.square] = encoders.crop_shapes(context)
+        choice = lookup.ExampleDraws(seed, config.random_flip, config.condition_dropout)
+        self.live = lookup.Live(wanted, choice)
+        [self.square] = definitions.crop_shapes(context)
         self.blank = Record("", BLANK, ("",))
         self.bad = 0
 
@@ -105,7 +105,7 @@ class StreamedSet:
             if not self.config.skip_bad_images:
                 raise UserError(f"{reason}; mend or remove it, or add --skip_bad_images")
             self._say(reason)
-        batch = turns.collate(self.live.encode(rows))
+        batch = lookup.collate(self.live.encode(rows))
         if self.config.skip_bad_images:
             good = batch["t"].new_tensor([reason is None for reason in reasons]).float()
             batch["weight"] = batch.get("weight", 1.0) * good

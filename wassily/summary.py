@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from wassily import encodings
 from wassily.config import schema
 from wassily.config.training import TrainConfig
 from wassily.data import captions
 from wassily.data.datasets import Pictures
-from wassily.encoders import EncoderContext
+from wassily.encodings import fill
+from wassily.encodings.definitions import EncoderContext
 from wassily.files import atomic, output_folder
 from wassily.models import parts
 from wassily.runtime.accelerator import Runtime
@@ -33,7 +33,7 @@ def of_data(source: Pictures, context: EncoderContext, held_out: Pictures | None
     runtime = context.runtime
     found = {"pictures": len(source)}
     if not context.no_cache:
-        contents, _ = encodings.picture_contents(source, context.root, runtime)
+        contents, _ = fill.picture_contents(source, context.root, runtime)
         found["duplicates"] = len(contents) - len(np.unique(contents, axis=0))
     if context.role == "prior":
         home = context.repositories["prior"]

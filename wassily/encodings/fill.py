@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import cache
-from wassily.cache import UNCONDITIONAL, caption_key, mirrored
 from wassily.data import images
 from wassily.data.datasets import Pictures
+from wassily.encodings import cache
+from wassily.encodings.cache import UNCONDITIONAL, caption_key, mirrored
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from wassily import cache, encodings
 from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.data import aspect_buckets, images
-from wassily.encodings import Encoding, Row
+from wassily.encodings import cache, fill
+from wassily.encodings.fill import Encoding, Row
 from wassily.errors import UserError
 from wassily.models import encode, parts
 from wassily.runtime.accelerator import Runtime
@@ -125,7 +125,7 @@ def image_encoding(context: EncoderContext) -> Encoding:
     processor = context.load("image_processor")
     drops = context.role == "decoder" and context.condition_dropout > 0
 
-    def load() -> encodings.Encode:
+    def load() -> fill.Encode:
         encoder, dtype = context.load("image_encoder"), context.runtime.weight_dtype
 
         def run(pixels: Tensor) -> list[Row]:
@@ -153,7 +153,7 @@ def latents_encoding(context: EncoderContext) -> Encoding:
     shapes = crop_shapes(context)
     crop = ("buckets", str(shapes)) if context.bucket else ("centre square", context.resolution)
 
-    def load() -> encodings.Encode:
+    def load() -> fill.Encode:
         movq, dtype = context.load("movq"), context.runtime.weight_dtype
 
         def run(pixels: Tensor) -> list[Row]:
@@ -179,7 +179,7 @@ def text_encoding(context: EncoderContext) -> Encoding:
     """
     prepare = functools.partial(encode.tokens, tokenizer=context.load("tokenizer"))
 
-    def load() -> encodings.Encode:
+    def load() -> fill.Encode:
         encoder, dtype = context.load("text_encoder"), context.runtime.weight_dtype
 
         def run(both: Tensor) -> list[Row]:

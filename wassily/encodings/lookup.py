@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from wassily import cache
-from wassily.cache import UNCONDITIONAL, caption_key, mirrored
 from wassily.data import images
 from wassily.data.datasets import Pictures, Record
-from wassily.encodings import Encode, Encoding, Row, encode_fixed
+from wassily.encodings import cache
+from wassily.encodings.cache import UNCONDITIONAL, caption_key, mirrored
+from wassily.encodings.fill import Encode, Encoding, Row, encode_fixed
 from wassily.maths import randomness
 
 

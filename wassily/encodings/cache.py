@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily.config.commands import CacheConfig
 from wassily.errors import UserError
 from wassily.files.atomic import ASIDE, open_tensors, write_tensors
 
@@ -79,7 +78,7 @@ def default_folder(cache_dir: str | None) -> Path:
     return Path(home) / "wassily"
 
 
-def _shards(folder: Path) -> list[Path]:
+def shard_files(folder: Path) -> list[Path]:
     """The whole shards of a folder; what is aside is half-written."""
     return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith(ASIDE))
 
@@ -136,7 +135,7 @@ class Store:
 
     def refresh(self) -> None:
         """Take in the shards that are there now."""
-        self.paths = [str(path) for path in _shards(self.folder)]
+        self.paths = [str(path) for path in shard_files(self.folder)]
         keys, shards, rows = [], [], []
         for number, path in enumerate(self.paths):
             try:
@@ -328,34 +327,3 @@ def mark_used(folder: Path) -> None:
     """Note that a run uses this folder now, where one may; `prune` goes by it."""
     with contextlib.suppress(OSError):
         os.utime(folder)
-
-
-def info(config: CacheConfig) -> None:
-    """Print each kind of entry with its number, size and last use."""
-    root = default_folder(config.cache_dir)
-    print(f"{root}")
-    total = 0
-    for folder in _kinds(root):
-        store = Store(folder)
-        total += store.bytes()
-        days = (time.time() - folder.stat().st_mtime) / 86400
-        size = f"{store.bytes() / 1e6:10.1f} MB"
-        print(f"  {folder.name:28s} {len(store):10d} entries {size}  used {days:.1f} days ago")
-    print(f"  {total / 1e6:.1f} MB in all")
-
-
-def prune(config: CacheConfig) -> None:
-    """Remove the kinds of entries that no run has used for `unused_days`."""
-    root = default_folder(config.cache_dir)
-    oldest = time.time() - config.unused_days * 86400
-    removed = [f for f in _kinds(root) if f.stat().st_mtime <= oldest]
-    freed = sum(Store(folder).bytes() for folder in removed)
-    for folder in removed:
-        shutil.rmtree(folder)
-    print(f"removed {len(removed)} of the kinds in {root}: {freed / 1e6:.1f} MB")
-
-
-def _kinds(root: Path) -> list[Path]:
-    # Only folders that hold shards: a wrong --cache_dir must not cost anybody a folder.
-    found = root.iterdir() if root.is_dir() else []
-    return sorted(f for f in found if f.is_dir() and _shards(f))
