@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from wassily import load, measures, sample
+from wassily import measures
 from wassily.config import generation_checks
 from wassily.config.generation import GenerateConfig
+from wassily.generation import load, sample
 from wassily.mini import judge, world
 from wassily.models import names
 from wassily.runtime.accelerator import quiet_libraries

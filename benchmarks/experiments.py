@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from benchmarks import report, runs
-from wassily import generate, load, measures, plan, sample
+from wassily import measures, plan
 from wassily.config.generation import GenerateConfig
+from wassily.generation import generate, load, sample
 from wassily.mini import judge, world
 from wassily.runtime.accelerator import quiet_libraries
 

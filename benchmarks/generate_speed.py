@@ -16,8 +16,8 @@ import torch
 from diffusers import AutoPipelineForText2Image
 
 from benchmarks import models, report
-from wassily import load, sample
 from wassily.config.generation import GenerateConfig
+from wassily.generation import load, sample
 
 HEAD = ("", "pictures/s", "of the stock pipeline's", "by processor time")
 

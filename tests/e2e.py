@@ -86,7 +86,7 @@ def refused(*words: object) -> str:
 # ---------------------------------------------------------------- processes
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["wassily.run", "wassily.generate", "tensorboard"])
+_forks.set_forkserver_preload(["wassily.run", "wassily.generation.generate", "tensorboard"])
 
 
 def _fatal(moment: tuple[str, str]) -> None:

@@ -10,8 +10,9 @@ from helpers import draw_picture, run_cli, run_command
 from PIL import Image
 
 import wassily
-from wassily import Canvas, Drawing, Mix, UserError
+from wassily import UserError
 from wassily.config.training import PriorConfig
+from wassily.generation.sample import Canvas, Drawing, Mix
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 
 LIGHT = """
@@ -45,7 +46,7 @@ def test_every_name_is_there() -> None:
         assert name in dir(wassily)
     with pytest.raises(AttributeError, match="has no attribute 'pipeline'"):
         wassily.pipeline  # type: ignore[attr-defined]  # noqa: B018
-    assert importlib.import_module("wassily.generate") is wassily.generate  # type: ignore[attr-defined]
+    assert importlib.import_module("wassily.generation.generate") is wassily.generation.generate  # type: ignore[attr-defined]
 
 
 def test_what_is_drawn_is_what_the_command_draws(

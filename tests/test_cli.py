@@ -261,24 +261,24 @@ def test_debug_shows_the_trace() -> None:
 
 def test_other_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Done is 0; interrupted is 130 in one line; a mistake of ours is a stack trace."""
-    import wassily.generate as target
+    from wassily.generation import generate
 
     seen: list[Any] = []
-    monkeypatch.setattr(target, "generate", seen.append)
+    monkeypatch.setattr(generate, "generate", seen.append)
     assert run_cli("generate", "a").code == 0
     assert seen == [GenerateConfig(prompts=("a",))]
 
     def interrupt(config: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(target, "generate", interrupt)
+    monkeypatch.setattr(generate, "generate", interrupt)
     done = run_cli("generate", "a")
     assert (done.code, done.err) == (130, "wassily: interrupted\n")
 
     def fail(config: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(target, "generate", fail)
+    monkeypatch.setattr(generate, "generate", fail)
     with pytest.raises(ZeroDivisionError):
         run_cli("generate", "a")
 

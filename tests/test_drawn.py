@@ -14,8 +14,9 @@ from e2e import assert_same_bits, command, refused, train
 from helpers import image_files
 from safetensors.torch import load_file
 
-from wassily import drawn, sample
+from wassily import drawn
 from wassily.encodings import cache, lookup
+from wassily.generation import pipelines
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 
@@ -87,7 +88,7 @@ def test_a_drawing_is_the_stock_pipelines(tiny: Tiny, photos: Path, tmp_path: Pa
     train("decoder", out, tiny, photos, **flags)
     kept = _kept(store)
     assert len(kept) == 7 * drawn.DRAWS  # seven photographs, each with a caption of its own
-    pipeline = sample.prior_pipeline(str(tiny.prior), torch.float32, None)
+    pipeline = pipelines.prior_pipeline(str(tiny.prior), torch.float32, None)
     caption = _captions(photos)[0]
     for part, guidance in enumerate(drawn.GUIDANCES):
         numbers = range(part * drawn.EACH, (part + 1) * drawn.EACH)

@@ -13,10 +13,11 @@ import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import recipes, sample
+from wassily import recipes
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import datasets as image_data
 from wassily.encodings import cache, definitions, fill
+from wassily.generation import pipelines
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime.accelerator import Runtime
@@ -91,7 +92,7 @@ def test_a_dropped_condition_is_the_unconditional_of_the_pipeline(
     """What the stock prior pipeline guides away from takes the condition's place in the rows that
     are drawn; all else in them, and every other row, is as without the flag, to the bit.
     """
-    pipeline = sample.prior_pipeline(str(tiny.prior), torch.float32, None)
+    pipeline = pipelines.prior_pipeline(str(tiny.prior), torch.float32, None)
     if kind is PriorConfig:
         found = pipeline._encode_prompt("x", torch.device("cpu"), 1, True, None)
         (embed, states, mask) = (both[0] for both in found)  # the unconditional half comes first

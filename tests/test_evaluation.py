@@ -17,11 +17,12 @@ from e2e import refused, train, wassily
 from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import cli, evaluation, heldout, recipes, sample
+from wassily import cli, evaluation, heldout, recipes
 from wassily.config import parsing
 from wassily.config.evaluation import EvaluateConfig
 from wassily.data import png
 from wassily.errors import UserError
+from wassily.generation import pipelines as generation_pipelines
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import encode, parts
@@ -235,8 +236,8 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
     )
     names = evaluation.located(config).tuned
     pipelines = (
-        sample.prior_pipeline(str(tiny.prior), torch.float32, None),
-        sample.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
+        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
     bench = evaluation.Bench(config, *pipelines, torch.device("cpu"), {})
     bench.hold_out(names, 1)

@@ -16,7 +16,7 @@ import shard_files
 import torch
 from helpers import with_checkpoints
 
-from wassily import cli, evaluation, merge, pairs, plan, sample, start
+from wassily import cli, evaluation, merge, pairs, plan, start
 from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig
@@ -25,6 +25,7 @@ from wassily.data import datasets as image_data
 from wassily.data import shards as data_shards
 from wassily.errors import UserError
 from wassily.files import disk
+from wassily.generation import pipelines
 from wassily.mini.untrained import Tiny, make_decoder
 from wassily.models import adapters, names, parts
 
@@ -465,7 +466,7 @@ def test_f08_the_header_of_an_adapter(named: str, role: str, tiny: Tiny) -> None
 
 def test_f08_no_file_of_an_export_names_a_folder(tiny: Tiny, tmp_path: Path) -> None:
     """Configurations and indices of both pipelines, and the network of a checkpoint."""
-    make = {"prior": sample.prior_pipeline, "decoder": sample.decoder_pipeline}
+    make = {"prior": pipelines.prior_pipeline, "decoder": pipelines.decoder_pipeline}
     for home, folder in (("prior", tiny.prior), ("decoder", tiny.decoder)):
         role = parts.TRAINED[home]
         net = parts.load_network(folder / role, role)

@@ -14,12 +14,12 @@ from bad_pictures import chunk, encoded, png
 from helpers import draw_picture
 from PIL import Image, ImageCms, PngImagePlugin
 
-from wassily import tasks
 from wassily.data import datasets, images
 from wassily.data import png as data_png
 from wassily.data.images import BadPicture
 from wassily.encodings import cache, fill
 from wassily.errors import UserError
+from wassily.generation import conditions
 from wassily.runtime.accelerator import Runtime
 
 TORN_EXIF = b"\0\x08\0\x02\x01\x12\0\x03\0\0"  # an eXIf chunk that ends in its first entry
@@ -210,7 +210,7 @@ def test_f04_damage_beside_the_pixels(name: str, tmp_path: Path) -> None:
         opened = images.open_rgb(source)
         _near(opened, (9, 80, 200))
         assert opened.width == 8
-    shelf = tasks.OpenedImages()
+    shelf = conditions.OpenedImages()
     _near(shelf.open("--image", str(tmp_path / "a.png")), (9, 80, 200))
     with pytest.raises(UserError, match="no white in it"):  # read, and found to be blue
         shelf.open("--mask", str(tmp_path / "a.png"), images.open_mask)

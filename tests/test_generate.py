@@ -12,10 +12,10 @@ import torch
 from helpers import Outcome, run_cli
 from PIL import Image
 
-from wassily import generate, sample
 from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.files import atomic
+from wassily.generation import generate, metadata, pipelines
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import names
 from wassily.runtime import compile
@@ -292,20 +292,20 @@ def test_compiling_is_for_the_decoder(
 ) -> None:
     """Whether it can be done is known before a weight is loaded; the picture says that it was."""
     done: list[str] = []
-    usual = sample.prior_pipeline
+    usual = pipelines.prior_pipeline
 
     def prior_pipeline(*given: object, **named: object) -> object:
         done.append("loaded")
         return usual(*given, **named)
 
-    monkeypatch.setattr(sample, "prior_pipeline", prior_pipeline)
+    monkeypatch.setattr(pipelines, "prior_pipeline", prior_pipeline)
     monkeypatch.setattr(compile, "check", lambda device: done.append("checked"))
     monkeypatch.setattr(compile, "compile_in_place", lambda net: done.append(type(net).__name__))
     assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
     assert done == ["loaded"]
     assert _run(tiny, tmp_path / "b.png", "a", "--seed", 1, "--compile").code == 0
     assert done[1:] == ["checked", "loaded", "UNet2DConditionModel"]
-    assert generate.notes.read_provenance(str(tmp_path / "b.png")).config.compile
+    assert metadata.read_provenance(str(tmp_path / "b.png")).config.compile
 
 
 def test_each_network_is_located_once(

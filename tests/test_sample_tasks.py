@@ -14,11 +14,11 @@ import torch
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import sample
 from wassily.errors import UserError
+from wassily.generation import pipelines, sample
+from wassily.generation.sample import Canvas, Drawing, Mix
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 from wassily.models import parts as model_parts
-from wassily.sample import Canvas, Drawing, Mix
 
 CPU = torch.device("cpu")
 SEED = 5
@@ -58,12 +58,12 @@ def _stock(kind: str, folder: Path) -> Any:
 
 @functools.cache
 def _prior(folder: Path) -> Any:
-    return sample.prior_pipeline(str(folder), torch.float32, None)
+    return pipelines.prior_pipeline(str(folder), torch.float32, None)
 
 
 @functools.cache
 def _decoder(folder: Path) -> Any:
-    return sample.decoder_pipeline(str(folder), torch.float32, None)
+    return pipelines.decoder_pipeline(str(folder), torch.float32, None)
 
 
 def _draw(
@@ -237,12 +237,12 @@ def test_a_decoder_of_another_kind_is_refused(decoders: dict[str, Path]) -> None
         "inpainting": Canvas(PICTURE, _mask()),
         "hint": Canvas(hint=HINT),
     }
-    words = {"inpainting": sample.INPAINTING, "hint": sample.HINTED, "plain": "only"}
+    words = {"inpainting": pipelines.INPAINTING, "hint": pipelines.HINTED, "plain": "only"}
     for kind, folder in decoders.items():
         config = model_parts.load_config("unet", str(folder))
         for wanted, canvas in canvases.items():
             if canvas.kind == kind:
-                sample.check_kind("x", config, canvas.kind)
+                pipelines.check_kind("x", config, canvas.kind)
                 continue
             with pytest.raises(UserError, match=words[wanted]):
-                sample.check_kind("x", config, canvas.kind)
+                pipelines.check_kind("x", config, canvas.kind)

@@ -13,13 +13,14 @@ import torch
 from helpers import run_cli
 from PIL import Image
 
-from wassily import notes, sample, schedulers
 from wassily.config import generation_checks
 from wassily.data import png
 from wassily.errors import UserError
+from wassily.generation import metadata, sample, schedulers
+from wassily.generation import pipelines as generation_pipelines
+from wassily.generation.sample import Canvas, Drawing
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 from wassily.models import parts
-from wassily.sample import Canvas, Drawing
 
 CPU = torch.device("cpu")
 FAST = tuple(schedulers.KINDS)
@@ -134,8 +135,8 @@ def _by_hand(tiny: Tiny, name: str, steps: int, guidance: float) -> Image.Image:
 def pipelines(tiny: Tiny) -> tuple[Any, Any]:
     """Ours."""
     return (
-        sample.prior_pipeline(str(tiny.prior), torch.float32, None),
-        sample.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
+        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
 
 
@@ -180,7 +181,7 @@ def test_every_canvas_takes_every_scheduler(
     canvas, decoder = Canvas(picture, strength=0.5), pipelines[1]
     if kind != "image":
         folder = make_decoder(tmp_path / kind, {"mask": "inpainting", "hint": "hint"}[kind])
-        decoder = sample.decoder_pipeline(str(folder), torch.float32, None)
+        decoder = generation_pipelines.decoder_pipeline(str(folder), torch.float32, None)
         canvas = Canvas(hint=picture) if kind == "hint" else Canvas(picture, picture)
     embeds = (torch.zeros(1, decoder.unet.config.encoder_hid_dim),) * 2
     made = [
@@ -234,7 +235,7 @@ def test_a_picture_from_before_there_was_a_choice(tiny: Tiny, tmp_path: Path) ->
     assert run_cli("generate", "a cat", *where, *words).code == 0
     with Image.open(file) as picture:
         text, pixels = dict(picture.text), picture.tobytes()
-        whole = json.loads(text[notes.KEY])
+        whole = json.loads(text[metadata.KEY])
         del whole["config"]["scheduler"]
-        png.save_png(picture.copy(), file, text | {notes.KEY: json.dumps(whole)})
+        png.save_png(picture.copy(), file, text | {metadata.KEY: json.dumps(whole)})
     assert _again(file) == pixels

@@ -20,9 +20,9 @@ from e2e import ROLES, train, wassily
 from helpers import ROOT, draw_picture
 from PIL import Image
 
-from wassily import sample
 from wassily.data import datasets as image_data
 from wassily.errors import UserError
+from wassily.generation import pipelines
 from wassily.mini.untrained import Tiny
 from wassily.models import names
 
@@ -121,7 +121,7 @@ def test_code_in_a_models_folder_is_not_run(tmp_path: Path, tiny: Tiny) -> None:
     import torch
 
     assert names.resolve(str(folder), "prior") == str(folder)
-    sample.prior_pipeline(str(folder), torch.float32, None)
+    pipelines.prior_pipeline(str(folder), torch.float32, None)
     assert not (tmp_path / "was run").exists()
 
 

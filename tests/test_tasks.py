@@ -11,10 +11,10 @@ import pytest
 from helpers import Outcome, draw_picture, run_cli
 from PIL import Image, PngImagePlugin
 
-from wassily import notes, sample, tasks
 from wassily.config.generation import GenerateConfig, MixConfig
 from wassily.data import images
 from wassily.errors import UserError
+from wassily.generation import conditions, metadata, sample
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 
 FEW = ("--steps", 2, "--prior_steps", 2, "--seed", 3)
@@ -93,7 +93,7 @@ def test_one_of_a_batch_is_drawn_again(here: Path, tiny: Tiny) -> None:
     done = _run(tiny, *words, "--batch_size", 4, "--decoder", tiny.decoder, "--out", "all")
     assert done.code == 0, done.text
     files = sorted(Path("all").iterdir())
-    told = [notes.read_provenance(str(file)) for file in files]
+    told = [metadata.read_provenance(str(file)) for file in files]
     assert [one.place for one in told] == [0, 1, 2, 3, 0, 1]
     assert [one.config.batch_size for one in told] == [4, 4, 4, 4, 2, 2]
     assert [one.config.seed for one in told] == [3, 4, 3, 4, 3, 4]
@@ -107,10 +107,10 @@ def test_what_is_not_the_same_any_more_is_said(here: Path, tiny: Tiny) -> None:
     words = ("a", "--image", "in.png", "--strength", 1, "--decoder", tiny.decoder)
     done = _run(tiny, *words, "--out", "x.png")
     assert done.code == 0, done.text
-    old = notes.read_provenance("x.png")
-    assert notes.differences(old, sample.torch.device("cpu")) == []
-    other = notes.Provenance(old.config, 0, {}, {"torch": "1.0"})
-    (line,) = notes.differences(other, sample.torch.device("cpu"))
+    old = metadata.read_provenance("x.png")
+    assert metadata.differences(old, sample.torch.device("cpu")) == []
+    other = metadata.Provenance(old.config, 0, {}, {"torch": "1.0"})
+    (line,) = metadata.differences(other, sample.torch.device("cpu"))
     assert line.startswith("drawn with torch 1.0, this is ")
     draw_picture(9, 48, 32).save("in.png")
     again = run_cli("generate", "--from", "x.png", "--out", "y.png")
@@ -143,7 +143,7 @@ def test_damaged_notes(here: Path, chunk: object, message: str) -> None:
         info.add_itxt("wassily", str(chunk))
     Image.new("RGB", (8, 8)).save("x.png", pnginfo=info)
     with pytest.raises(UserError, match=r"--from x\.png: ") as refused:
-        notes.read_provenance("x.png")
+        metadata.read_provenance("x.png")
     assert message in str(refused.value)
 
 
@@ -242,7 +242,7 @@ def test_parts_of_a_mix_that_are_none(parts: tuple[str, ...], message: str) -> N
 def test_the_parts_of_a_mix(here: Path) -> None:
     """A text may hold colons; a picture is a file that is there, or has a picture's ending."""
     parts = ("a ratio of 3:4:1", "photo.jpg:.5", f"{'x' * 300}:1e0", "~nobody at all:-2", ".:1")
-    found = tasks.task(MixConfig(parts=parts))
+    found = conditions.task(MixConfig(parts=parts))
     (mix,) = found.subjects
     assert isinstance(mix, sample.Mix)
     assert mix.weights == (1.0, 0.5, 1.0, -2.0, 1.0)
@@ -250,7 +250,7 @@ def test_the_parts_of_a_mix(here: Path) -> None:
     assert mix.parts[1].tobytes() == images.open_rgb("photo.jpg").tobytes()
     assert set(found.digests) == {"photo.jpg"}
     with pytest.raises(UserError, match=r"mix: none\.png: no such file"):
-        tasks.task(MixConfig(parts=("a:1", "none.png:1")))
+        conditions.task(MixConfig(parts=("a:1", "none.png:1")))
 
 
 def test_a_turned_photograph_and_a_transparent_one(here: Path) -> None:
@@ -258,10 +258,10 @@ def test_a_turned_photograph_and_a_transparent_one(here: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # a quarter turn
     draw_picture(1, 48, 32).save("turned.jpg", exif=turned)
-    canvas = tasks.task(GenerateConfig(prompts=("a",), image="turned.jpg")).canvas
+    canvas = conditions.task(GenerateConfig(prompts=("a",), image="turned.jpg")).canvas
     assert canvas.size == (32, 48)
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save("nothing.png")
-    canvas = tasks.task(GenerateConfig(prompts=("a",), image="nothing.png")).canvas
+    canvas = conditions.task(GenerateConfig(prompts=("a",), image="nothing.png")).canvas
     assert canvas.image.getextrema() == ((255, 255),) * 3
 
 

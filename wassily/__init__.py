@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from wassily.config.evaluation import EvaluateConfig
     from wassily.config.training import DecoderConfig, PriorConfig
     from wassily.errors import UserError
-    from wassily.sample import Canvas, Drawing, Mix
+    from wassily.generation.sample import Canvas, Drawing, Mix
     from wassily.scores import Score
 else:
     # Where each name is fetched from when it is first asked for: the import itself stays light.
@@ -49,9 +49,9 @@ else:
         "DecoderConfig": "config.training",
         "PriorConfig": "config.training",
         "UserError": "errors",
-        "Canvas": "sample",
-        "Drawing": "sample",
-        "Mix": "sample",
+        "Canvas": "generation.sample",
+        "Drawing": "generation.sample",
+        "Mix": "generation.sample",
         "Score": "scores",
     }
 

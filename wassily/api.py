@@ -10,14 +10,15 @@ from typing import Literal
 
 import torch
 
-from wassily import evaluation, load, run, sample
+from wassily import evaluation, run
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import images
 from wassily.errors import UserError
+from wassily.generation import load, sample
+from wassily.generation.sample import Drawing, Mix, Subject
 from wassily.runtime.accelerator import quiet_libraries
-from wassily.sample import Drawing, Mix, Subject
 from wassily.scores import Score
 
 

@@ -55,8 +55,8 @@ VERBS = {
     ("plan", "prior"): ("PriorPlan", "wassily.plan:plan"),
     ("plan", "decoder"): ("DecoderPlan", "wassily.plan:plan"),
     ("merge",): ("MergeConfig", "wassily.merge:merge"),
-    ("generate",): ("GenerateConfig", "wassily.drawing:generate"),
-    ("mix",): ("MixConfig", "wassily.drawing:mix"),
+    ("generate",): ("GenerateConfig", "wassily.generation.command:generate"),
+    ("mix",): ("MixConfig", "wassily.generation.command:mix"),
     ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
     ("evaluate",): ("EvaluateConfig", "wassily.evaluation:evaluate"),
     ("sweep",): ("SweepConfig", "wassily.sweep:sweep"),
@@ -71,7 +71,7 @@ VERBS = {
 }
 
 # Modules that load nothing slow before they print a line of their own.
-EARLY = {"wassily.drawing", "wassily.studio"}
+EARLY = {"wassily.generation.command", "wassily.studio"}
 
 
 def main(argv: list[str] | None = None) -> int:

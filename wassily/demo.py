@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
-from wassily import run, sample
+from wassily import run
 from wassily.config.commands import DemoConfig
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import images, png, sheets
 from wassily.errors import UserError
+from wassily.generation import pipelines as generation_pipelines
+from wassily.generation import sample
 from wassily.mini import judge, world
 from wassily.models import names as model_names
 from wassily.runtime.accelerator import quiet_libraries
@@ -102,8 +104,8 @@ def drawn_with(
     """The pictures of all prompts by one pair of networks, at the same seeds each time."""
     device, dtype = torch.device("cpu"), torch.float32
     pipelines = (
-        sample.prior_pipeline(model_names.resolve(prior, "prior"), dtype, None),
-        sample.decoder_pipeline(model_names.resolve(decoder, "decoder"), dtype, None),
+        generation_pipelines.prior_pipeline(model_names.resolve(prior, "prior"), dtype, None),
+        generation_pipelines.decoder_pipeline(model_names.resolve(decoder, "decoder"), dtype, None),
     )
     drawing = sample.Drawing(
         STEPS, PRIOR_STEPS, GUIDANCE, PRIOR_GUIDANCE, batch_size=16, scheduler="stock"

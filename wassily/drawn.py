@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from wassily import sample
 from wassily.config.training import TrainConfig
 from wassily.data.datasets import Pictures
 from wassily.encodings import cache, lookup
 from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Row
+from wassily.generation import pipelines, sample
 from wassily.maths import randomness
 from wassily.models import kinds, names
 from wassily.recipes import TrainingSet
@@ -112,8 +112,8 @@ def _made(
     if not groups:
         return
     runtime, dtype = context.runtime, context.runtime.weight_dtype
-    prior = sample.prior_pipeline(context.repositories["prior"], dtype, context.cache_dir)
-    with sample.on(prior, runtime.device):
+    prior = pipelines.prior_pipeline(context.repositories["prior"], dtype, context.cache_dir)
+    with pipelines.on(prior, runtime.device):
         for group in groups:
             which, part = divmod(group, len(GUIDANCES))
             numbers = range(part * EACH, (part + 1) * EACH)

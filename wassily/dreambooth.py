@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from wassily import sample
 from wassily.config.training import TrainConfig
 from wassily.data import datasets, entries, folders, png
 from wassily.data.datasets import Pictures
 from wassily.errors import UserError
+from wassily.generation import pipelines, sample
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 
@@ -95,15 +95,15 @@ def _drawn(
     Raises UserError if a picture cannot be written.
     """
     where = (runtime.weight_dtype, config.cache_dir)
-    prior = sample.prior_pipeline(repositories["prior"], *where)
-    decoder = sample.decoder_pipeline(repositories["decoder"], *where)
+    prior = pipelines.prior_pipeline(repositories["prior"], *where)
+    decoder = pipelines.decoder_pipeline(repositories["decoder"], *where)
     side, prompt = config.resolution, str(config.class_prompt)
     drawing = sample.Drawing(height=side, width=side, batch_size=config.sample_batch_size)
     generators = [torch.Generator().manual_seed(n) for some in batches for n in some]
     prompts = [prompt] * len(generators)
     embeds = sample.embed_all(prior, prompts, generators, drawing, runtime.device)
     done = 0
-    with sample.on(decoder, runtime.device):
+    with pipelines.on(decoder, runtime.device):
         for numbers in batches:
             part = slice(done, done + len(numbers))
             given = (embeds[0][part], embeds[1][part])

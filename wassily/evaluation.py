@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wassily import heldout, lists, load, measures, recipes, sample, scores
+from wassily import heldout, lists, measures, recipes, scores
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.data import entries, png
@@ -21,7 +21,8 @@ from wassily.encodings.definitions import EncoderContext
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.gauge import Asked, Embedded, as_array
-from wassily.load import Networks
+from wassily.generation import load, pipelines, sample
+from wassily.generation.load import Networks
 from wassily.maths import losses
 from wassily.models import names, parts
 from wassily.runtime.accelerator import Runtime, quiet_libraries
@@ -98,7 +99,7 @@ def located(config: EvaluateConfig) -> Located:
 def _check_plain(flag: str, named: str, networks: Networks, cache_dir: str | None) -> None:
     """Raise UserError for a decoder that does not generate from an embedding alone."""
     network = _config_of(networks.decoder, "decoder", cache_dir)
-    sample.check_kind(f"--{flag} {named}", network, "plain")
+    pipelines.check_kind(f"--{flag} {named}", network, "plain")
 
 
 def _config_of(found: names.Trained, home: str, cache_dir: str | None) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         config = self.config
-        side = config.resolution or sample.native_size(self.decoder)
+        side = config.resolution or pipelines.native_size(self.decoder)
         drawing = sample.Drawing(
             config.steps,
             config.prior_steps,
@@ -264,7 +265,7 @@ class Bench:
         }
         found = {}
         for role, (pipeline, objective) in asked.items():
-            with sample.on(pipeline, self.device):
+            with pipelines.on(pipeline, self.device):
                 objective.to(self.device)
                 found[role] = self.probes[role].losses(objective, self.runtime).values
         return found

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import lists, measures, sample
+from wassily import lists, measures
 from wassily.config.training import TrainConfig
+from wassily.generation import pipelines, sample
 from wassily.heldout import HeldOutLoss
 from wassily.measures import Estimate
 from wassily.models import encode
@@ -63,7 +64,7 @@ class Asked:
     def of_images(self, own: Tensor) -> Embedded:
         """The embeddings of images (N, D), beside the unconditional one."""
         own = own.to(self.device, self.prior.image_encoder.dtype)
-        with sample.on(self.prior, self.device):
+        with pipelines.on(self.prior, self.device):
             nothing = encode.zero_image(self.prior.image_encoder).to(own)
         return Embedded((own, nothing.expand_as(own)), self._generators(len(own)))
 

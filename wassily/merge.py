@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wassily import sample
 from wassily.card import merged_card, prior_of
 from wassily.config.commands import MergeConfig
 from wassily.config.training import PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic
+from wassily.generation import pipelines
 from wassily.models import adapters, missing, names, origins, parts, pipeline_folder
 from wassily.runtime.accelerator import quiet_libraries
 
@@ -24,7 +24,7 @@ def merge(config: MergeConfig) -> None:
     quiet_libraries()
     home, base, net, origin = folded(config) if config.lora else mixed(config)
     role = parts.TRAINED[home]
-    make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
+    make = pipelines.prior_pipeline if home == "prior" else pipelines.decoder_pipeline
     pipeline = make(base.repository, torch.float32, config.cache_dir, **{role: net})
     prior, absent = prior_here(prior_named(config, home, base.repository))
     shown = parts.public_name(base.repository, home)

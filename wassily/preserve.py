@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import sample
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import Examples
 from wassily.encodings import cache, lookup
 from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Row
 from wassily.errors import UserError
+from wassily.generation import pipelines, sample
 from wassily.maths import randomness
 from wassily.models import encode, parts, trainable
 from wassily.models.trainable import Kit
@@ -189,7 +189,7 @@ def _drawn(context: EncoderContext, wanted: list[str], seeds: list[int]) -> list
     runtime, role = context.runtime, context.role
     dtype, drawing = runtime.weight_dtype, DRAWINGS_OF[role]
     where = (dtype, context.cache_dir)
-    prior = sample.prior_pipeline(context.repositories["prior"], *where)
+    prior = pipelines.prior_pipeline(context.repositories["prior"], *where)
     embeds = _embedded(prior, wanted, seeds, drawing, runtime.device)
     kept = [e.to("cpu", dtype) for e in embeds[0]]
     if role == "prior":
@@ -198,7 +198,7 @@ def _drawn(context: EncoderContext, wanted: list[str], seeds: list[int]) -> list
         return [({"image_embeds": e, **text}, empty) for e, text in zip(kept, texts, strict=True)]
     zero = {"image_embeds": encode.zero_image(prior.image_encoder)[0].to("cpu", dtype)}
     del prior
-    decoder = sample.decoder_pipeline(context.repositories["decoder"], *where)
+    decoder = pipelines.decoder_pipeline(context.repositories["decoder"], *where)
     latents = sample.paint(
         decoder,
         embeds,
@@ -220,7 +220,7 @@ def _embedded(
 ) -> tuple[Tensor, Tensor]:
     """Embeddings and their negatives, each (N, D), block by block, each with its guidance."""
     size, found = drawing.batch_size, []
-    with sample.on(prior, device):
+    with pipelines.on(prior, device):
         for first in range(0, len(wanted), size):
             part = slice(first, first + size)
             guidance = GUIDANCES[seeds[first] // size % len(GUIDANCES)]
@@ -243,7 +243,7 @@ def _texts(
     """The text of each prompt as an example has it."""
     found: list[Row] = []
     take = functools.partial(encode.tokens, tokenizer=prior.tokenizer)
-    with sample.on(prior, device):
+    with pipelines.on(prior, device):
         for prompt in wanted:
             ids, mask = take(prompt)[:, None]
             embeds, states = encode.text(prior.text_encoder, ids, int(mask.sum()))

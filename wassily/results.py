@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from wassily import gauge, logbook, report, sample, summary
+from wassily import gauge, logbook, report, summary
 from wassily.card import Facts, model_card
 from wassily.config.training import TrainConfig
 from wassily.data import png, sheets
 from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
 from wassily.gauge import Gauge
+from wassily.generation import pipelines, sample
 from wassily.heldout import Losses
 from wassily.maths.losses import Objective
 from wassily.models.adapters import Lora, Whole
@@ -175,8 +176,10 @@ class Results:
         own: dict[str, Any] = {self.setup.role: net}
         nothing: dict[str, Any] = {}
         of_prior, of_decoder = (own, nothing) if self.setup.role == "prior" else (nothing, own)
-        prior = sample.prior_pipeline(self.setup.repositories["prior"], *where, **of_prior)
-        decoder = sample.decoder_pipeline(self.setup.repositories["decoder"], *where, **of_decoder)
+        prior = pipelines.prior_pipeline(self.setup.repositories["prior"], *where, **of_prior)
+        decoder = pipelines.decoder_pipeline(
+            self.setup.repositories["decoder"], *where, **of_decoder
+        )
         with self.runtime.accelerator.autocast():
             yield prior, decoder
 
@@ -238,7 +241,7 @@ class Results:
 
     def _save_pipeline(self, net: nn.Module, folder: Path) -> None:
         home = self.config.role
-        make = sample.prior_pipeline if home == "prior" else sample.decoder_pipeline
+        make = pipelines.prior_pipeline if home == "prior" else pipelines.decoder_pipeline
         pipeline = make(
             self.setup.repositories[home],
             self.runtime.weight_dtype,

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from wassily import evaluation, lists, load, measures, merge
+from wassily import evaluation, lists, measures, merge
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic
+from wassily.generation import load
 from wassily.measures import Estimate
 from wassily.models import names, parts
 from wassily.runtime.accelerator import quiet_libraries

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tools.mini import movq, nets
-from wassily import sample
 from wassily.files import output_folder
+from wassily.generation import pipelines, sample
 from wassily.mini import judge, world
 from wassily.models import parts as model_parts
 from wassily.models import pipeline_folder
@@ -33,7 +33,7 @@ class Settings:
     batch: int = 64
 
     def drawing(self):
-        """The same for wassily.sample."""
+        """The same for wassily.generation.sample."""
         return sample.Drawing(
             steps=self.steps,
             prior_steps=self.prior_steps,
@@ -56,7 +56,10 @@ def assemble(work, networks=None):
         role: schedulers.get(role) or part.kind.from_pretrained(places[role])
         for role, part in model_parts.PARTS.items()
     }
-    for home, build in (("prior", sample.prior_pipeline), ("decoder", sample.decoder_pipeline)):
+    for home, build in (
+        ("prior", pipelines.prior_pipeline),
+        ("decoder", pipelines.decoder_pipeline),
+    ):
         pipeline = build("", torch.float16, None, **parts).to(torch.float16)
         pipeline_folder.export(_made(out / home), pipeline.save_pretrained, "")
     return out
@@ -84,8 +87,8 @@ def _made(folder):
 
 def load(folder):
     """The two stock pipelines of a folder that `assemble` wrote, in fp32."""
-    prior = sample.prior_pipeline(str(Path(folder) / "prior"), torch.float32, None)
-    decoder = sample.decoder_pipeline(str(Path(folder) / "decoder"), torch.float32, None)
+    prior = pipelines.prior_pipeline(str(Path(folder) / "prior"), torch.float32, None)
+    decoder = pipelines.decoder_pipeline(str(Path(folder) / "decoder"), torch.float32, None)
     return prior, decoder
 
 

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wassily import generate, load, notes, sample, tasks
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig
 from wassily.data import images, png
 from wassily.errors import UserError
+from wassily.generation import conditions, generate, load, metadata, sample
 from wassily.models import parts
 from wassily.runtime.accelerator import has_accelerator, quiet_libraries
 
@@ -63,7 +63,7 @@ class GenerationQueue:
 
         The same bits as `wassily generate` with the same flags.
         """
-        task = tasks.task(config)
+        task = conditions.task(config)
         jobs = generate.jobs_of(config, task)
         with self._turn:
             networks = load.find(config)
@@ -72,28 +72,28 @@ class GenerationQueue:
             drawn, (_, decoder, device) = self._drawn(config, networks, task, pairs, job)
             noted = generate.provenance_of(config, task, jobs, decoder.unet.dtype, device)
             for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-                png.save_png(picture, file, notes.png_chunks(one, words))
+                png.save_png(picture, file, metadata.png_chunks(one, words))
         return [(file, seed) for file, (_, _, seed) in zip(files, jobs, strict=True)]
 
-    def again(self, old: notes.Provenance, out: Path, cache_dir: str | None, job: Job) -> Path:
+    def again(self, old: metadata.Provenance, out: Path, cache_dir: str | None, job: Job) -> Path:
         """The picture that these notes are of, drawn anew. Raises like `draw`."""
         config = dataclasses.replace(old.config, out=str(out), cache_dir=cache_dir)
-        task = tasks.task(config)
+        task = conditions.task(config)
         with self._turn:
             networks = load.find(config)
             (file,) = generate.destinations(config, task, networks)
             assert config.seed is not None  # `read_provenance` saw to that
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
             drawn, (_, _, device) = self._drawn(config, networks, task, jobs, job)
-            again = dataclasses.replace(old, made_with=notes.made_with(device))
-            png.save_png(drawn[old.place], file, notes.png_chunks(again, task.words[0]))
+            again = dataclasses.replace(old, made_with=metadata.made_with(device))
+            png.save_png(drawn[old.place], file, metadata.png_chunks(again, task.words[0]))
         return file
 
     def _drawn(
         self,
         config: DrawConfig,
         networks: load.Networks,
-        task: tasks.Task,
+        task: conditions.Task,
         jobs: list[tuple[sample.Subject, int]],
         job: Job,
     ) -> tuple[list[images.Picture], load.Pipelines]:
@@ -136,11 +136,11 @@ def history(folder: Path, most: int = 60) -> list[Path]:
     return sorted(files, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)[:most]
 
 
-def provenance_of(file: Path) -> notes.Provenance:
+def provenance_of(file: Path) -> metadata.Provenance:
     """What drew a picture of the history. Raises UserError for one that was drawn elsewhere on
     other pictures: their names are not followed.
     """
-    drawn = notes.read_provenance(str(file))
+    drawn = metadata.read_provenance(str(file))
     config = drawn.config
     others = (config.image, config.mask, config.control, getattr(config, "variations", None))
     if not isinstance(config, GenerateConfig) or any(others) or drawn.digests:

@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from wassily import schedulers
 from wassily.config.generation import GenerateConfig
 from wassily.config.generation_checks import SCHEDULER
 from wassily.errors import UserError
+from wassily.generation import schedulers
 from wassily.studio import easel as easels
 from wassily.studio import form, shelf
 from wassily.studio.fence import AllowedFolders

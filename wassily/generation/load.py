@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import sample
 from wassily.config.generation import DrawConfig
 from wassily.errors import UserError
+from wassily.generation import pipelines as generation_pipelines
+from wassily.generation import sample
 from wassily.models import adapters, names, parts
 from wassily.models.names import Trained
 from wassily.runtime import compile
 from wassily.runtime.accelerator import DTYPES, has_accelerator, process_state
 
 if TYPE_CHECKING:
-    from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+    from wassily.generation.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
     Pipelines = tuple[KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]
 
@@ -60,7 +61,7 @@ def find(config: DrawConfig) -> Networks:
 def check_decoder(config: DrawConfig, networks: Networks, canvas: sample.Canvas) -> None:
     """Raise UserError if the decoder is not of the kind that a canvas takes; loads no weights."""
     network = names.config_of(networks.decoder, "decoder", config.cache_dir)
-    sample.check_kind(f"--decoder {config.decoder}", network, canvas.kind)
+    generation_pipelines.check_kind(f"--decoder {config.decoder}", network, canvas.kind)
 
 
 def pipelines(config: DrawConfig, networks: Networks) -> Pipelines:
@@ -75,7 +76,10 @@ def pipelines(config: DrawConfig, networks: Networks) -> Pipelines:
             config.cache_dir,
             **_given(config, networks, home, dtype),
         )
-        for home, make in (("prior", sample.prior_pipeline), ("decoder", sample.decoder_pipeline))
+        for home, make in (
+            ("prior", generation_pipelines.prior_pipeline),
+            ("decoder", generation_pipelines.decoder_pipeline),
+        )
     }
     if config.offload and has_accelerator():
         for pipeline in made.values():

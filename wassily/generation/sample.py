@@ -7,28 +7,21 @@ answer to the one goes with each to the other.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from wassily import schedulers
 from wassily.config import generation_checks
 from wassily.data import images
-from wassily.errors import UserError
-from wassily.models import encode, kinds
-from wassily.models import parts as model_parts
-from wassily.runtime import loading
+from wassily.generation import pipelines, schedulers
+from wassily.models import encode
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, KandinskyV22Pipeline, KandinskyV22PriorPipeline
-
-INPAINTING = "kandinsky-community/kandinsky-2-2-decoder-inpaint"
-HINTED = "kandinsky-community/kandinsky-2-2-controlnet-depth"
 
 
 @dataclass(frozen=True)
@@ -102,82 +95,17 @@ def at(drawing: Drawing, side: int) -> Drawing:
     return dataclasses.replace(drawing, height=side, width=side)
 
 
-def prior_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
-) -> KandinskyV22PriorPipeline:
-    """The stock prior pipeline of a repository; parts in `given` (by role) replace its own."""
-    roles = (
-        "prior",
-        "image_encoder",
-        "text_encoder",
-        "tokenizer",
-        "image_processor",
-        "prior_scheduler",
-    )
-    parts = {r: given.get(r) or model_parts.load(r, repository, dtype, cache_dir) for r in roles}
-    scheduler = parts.pop("prior_scheduler")
-    return _pipeline("KandinskyV22PriorPipeline", scheduler=scheduler, **parts)
-
-
-def decoder_pipeline(
-    repository: str, dtype: torch.dtype, cache_dir: str | None, **given: object
-) -> KandinskyV22Pipeline:
-    """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
-    roles = ("unet", "movq", "scheduler")
-    parts = {r: given.get(r) or model_parts.load(r, repository, dtype, cache_dir) for r in roles}
-    return _pipeline("KandinskyV22Pipeline", **parts)
-
-
-def _pipeline(name: str, **parts: Any) -> Any:
-    """A stock pipeline of these parts, without a progress bar. Its file is imported here, for a
-    training may do without; the parts are there, so the libraries' advice is switched off by now.
-    """
-    with loading.uncollected():
-        import diffusers
-
-        stock = getattr(diffusers, name)
-    pipeline = stock(**parts)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def native_size(pipeline: KandinskyV22Pipeline) -> int:
-    """The side in pixels that the decoder was made for."""
-    sample = pipeline.unet.config.sample_size
-    return int(sample or 64) * pipeline.movq_scale_factor
-
-
-def rounded_to(pipeline: KandinskyV22Pipeline) -> int:
-    """Height and width of what a decoder draws are multiples of so many pixels."""
-    return int(pipeline.movq_scale_factor) ** 2
-
-
-def check_kind(name: str, config: Mapping[str, object], wanted: str) -> None:
-    """Raise UserError unless a UNet of this configuration is of the wanted kind (`Canvas.kind`).
-
-    `name` is what the message calls the decoder.
-    """
-    kind = kinds.decoder_kind(config)
-    if kind == wanted:
-        return
-    if wanted == "hint":
-        raise UserError(f"--control: {name} reads no hint; name one that does, as {HINTED}")
-    if wanted == "inpainting":
-        raise UserError(
-            f"--mask: {name} has {config.get('in_channels')} input channels, and inpainting takes "
-            f"9; name a decoder made for it, as {INPAINTING}"
-        )
-    needs = "--control PICTURE" if kind == "hint" else "--image PICTURE with --mask PICTURE"
-    raise UserError(f"{name}: a decoder that draws with {needs} only")
-
-
 def shape(pipeline: KandinskyV22Pipeline, drawing: Drawing) -> tuple[int, int]:
     """Height and width in pixels of what is drawn, multiples of `rounded_to`.
 
     Sides that are not given are the decoder's own; on a canvas they follow from its aspect, with
     the area of the decoder's own square where neither is given.
     """
-    side, step, size = native_size(pipeline), rounded_to(pipeline), drawing.canvas.size
+    side, step, size = (
+        pipelines.native_size(pipeline),
+        pipelines.rounded_to(pipeline),
+        drawing.canvas.size,
+    )
     height, width = drawing.height, drawing.width
     if size is None:
         return _up(height or side, step), _up(width or side, step)
@@ -192,26 +120,6 @@ def shape(pipeline: KandinskyV22Pipeline, drawing: Drawing) -> tuple[int, int]:
 
 def _up(length: int, step: int) -> int:
     return -(-length // step) * step
-
-
-@contextlib.contextmanager
-def on(pipeline: DiffusionPipeline, device: torch.device) -> Iterator[None]:
-    """The networks of a pipeline on `device` inside; after it, back where each of them was.
-
-    So a network in training stays on its device and the frozen ones leave it. A pipeline that
-    offloads by itself is left alone.
-    """
-    networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    if getattr(pipeline, "_offload_device", None) is not None:
-        networks = []
-    moved = [net for net in networks if next(net.parameters()).device.type != device.type]
-    for net in moved:
-        net.to(device)
-    try:
-        yield
-    finally:
-        for net in moved:
-            net.to("cpu")
 
 
 @torch.no_grad()
@@ -261,7 +169,7 @@ def embed_all(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """`embed` for any number of subjects, N, batch by batch: (N, D), (N, D)."""
-    with on(prior, device):
+    with pipelines.on(prior, device):
         found = [
             embed(prior, subjects[part], generators[part], drawing)
             for part in _batches(len(subjects), drawing)
@@ -283,7 +191,7 @@ def paint(
     """
     painted: list[Any] = []
     even = drawing.canvas.kind == "plain" and drawing.canvas.image is not None  # for its strength
-    with schedulers.exchanged(decoder, drawing.scheduler, even), on(decoder, device):
+    with schedulers.exchanged(decoder, drawing.scheduler, even), pipelines.on(decoder, device):
         stock, given = onto(decoder, drawing)
         for part in _batches(len(generators), drawing):
             drawn = stock(
@@ -307,13 +215,13 @@ def onto(
     is given for a batch of so many pictures.
     """
     canvas, parts = drawing.canvas, decoder.components
-    check_kind("this decoder", dict(decoder.unet.config), canvas.kind)
+    pipelines.check_kind("this decoder", dict(decoder.unet.config), canvas.kind)
     height, width = shape(decoder, drawing)
     size: dict[str, object] = {"height": height, "width": width}
     if canvas.hint is not None:
         hint = images.unit_pixels(images.cropped(canvas.hint, width, height))[None]
         hint = hint.to(decoder.unet.dtype)
-        return _pipeline(
+        return pipelines._pipeline(
             "KandinskyV22ControlnetPipeline", **parts
         ), lambda count: size | {"hint": hint.to(decoder.unet.device).repeat(count, 1, 1, 1)}
     if canvas.image is None:
@@ -321,10 +229,10 @@ def onto(
     image = images.cropped(canvas.image, width, height)
     if canvas.mask is not None:
         mask = images.cropped(images.resized(canvas.mask, canvas.image.size), width, height)
-        return _pipeline(
+        return pipelines._pipeline(
             "KandinskyV22InpaintPipeline", **parts
         ), lambda count: size | {"image": [image] * count, "mask_image": [mask] * count}
-    stock = _pipeline("KandinskyV22Img2ImgPipeline", **parts)
+    stock = pipelines._pipeline("KandinskyV22Img2ImgPipeline", **parts)
     if hasattr(stock, "image_processor"):
         # It resizes with height and width exchanged; the picture is of the right size already.
         stock.image_processor.register_to_config(do_resize=False)
@@ -365,7 +273,7 @@ def _encoded(
     size: int,
     device: torch.device,
 ) -> Tensor:
-    with on(prior, device):
+    with pipelines.on(prior, device):
         parts = [torch.stack(inputs[i : i + size]) for i in range(0, len(inputs), size)]
         return torch.cat([run(part) for part in parts])
 

@@ -13,7 +13,7 @@ from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.data import images
 from wassily.data.images import Picture
 from wassily.errors import UserError
-from wassily.sample import Canvas, Mix, Subject
+from wassily.generation.sample import Canvas, Mix, Subject
 
 ASPECT = 0.02  # how far the shape of a mask may be from its picture's
 

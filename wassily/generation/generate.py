@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wassily import load, notes, sample, tasks
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig
 from wassily.data import images, png, sheets
 from wassily.errors import UserError
-from wassily.load import Networks
+from wassily.generation import conditions, load, metadata, pipelines, sample
+from wassily.generation.load import Networks
 from wassily.maths import randomness
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from wassily.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+    from wassily.generation.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
 
 def generate(config: GenerateConfig) -> None:
@@ -34,7 +34,7 @@ def generate(config: GenerateConfig) -> None:
 
 def draw(config: DrawConfig) -> None:
     """Draw all that a config asks for, one seed after the other, and save it with its notes."""
-    task = tasks.task(config)
+    task = conditions.task(config)
     jobs = jobs_of(config, task)
     files, prior, decoder, device = ready(config, task)
     bar = Progress("drawing", len(jobs), unit="picture")
@@ -44,7 +44,7 @@ def draw(config: DrawConfig) -> None:
     bar.close()
     noted = provenance_of(config, task, jobs, decoder.unet.dtype, device)
     for (_, words, seed), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-        png.save_png(picture, file, notes.png_chunks(one, words))
+        png.save_png(picture, file, metadata.png_chunks(one, words))
         print(f"{file}  (seed {seed})")
     if config.grid:
         path = grid_file(config, len(drawn))
@@ -54,7 +54,7 @@ def draw(config: DrawConfig) -> None:
         print(path)
 
 
-def jobs_of(config: DrawConfig, task: tasks.Task) -> list[tuple[sample.Subject, str, int]]:
+def jobs_of(config: DrawConfig, task: conditions.Task) -> list[tuple[sample.Subject, str, int]]:
     """Subject, its words and the seed of each picture that a config asks for, in order."""
     first = randomness.fresh_seed() if config.seed is None else config.seed
     return [
@@ -66,43 +66,43 @@ def jobs_of(config: DrawConfig, task: tasks.Task) -> list[tuple[sample.Subject, 
 
 def provenance_of(
     config: DrawConfig,
-    task: tasks.Task,
+    task: conditions.Task,
     jobs: list[tuple[sample.Subject, str, int]],
     dtype: torch.dtype,
     device: torch.device,
-) -> list[notes.Provenance]:
+) -> list[metadata.Provenance]:
     """What draws each of these pictures again, in a batch like its own."""
-    made_with, noted = notes.made_with(device), []
+    made_with, noted = metadata.made_with(device), []
     for number, (_, words, seed) in enumerate(jobs):
         begin = number - number % config.batch_size
         size = min(config.batch_size, len(jobs) - begin)
         one = alone(config, words, seed=seed, batch_size=size, dtype=load.DTYPE_NAMES[dtype])
-        noted.append(notes.Provenance(one, number - begin, task.digests, made_with))
+        noted.append(metadata.Provenance(one, number - begin, task.digests, made_with))
     return noted
 
 
 def draw_again(config: GenerateConfig) -> None:
     """Draw one picture as its notes tell, in a batch like its first one."""
-    old = notes.read_provenance(str(config.from_picture))
+    old = metadata.read_provenance(str(config.from_picture))
     asked = dataclasses.replace(
         old.config, out=config.out, offload=config.offload, cache_dir=config.cache_dir
     )
-    task = tasks.task(asked)
-    notes.check_same(old, task.digests)
+    task = conditions.task(asked)
+    metadata.check_same(old, task.digests)
     print(f"prior {asked.prior}, decoder {asked.decoder}, seed {asked.seed}")
     (file,), prior, decoder, device = ready(asked, task)
-    for line in notes.differences(old, device):
+    for line in metadata.differences(old, device):
         print(line)
     assert asked.seed is not None  # `read_provenance` saw to that
     jobs = [(task.subjects[0], asked.seed)] * asked.batch_size
     drawing = drawing_of(asked, task.canvas)
     picture = sample.draw(prior, decoder, jobs, drawing, device)[old.place]
-    again = dataclasses.replace(old, made_with=notes.made_with(device))
-    png.save_png(picture, file, notes.png_chunks(again, task.words[0]))
+    again = dataclasses.replace(old, made_with=metadata.made_with(device))
+    png.save_png(picture, file, metadata.png_chunks(again, task.words[0]))
     print(f"{file}  (seed {asked.seed})")
 
 
-def destinations(config: DrawConfig, task: tasks.Task, networks: Networks) -> list[Path]:
+def destinations(config: DrawConfig, task: conditions.Task, networks: Networks) -> list[Path]:
     """Where the pictures go, once all that can be checked beforehand is. Raises UserError before
     the output folder is made and any weight is loaded.
     """
@@ -111,14 +111,14 @@ def destinations(config: DrawConfig, task: tasks.Task, networks: Networks) -> li
 
 
 def ready(
-    config: DrawConfig, task: tasks.Task
+    config: DrawConfig, task: conditions.Task
 ) -> tuple[list[Path], KandinskyV22PriorPipeline, KandinskyV22Pipeline, torch.device]:
     """`destinations`, both pipelines and the device. Raises UserError."""
     networks = load.find(config)
     files = destinations(config, task, networks)
     quiet_libraries()
     prior, decoder, device = load.pipelines(config, networks)
-    for line in rounded_sizes(config, sample.rounded_to(decoder)):
+    for line in rounded_sizes(config, pipelines.rounded_to(decoder)):
         print(line)
     return files, prior, decoder, device
 

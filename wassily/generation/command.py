@@ -14,7 +14,7 @@ def generate(config: GenerateConfig) -> None:
     """Draw, after the first line. Raises UserError."""
     begin(config)
     with loading.uncollected():
-        from wassily import generate as slow
+        from wassily.generation import generate as slow
 
     slow.generate(config)
 
@@ -23,7 +23,7 @@ def mix(config: MixConfig) -> None:
     """The same of several texts and pictures. Raises UserError."""
     begin(config)
     with loading.uncollected():
-        from wassily import generate as slow
+        from wassily.generation import generate as slow
 
     slow.draw(config)
 
