@@ -26,13 +26,13 @@ from helpers import read_jsonl, write_folder
 from test_resume import interrupt_after
 from test_stopping import when_done
 
-from wassily import best as bests
-from wassily import logbook
+from wassily import best
 from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
 from wassily.files import checksums, output_folder
 from wassily.files.atomic import write_whole
 from wassily.mini.untrained import Tiny
+from wassily.reporting import run_log
 
 # ---------------------------------------------------------------- the rule
 
@@ -146,7 +146,7 @@ def test_the_base_may_have_been_better(tmp_path: Path) -> None:
 
 
 def test_without_the_flag_weights_is_kept(tmp_path: Path) -> None:
-    last = bests.chosen_best(None, None, tmp_path, lambda folder: None)
+    last = best.chosen_best(None, None, tmp_path, lambda folder: None)
     assert isinstance(last, LastIsBest)
     assert (last.judge(1, {"loss": 1}), last.state(), last.folder()) == (False, None, None)
 
@@ -175,13 +175,13 @@ def pics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def valley(monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-out losses that fall to step 3 and then rise, as those of a run that overfits."""
     losses = {0: 9.0, 1: 5.0, 2: 4.0, 3: 1.0, 4: 2.0, 5: 3.0, 6: 4.0}
-    append = logbook.append
+    append = run_log.append
 
     def row(folder: Path, line: dict[str, Any]) -> None:
         made = {"loss": losses[line["step"]]} if line.get("event") == "held_out" else {}
         append(folder, line | made)
 
-    monkeypatch.setattr(logbook, "append", row)
+    monkeypatch.setattr(run_log, "append", row)
 
 
 def _named(out: Path) -> list[str]:
@@ -255,7 +255,7 @@ def test_a_run_cut_off_keeps_its_best(
             assert wassily(*words).code == 130
         last = step - 1
         rows = [
-            r for r in logbook.read_log(out) if r.get("event") != "held_out" or r["step"] < last
+            r for r in run_log.read_log(out) if r.get("event") != "held_out" or r["step"] < last
         ]
         (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     done = wassily(*words)
@@ -293,7 +293,7 @@ def test_a_signal_between_two_validations(
     assert_same_bits(out / "prior", tmp_path / "whole" / "prior")
     assert_same_bits(out / "best-3", tmp_path / "whole" / "best-3")
     assert_same_bits(out / "checkpoint-5", tmp_path / "whole" / "checkpoint-5")
-    steps = [row["step"] for row in logbook.read_log(out) if row.get("event") == "held_out"]
+    steps = [row["step"] for row in run_log.read_log(out) if row.get("event") == "held_out"]
     assert steps == [0, 1, 2, 3, 4, 5]
 
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from wassily.card import Facts, escaped, model_card, quoted
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.models import parts
+from wassily.reporting.model_card import Facts, escaped, model_card, quoted
 
 NASTY = [
     'a "quoted" cat',

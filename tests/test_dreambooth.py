@@ -24,10 +24,11 @@ from e2e import (
 )
 from helpers import draw_picture, image_files, read_jsonl
 
-from wassily import card, dreambooth, plan
+from wassily import dreambooth, plan
 from wassily.config import training
 from wassily.data import datasets, images, png
 from wassily.mini.untrained import Tiny
+from wassily.reporting import model_card
 
 CLASS = {"with_prior_preservation": True, "class_prompt": "a red dog", "num_class_images": 5}
 # As in the tests of several processes: a step in proportion to its gradient.
@@ -305,8 +306,8 @@ def test_the_card_tells_both(things: Path, dogs: Path) -> None:
     """Both prompts, number and weight; the own prompt is what it is tried with."""
     flags = CLASS | {"class_data_dir": str(dogs), "prior_loss_weight": 0.5}
     made = training.PriorConfig(instance_data_dir=str(things), instance_prompt="a sks|dog", **flags)
-    facts = card.Facts("n", "prior", "b", "p", "d", "", False, 4, 3, 0, False)
-    text = card.model_card(made, facts, "no")
+    facts = model_card.Facts("n", "prior", "b", "p", "d", "", False, 4, 3, 0, False)
+    text = model_card.model_card(made, facts, "no")
     assert "| class pictures beside them | 5, a red dog, weight 0.5 |" in text
     assert "| caption of all pictures | a sks\\|dog |" in text
     assert 'pipeline(prompt="a sks|dog")' in text

@@ -16,7 +16,7 @@ import shard_files
 import torch
 from helpers import with_checkpoints
 
-from wassily import cli, evaluation, merge, pairs, plan, start
+from wassily import cli, evaluation, merge, plan, start
 from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig
@@ -28,6 +28,7 @@ from wassily.files import disk
 from wassily.generation import pipelines
 from wassily.mini.untrained import Tiny, make_decoder
 from wassily.models import adapters, names, parts
+from wassily.reporting import next_command
 
 # ---------------------------------------------------------------- F6: names that look like patterns
 
@@ -220,7 +221,7 @@ def test_f07_the_command_at_the_end_has_the_whole_path(home: Path) -> None:
     words = [*TRAINING, "--output_dir=~/runs/t", "--pretrained_prior_model_name_or_path=mini"]
     config = parsing.parse("PriorConfig", words, "wassily")
     repositories = {"prior": "mini", "decoder": "mini"}
-    assert f"--prior {home}/runs/t " in pairs.next_line(config, repositories, "a cat")
+    assert f"--prior {home}/runs/t " in next_command.next_line(config, repositories, "a cat")
 
 
 # ---------------------------------------------------------------- F11: the checkpoint's name
@@ -569,10 +570,10 @@ def test_f22_pairs_learned_from_the_same(
     for config in (theirs, foreign):
         facts = {"command": ["wassily", "train", "decoder"], "base": "mini"}
         out = Path(config.output_dir)
-        (out / "run.json").write_text(json.dumps(facts | {"source": pairs.source(config)}))
+        (out / "run.json").write_text(json.dumps(facts | {"source": next_command.source(config)}))
         (out / "unet" / "config.json").write_text("{}")
     flags, same = LEARNED[name]
-    line = pairs.next_line(PriorConfig(output_dir="runs/pri", **flags), mini, "a zorb")
+    line = next_command.next_line(PriorConfig(output_dir="runs/pri", **flags), mini, "a zorb")
     assert (f"--decoder {tmp_path}/runs/dec" in line) == same
     assert ("--decoder mini" in line) != same
 
@@ -580,5 +581,5 @@ def test_f22_pairs_learned_from_the_same(
 def test_f22_configurations_of_one_data_set_are_apart(tmp_path: Path) -> None:
     """And a run of before, which did not note its data, is paired with none."""
     one = PriorConfig(dataset_name="me/pics", dataset_config_name="cats")
-    assert pairs.source(one) != pairs.source(PriorConfig(dataset_name="me/pics"))
-    assert pairs.source(one) == pairs.source(dataclasses.replace(one, seed=3))
+    assert next_command.source(one) != next_command.source(PriorConfig(dataset_name="me/pics"))
+    assert next_command.source(one) == next_command.source(dataclasses.replace(one, seed=3))

@@ -12,12 +12,12 @@ from typing import Annotated
 import pytest
 from helpers import ROOT
 
-from wassily import summary
-from wassily.card import Facts, model_card
 from wassily.config import schema
 from wassily.config.schema import About
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.files import run_state
+from wassily.reporting import run_facts
+from wassily.reporting.model_card import Facts, model_card
 from wassily.runtime.accelerator import Runtime
 
 
@@ -60,8 +60,8 @@ def test_the_card_the_run_and_the_page_have_it(config: Edges, tmp_path: Path) ->
     """A row of the card, a value of run.json, a row of the flags, a line of run.toml, a flag."""
     facts = Facts("a", "prior", "b", "p", "d", "", False, 9, 7, 4, False)
     assert "| edge loss | 0.25 |" in model_card(config, facts, "no")
-    summary.write(config, Runtime(None, 1, str(tmp_path), "logs", "none"), {})
-    written = json.loads((tmp_path / "run" / summary.FILE).read_text("utf-8"))
+    run_facts.write(config, Runtime(None, 1, str(tmp_path), "logs", "none"), {})
+    written = json.loads((tmp_path / "run" / run_facts.FILE).read_text("utf-8"))
     assert written["edges"] == 0.25
     assert written["command"][-2:] == ["--edge_loss", "0.25"]
     flags = _flags_tool()

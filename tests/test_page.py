@@ -15,11 +15,11 @@ from e2e import refused, train, wassily
 from helpers import write_folder
 from PIL import Image
 
-from wassily import curves, logbook, page, report, summary
-from wassily.curves import Dot, Scale, Series
 from wassily.data import png
 from wassily.mini.untrained import Tiny
-from wassily.page import ReportContents, Shown
+from wassily.reporting import charts, report, report_page, run_facts, run_log
+from wassily.reporting.charts import Dot, Scale, Series
+from wassily.reporting.report_page import ReportContents, Shown
 
 HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">\' & "q" \udce4'
 PIXEL = "data:image/png;base64,AAAA"
@@ -102,7 +102,7 @@ def test_nothing_of_a_users_is_obeyed() -> None:
     """Markup in a prompt, a path, a version: shown as text; every tag is closed; nothing is loaded
     and nothing runs.
     """
-    made = page.page(_contents())
+    made = report_page.page(_contents())
     made.encode("utf-8")
     read = Reader(made)
     assert not read.open
@@ -120,11 +120,11 @@ def test_nothing_of_a_users_is_obeyed() -> None:
 
 def test_what_a_page_tells() -> None:
     """Base against the exported step, the change and whether it is one; data; the command."""
-    text = Reader(page.page(_contents())).text
+    text = Reader(report_page.page(_contents())).text
     assert "Held-out loss 2.0000 → 1.0000 ▲ better −1.0000 (−50.0%)" in text
     assert "Learned 0.4000 → 0.6000 ▲ better +0.2000 (+50.0%)" in text
     assert "Kept 0.7000 → 0.6900 ● within the spread −0.0100 (−1.4%)" in text
-    worse = Reader(page.page(_contents(exported=20))).text
+    worse = Reader(report_page.page(_contents(exported=20))).text
     assert "Kept 0.7000 → 0.5000 ▼ worse" in worse
     assert "pictures trained on 1,200" in text and "copies among them 3" in text
     assert "beside them 1 of 50 class pictures a step, weight 1; </title>" in text
@@ -134,25 +134,25 @@ def test_what_a_page_tells() -> None:
 
 def test_prompts_lie_in_their_own_direction() -> None:
     """Arabic from the right, English from the left, as the browser finds."""
-    read = Reader(page.page(_contents()))
+    read = Reader(report_page.page(_contents()))
     prompts = [a for t, a in read.tags if a.get("class") == "prompt"]
     assert len(prompts) == 2 and all(a["dir"] == "auto" for a in prompts)
 
 
 def test_a_run_of_which_nothing_is_known() -> None:
     """An empty page says which flags fill it; one without a base compares nothing."""
-    text = Reader(page.page(ReportContents("x"))).text
+    text = Reader(report_page.page(ReportContents("x"))).text
     for flag in ("--holdout", "--validation_scores", "--validation_prompts"):
         assert flag in text
     rows = [row for row in _rows() if row["step"] == 10]
-    alone = Reader(page.page(ReportContents("x", rows=rows, exported=10))).text
+    alone = Reader(report_page.page(ReportContents("x", rows=rows, exported=10))).text
     assert "better" not in alone.replace("is better", "").replace("Is it better", "")
     assert "Held-out loss 1.0000" in alone
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
     rows = [{"step": 1, "train_loss": math.nan}, {"step": 2, "train_loss": 1.0}]
-    made = page.page(ReportContents("x", rows=rows))
+    made = report_page.page(ReportContents("x", rows=rows))
     assert "nan" not in made and made.count("<circle") == 1
 
 
@@ -161,10 +161,10 @@ def test_numbers_that_are_none_are_left_out() -> None:
 
 def test_round_ticks() -> None:
     """By hand: 1, 2, 2.5 or 5 times a power of ten apart, none outside."""
-    assert curves.ticks(0, 100) == [0, 25, 50, 75, 100]
-    assert curves.ticks(0.028, 0.0331) == [0.028, 0.03, 0.032]
-    assert curves.ticks(-1, 1) == [-1, -0.5, 0, 0.5, 1]
-    assert [curves.number(v) for v in (-1000, 0.5, 1e-7)] == ["−1,000", "0.5", "1e−07"]
+    assert charts.ticks(0, 100) == [0, 25, 50, 75, 100]
+    assert charts.ticks(0.028, 0.0331) == [0.028, 0.03, 0.032]
+    assert charts.ticks(-1, 1) == [-1, -0.5, 0, 0.5, 1]
+    assert [charts.number(v) for v in (-1000, 0.5, 1e-7)] == ["−1,000", "0.5", "1e−07"]
 
 
 def test_a_scale_is_a_straight_line() -> None:
@@ -175,7 +175,7 @@ def test_a_scale_is_a_straight_line() -> None:
 def test_a_long_line_is_thinned_by_means() -> None:
     """The mean of all is kept, the order too; what is not finite is no part of it."""
     points = [(float(n), float(n % 7)) for n in range(960)] + [(1.0, math.inf)]
-    thin = curves.thinned(points)
+    thin = charts.thinned(points)
     assert len(thin) == 240
     assert sum(y for _, y in thin) / 240 == pytest.approx(sum(n % 7 for n in range(960)) / 960)
     assert thin == sorted(thin)
@@ -183,9 +183,9 @@ def test_a_long_line_is_thinned_by_means() -> None:
 
 def test_a_single_point() -> None:
     """The axis goes from zero to its step, not from one half of a step to another."""
-    made = curves.line_chart([Series("a", [(10.0, 5.0)], 10)], "t", "x", "y")
+    made = charts.line_chart([Series("a", [(10.0, 5.0)], 10)], "t", "x", "y")
     assert ">0<" in made and ">10<" in made and ">9.6<" not in made and ">10.4<" not in made
-    assert "<circle" in curves.line_chart([Series("a", [(0.0, 5.0)], 10)], "t", "x", "y")
+    assert "<circle" in charts.line_chart([Series("a", [(0.0, 5.0)], 10)], "t", "x", "y")
 
 
 def test_points_lie_within_the_axes() -> None:
@@ -193,18 +193,18 @@ def test_points_lie_within_the_axes() -> None:
     rows = [(0.0, 5.0), (10.0, 5.0), (20.0, 7.0)]
     for points in (rows, rows[:1], rows[:2]):
         spread = [(x, y - 1, y + 1) for x, y in points]
-        made = curves.line_chart([Series("a<b", points, 10, spread)], "t", "x", "y")
+        made = charts.line_chart([Series("a<b", points, 10, spread)], "t", "x", "y")
         for x, y in re.findall(r"([\d.]+),([\d.]+)", " ".join(re.findall('points="(.*?)"', made))):
-            assert curves.LEFT <= float(x) <= curves.WIDTH - curves.RIGHT
-            assert curves.TOP <= float(y) <= curves.HEIGHT - curves.BOTTOM
+            assert charts.LEFT <= float(x) <= charts.WIDTH - charts.RIGHT
+            assert charts.TOP <= float(y) <= charts.HEIGHT - charts.BOTTOM
         assert "a&lt;b" in made and "a<b" not in made
     dots = [
         Dot(f"step {n}", (n, n - 1, n + 1), (1, 0, 2), "base" if not n else "step")
         for n in range(3)
     ]
-    made = curves.dot_chart(dots, "t", "x", "y")
+    made = charts.dot_chart(dots, "t", "x", "y")
     assert made.count("<circle") == 3 and made.count('class="dot base"') == 1
-    assert curves.dot_chart([], "t", "x", "y") == curves.line_chart([], "t", "x", "y") == ""
+    assert charts.dot_chart([], "t", "x", "y") == charts.line_chart([], "t", "x", "y") == ""
 
 
 # ---------------------------------------------------------------- from a folder
@@ -216,7 +216,7 @@ def _folder(out: Path, steps: list[int], side: int, prompt: str = "a") -> Path:
         picture = Image.new("RGB", (side, side), (step % 256, 0, 0))
         png.save_png(picture, place / "00.png", {"prompt": prompt})
         png.save_png(picture, place / "sheet.png", {})
-    logbook.append(out, {"step": 1, "train_loss": 1.0})
+    run_log.append(out, {"step": 1, "train_loss": 1.0})
     return out
 
 
@@ -254,8 +254,8 @@ def test_the_exported_step_is_that_of_the_rule() -> None:
 
 def test_a_log_that_was_cut_and_facts_of_nonsense(tmp_path: Path) -> None:
     """A report is still made of them."""
-    (tmp_path / logbook.LOG).write_text('{"step": 1, "train_loss": 1.0}\n[1]\n{"step": 2, "tr')
-    (tmp_path / summary.FILE).write_text('{"data": 3, "command": "x", "versions": [1]}')
+    (tmp_path / run_log.LOG).write_text('{"step": 1, "train_loss": 1.0}\n[1]\n{"step": 2, "tr')
+    (tmp_path / run_facts.FILE).write_text('{"data": 3, "command": "x", "versions": [1]}')
     assert wassily("report", tmp_path).code == 0
     assert "Training loss" in (tmp_path / report.FILE).read_text("utf-8")
 
@@ -287,12 +287,12 @@ def test_a_run_with_all_of_it(role: str, tiny: Tiny, tmp_path: Path) -> None:
     flags |= {"keep_best": "both", "max_train_steps": 2, "validation_prompts": prompts}
     done = train(role, out, tiny, pics, **flags, logging_steps=1)
     assert re.search(r"step 0: learned -?\d\.\d{4}, kept -?\d\.\d{4}", done.out)
-    rows = page.events(logbook.read_log(out), "scores")
+    rows = report_page.events(run_log.read_log(out), "scores")
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert rows[0]["kept_low"] <= rows[0]["kept"] <= rows[0]["kept_high"]
     assert (rows[0]["kept_n"], rows[0]["learned_n"]) == (
         3,
-        min(3, summary.read_summary(out)["data"]["held_out"]),
+        min(3, run_facts.read_summary(out)["data"]["held_out"]),
     )
     assert rows[0]["learned"] != rows[2]["learned"]
     made = (out / "report.html").read_bytes()

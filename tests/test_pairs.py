@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from wassily import pairs
 from wassily.config import parsing
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.models import parts
+from wassily.reporting import next_command
 
 MINI = {home: str(parts.MINI / home) for home in ("prior", "decoder")}
 CAPTIONS = ("a red zorb on a blue background", "زورب")
@@ -69,8 +69,8 @@ def _parsed(line: str) -> Any:
 def test_a_training_alone(home: str, pics: Path) -> None:
     """The first caption, the base's other network, which is said, and the guidance of mini."""
     config = _config(home, pics)
-    line = pairs.next_line(config, MINI, pairs.caption(config, None))
-    other = pairs.OTHER[home]
+    line = next_command.next_line(config, MINI, next_command.caption(config, None))
+    other = next_command.OTHER[home]
     assert line.startswith(f"the {home} is in {config.output_dir} (the {other} is still its base's")
     draw = _parsed(line)
     assert draw.prompts == (CAPTIONS[0],)
@@ -87,13 +87,13 @@ def test_the_newest_finished_one_of_the_same_base_is_its_partner(pics: Path) -> 
     _run(runs / "other", "prior", base="me/prior")
     _run(runs / "mine", "decoder")
     config = _config("decoder", pics)
-    line = pairs.next_line(config, MINI, None)
+    line = next_command.next_line(config, MINI, None)
     assert "still" not in line
     assert _parsed(line).prior == str(new)
     elsewhere = _run(pics.parent / "elsewhere", "prior", base="me/x")
     named = _config("decoder", pics, drawn_embeds=str(elsewhere))
-    assert pairs.partner(named, MINI) == str(elsewhere)
-    assert pairs.partner(_config("prior", pics), MINI | {"decoder": "me/decoder"}) is None
+    assert next_command.partner(named, MINI) == str(elsewhere)
+    assert next_command.partner(_config("prior", pics), MINI | {"decoder": "me/decoder"}) is None
 
 
 def test_a_training_on_a_tuned_other(pics: Path) -> None:
@@ -101,11 +101,11 @@ def test_a_training_on_a_tuned_other(pics: Path) -> None:
     prior = _run(pics.parent / "runs" / "given", "prior")
     _run(pics.parent / "runs" / "newer", "prior", base=str(prior))
     config = _config("decoder", pics, pretrained_prior_model_name_or_path=str(prior))
-    line = pairs.next_line(config, MINI | {"prior": str(prior)}, None)
+    line = next_command.next_line(config, MINI | {"prior": str(prior)}, None)
     assert "still" not in line
     assert _parsed(line).prior == str(prior)
-    assert pairs.samples_remark(config) == ""
-    remark = pairs.samples_remark(_config("prior", pics))
+    assert next_command.samples_remark(config) == ""
+    remark = next_command.samples_remark(_config("prior", pics))
     assert remark == " (drawn with the decoder as it is, untuned)"
 
 
@@ -115,9 +115,9 @@ def test_prompts_in_their_order(pics: Path, tmp_path: Path) -> None:
     """
     prompt = 'a "red" $HOME `cat`'
     config = _config("prior", pics, validation_prompts=(prompt, "b"))
-    assert _parsed(pairs.next_line(config, MINI, "a caption")).prompts == (prompt,)
+    assert _parsed(next_command.next_line(config, MINI, "a caption")).prompts == (prompt,)
     hub = {"prior": "me/prior", "decoder": "me/decoder"}
-    line = pairs.next_line(_config("prior", pics), hub, None)
+    line = next_command.next_line(_config("prior", pics), hub, None)
     assert _parsed(line).prompts == ("a photo of a cat",)
     assert "guidance" not in line
 
@@ -135,4 +135,4 @@ def test_captions_that_can_be_typed(text: str, said: str | None, pics: Path) -> 
     """On one line, without codes for a terminal; a bad line is passed over."""
     row = json.dumps({"file_name": "0.png", "text": text})
     (pics / "metadata.jsonl").write_text(f"no json\n{row}\n", "utf-8")
-    assert pairs.caption(_config("decoder", pics), None) == said
+    assert next_command.caption(_config("decoder", pics), None) == said

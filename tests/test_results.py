@@ -15,16 +15,16 @@ from helpers import read_jsonl
 from PIL import Image
 from torch import nn
 
-from wassily import logbook
 from wassily import results as module
-from wassily.card import Facts
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.drift import NoDrift
-from wassily.logbook import LOG
 from wassily.maths.ema import Ema, NoEma
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import parts as model_parts
 from wassily.models.adapters import Whole, trained_parameters
+from wassily.reporting import run_log
+from wassily.reporting.model_card import Facts
+from wassily.reporting.run_log import LOG
 from wassily.results import Measures, Results
 from wassily.runtime.accelerator import Runtime
 from wassily.start import Setup
@@ -89,12 +89,12 @@ def test_log_is_one_object_a_line(tiny: Tiny, tmp_path: Path) -> None:
 def test_rewind_drops_what_a_killed_run_logged_ahead(tiny: Tiny, tmp_path: Path) -> None:
     """Later steps and a torn last line; the log then goes on."""
     results, _ = _results("prior", tiny, tmp_path)
-    logbook.rewind(tmp_path, 5)  # no log yet
+    run_log.rewind(tmp_path, 5)  # no log yet
     for step in (5, 10, 15):
         results.log(step, {"train_loss": 1.0})
     with (tmp_path / LOG).open("a") as file:
         file.write('{"step": 20, "tra')
-    logbook.rewind(tmp_path, 10)
+    run_log.rewind(tmp_path, 10)
     results.log(15, {"train_loss": 2.0})
     got = [(row["step"], row["train_loss"]) for row in read_jsonl(tmp_path / LOG)]
     assert got == [(5, 1.0), (10, 1.0), (15, 2.0)]

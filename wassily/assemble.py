@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import best as bests
-from wassily import drift, gauge, optim, plan, recipes, sides, weights
+from wassily import best, drift, gauge, optim, plan, recipes, sides, weights
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
@@ -187,9 +186,9 @@ def _best(setup: Setup, saving: Saving) -> Best | LastIsBest:
     config = setup.config
 
     def write(folder: Path) -> None:
-        saving.write_best(folder, Saved(bests.step_of(folder), config.role, setup.repositories))
+        saving.write_best(folder, Saved(best.step_of(folder), config.role, setup.repositories))
 
-    return bests.chosen_best(config.keep_best, config.patience, setup.output_dir, write)
+    return best.chosen_best(config.keep_best, config.patience, setup.output_dir, write)
 
 
 def _skipped(setup: Setup, inputs: Inputs, split: Split, results: Results) -> Skipped:

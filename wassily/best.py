@@ -22,14 +22,8 @@ from wassily.errors import UserError
 from wassily.files import atomic, checksums, output_folder, run_state
 from wassily.files.run_state import Saved
 from wassily.maths.ema import Ema, NoEma
+from wassily.reporting import run_log
 
-# What --keep_best takes -> its words, and whether more of it is better.
-METRICS = {
-    "loss": ("held-out loss", False),
-    "learned": ("learned score", True),
-    "kept": ("kept score", True),
-    "both": ("learned + kept score", True),
-}
 NAME = re.compile(r"best-(\d+)")
 
 
@@ -96,7 +90,7 @@ class Best:
         self, metric: str, patience: int | None, home: Path, write: Callable[[Path], None]
     ):
         self.patience, self.home, self.write = patience, home, write
-        self.words, self.more_is_better = METRICS[metric]
+        self.words, self.more_is_better = run_log.METRICS[metric]
         self.standing, self.beside = Standing(metric), home
 
     def judge(self, step: int, values: Mapping[str, float]) -> bool:
@@ -124,7 +118,9 @@ class Best:
 
         A line to say if the best is looked for anew. Raises UserError for a state that is none.
         """
-        if saved is None or (isinstance(saved, dict) and saved.get("metric") not in METRICS):
+        if saved is None or (
+            isinstance(saved, dict) and saved.get("metric") not in run_log.METRICS
+        ):
             return f"the best {self.words} is looked for from here on"
         found = _checked(saved)
         if found.metric != self.standing.metric:

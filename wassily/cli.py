@@ -60,7 +60,7 @@ VERBS = {
     ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
     ("evaluate",): ("EvaluateConfig", "wassily.evaluation:evaluate"),
     ("sweep",): ("SweepConfig", "wassily.sweep:sweep"),
-    ("report",): ("ReportConfig", "wassily.report:report"),
+    ("report",): ("ReportConfig", "wassily.reporting.report:report"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.prefill:build_cache"),
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.prefill:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.commands.cache:info"),

@@ -6,12 +6,13 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-from wassily import drawn, heldout, recipes, sides, streaming, summary
+from wassily import drawn, heldout, recipes, sides, streaming
 from wassily.config.training import TrainConfig
 from wassily.encodings import definitions
 from wassily.encodings.definitions import EncoderContext
 from wassily.heldout import HeldOutLoss
 from wassily.recipes import ExampleSet
+from wassily.reporting import run_facts
 from wassily.sides import ExtraSource
 
 
@@ -48,7 +49,7 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     )
     reading = drawn.mixed(own, config, context)
     beside = sides.sources(wanted, seed, config, context)
-    return Inputs(reading, probe, beside, summary.of_data(reading.source, context, held))
+    return Inputs(reading, probe, beside, run_facts.of_data(reading.source, context, held))
 
 
 def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wassily.card import merged_card, prior_of
 from wassily.config.commands import MergeConfig
 from wassily.config.training import PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.generation import pipelines
 from wassily.models import adapters, missing, names, origins, parts, pipeline_folder
+from wassily.reporting.model_card import merged_card, prior_of
 from wassily.runtime.accelerator import quiet_libraries
 
 

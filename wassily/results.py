@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from wassily import gauge, logbook, report, summary
-from wassily.card import Facts, model_card
+from wassily import gauge
 from wassily.config.training import TrainConfig
 from wassily.data import png, sheets
 from wassily.drift import Drift, NoDrift
@@ -24,6 +23,8 @@ from wassily.generation import pipelines, sample
 from wassily.heldout import Losses
 from wassily.maths.losses import Objective
 from wassily.models.adapters import Lora, Whole
+from wassily.reporting import report, run_facts, run_log
+from wassily.reporting.model_card import Facts, model_card
 from wassily.runtime import compile
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
@@ -74,7 +75,7 @@ class Results:
         A validation that is `due` at this step may have been lost to a stop: it is made up for.
         """
         if self.runtime.main:
-            logbook.rewind(self.output_dir, step)
+            run_log.rewind(self.output_dir, step)
         if step == 0 or due:
             self.validate(step)
 
@@ -92,17 +93,17 @@ class Results:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.runtime.main:
-            logbook.append(self.output_dir, line)
+            run_log.append(self.output_dir, line)
 
     def _has(self, step: int, name: str) -> bool:
         """Whether a line of that step has an event or a value of that name."""
-        rows = [row for row in logbook.read_log(self.output_dir) if row["step"] == step]
+        rows = [row for row in run_log.read_log(self.output_dir) if row["step"] == step]
         return any(row.get("event") == name or name in row for row in rows)
 
     def measured(self, step: int) -> dict[str, float]:
         """What was measured at a step, by the names that --keep_best takes; on all processes."""
-        read = functools.partial(logbook.read_log, self.output_dir)
-        return dict(self.runtime.shared(lambda: logbook.measured(read(), step)))
+        read = functools.partial(run_log.read_log, self.output_dir)
+        return dict(self.runtime.shared(lambda: run_log.measured(read(), step)))
 
     @contextlib.contextmanager
     def _resting(self) -> Iterator[Weights]:
@@ -225,12 +226,12 @@ class Results:
     def export(self, facts: Facts, weights: Weights) -> None:
         """Write the stock pipeline folder of the trained network, with its model card."""
         if self.runtime.main:
-            rows = logbook.read_log(self.output_dir)
+            rows = run_log.read_log(self.output_dir)
             told = dataclasses.replace(
                 facts,
-                counts=summary.read_summary(self.output_dir).get("data", {}),
-                measured=logbook.measured(rows, facts.steps),
-                before=logbook.measured(rows, 0),
+                counts=run_facts.read_summary(self.output_dir).get("data", {}),
+                measured=run_log.measured(rows, facts.steps),
+                before=run_log.measured(rows, 0),
             )
             card = model_card(self.config, told, self.runtime.precision)
             net, save = weights.net, functools.partial(self._save_pipeline, weights.net)

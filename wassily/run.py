@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import checkpoint, graphs, material, optim, pairs, plan, recipes, sides, start, summary
+from wassily import checkpoint, graphs, material, optim, plan, recipes, sides, start
 from wassily.assemble import Run, assemble
-from wassily.card import facts_of
 from wassily.config import launch_checks, schema
 from wassily.config.training import TrainConfig
 from wassily.data import example_order
@@ -19,6 +18,8 @@ from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, disk
 from wassily.files.run_state import RunState
 from wassily.models import hub, parts
+from wassily.reporting import next_command, run_facts
+from wassily.reporting.model_card import facts_of
 from wassily.runtime import compile, failures
 from wassily.runtime.accelerator import Runtime
 from wassily.start import Setup
@@ -96,7 +97,7 @@ def announce(run: Run) -> None:
     say(runtime.engine)
     pace = (split.global_batch, reading.count, setup.start, run.stop)
     for line in (
-        *summary.count_lines(run.inputs.facts),
+        *run_facts.count_lines(run.inputs.facts),
         *sample_lines(config, *pace, setup.output_dir),
     ):
         say(line)
@@ -125,7 +126,7 @@ def begin(run: Run) -> None:
         facts = {
             "base": parts.public_name(setup.repositories[config.role], config.role),
             "repositories": setup.repositories,
-            "source": pairs.source(config),
+            "source": next_command.source(config),
             "trained": f"{run.adaptation.describe()}: {_count(run):,} parameters",
             "steps": run.stop,
             "global_batch": run.split.global_batch,
@@ -133,7 +134,7 @@ def begin(run: Run) -> None:
             "seed": setup.seed,
             "data": run.inputs.facts,
         }
-        summary.write(config, runtime, facts)
+        run_facts.write(config, runtime, facts)
     runtime.start_trackers(config.tracker_project_name, schema.public(config))
 
 
@@ -256,8 +257,8 @@ def finish(run: Run, done: int) -> None:
             best=best,
         )
         run.results.export(facts, whole)
-    first = pairs.caption(config, getattr(run.inputs.reading, "source", None))
-    runtime.say(pairs.next_line(config, setup.repositories, first))
+    first = next_command.caption(config, getattr(run.inputs.reading, "source", None))
+    runtime.say(next_command.next_line(config, setup.repositories, first))
     if hub_repository and runtime.main:
         hub.upload(setup.output_dir, hub_repository, config.hub_token)
         runtime.say(f"uploaded to {hub_repository}")

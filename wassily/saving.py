@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wassily import best as bests
-from wassily import checkpoint, sizes
+from wassily import best, checkpoint, sizes
 from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
 from wassily.files import atomic, disk, run_state
@@ -74,7 +73,7 @@ class Saving:
         """The weights that were measured, into a folder of their own."""
         with self.weights.to_write() as whole:
             of = (self.adaptation, whole.net, whole.ema, state)
-            self.runtime.shared(lambda: bests.write_weights(folder, *of))
+            self.runtime.shared(lambda: best.write_weights(folder, *of))
 
     def take(self, folder: Path) -> None:
         """Put the optimizer's state and the averages of a checkpoint back; UserError if damaged."""

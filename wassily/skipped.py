@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wassily.errors import UserError
 from wassily.files import disk
-from wassily.logbook import LOG
+from wassily.reporting.run_log import LOG
 from wassily.results import Results
 
 

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from wassily import best as bests
-from wassily import pairs
+from wassily import best
 from wassily.best import Best, LastIsBest
 from wassily.config.training import TrainConfig
 from wassily.data import example_order
+from wassily.reporting import next_command
 from wassily.results import Results
 from wassily.weights import Weights
 
@@ -39,7 +39,7 @@ def sample_lines(
     count = len(config.validation_prompts)
     what = f"samples of {count} prompt{'s' if count > 1 else ''} at step {when}"
     where = f"in {folder / 'validation'}, the newest as {folder / 'samples.png'}"
-    return [f"{what}: {where}{pairs.samples_remark(config)}"]
+    return [f"{what}: {where}{next_command.samples_remark(config)}"]
 
 
 def _steps(
@@ -103,9 +103,9 @@ class Validations:
         folder, results = self.best.folder(), self.results
         if folder is None:
             return done, ""
-        step = bests.step_of(folder)
+        step = best.step_of(folder)
         if results.runtime.main:  # the only one that exports
-            bests.take_weights(folder, results.adaptation, weights.net, weights.ema)
+            best.take_weights(folder, results.adaptation, weights.net, weights.ema)
         results.show_samples_of(step)
         words = self.best.described(results.measured(0))
         results.runtime.say(f"exporting the best weights: {words}")

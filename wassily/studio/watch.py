@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wassily import curves, logbook, summary
-from wassily.curves import Series
 from wassily.files import lock
-from wassily.logbook import Row
 from wassily.models import names as model_names
+from wassily.reporting import charts, run_facts, run_log
+from wassily.reporting.charts import Series
+from wassily.reporting.run_log import Row
 from wassily.studio import process
 from wassily.studio.fence import OWN, AllowedFolders
 
@@ -52,7 +52,7 @@ def trainings(allowed: AllowedFolders) -> list[str]:
 def look(allowed: AllowedFolders, folder: Path) -> Seen:
     """How a training stands. Raises nothing for a folder that is not there yet."""
     own = process.process_of(allowed, folder)
-    rows, facts = logbook.read_log(folder), summary.read_summary(folder)
+    rows, facts = run_log.read_log(folder), run_facts.read_summary(folder)
     step = max((row["step"] for row in rows), default=0)
     steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     alive = process.runs(own)
@@ -95,7 +95,7 @@ def chart(rows: Sequence[Row], titles: tuple[str, str, str, str]) -> str:
     learnt = [(row["step"], row["train_loss"]) for row in rows if "train_loss" in row]
     judged = [(row["step"], row["loss"]) for row in rows if row.get("event") == "held_out"]
     lines = [Series(training, learnt, BLUE), Series(held_out, judged, ORANGE)]
-    return curves.line_chart([line for line in lines if line.points], title, step, title)
+    return charts.line_chart([line for line in lines if line.points], title, step, title)
 
 
 def samples(folder: Path, most: int = 12) -> tuple[int, list[Path]]:

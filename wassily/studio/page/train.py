@@ -9,9 +9,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from wassily import demo, logbook
+from wassily import demo
 from wassily.data import images, png
 from wassily.errors import UserError
+from wassily.reporting import run_log
 from wassily.studio import form, process, shelf, watch
 from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts
@@ -349,7 +350,7 @@ def seen(
         nothing = f'<p class="quiet">{say("no_training")}</p>'
         shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
         return [*shown, *(gr.skip() for _ in lines)]
-    rows = logbook.read_log(folder)
+    rows = run_log.read_log(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = watch.samples(folder)

@@ -9,13 +9,13 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-from wassily import best, logbook, page, summary
 from wassily.config.commands import ReportConfig
 from wassily.data import png
 from wassily.errors import UserError
 from wassily.files import atomic
-from wassily.logbook import Row
-from wassily.page import ReportContents, Shown
+from wassily.reporting import report_page, run_facts, run_log
+from wassily.reporting.report_page import ReportContents, Shown
+from wassily.reporting.run_log import Row
 
 FILE = "report.html"
 SIDE = 256  # pixels of a picture's longer side; larger ones are made smaller
@@ -25,8 +25,8 @@ COLUMNS, PROMPTS = 8, 16  # at most
 def report(config: ReportConfig) -> None:
     """Write the report of an output folder. Raises UserError if it is none."""
     folder = Path(config.folder)
-    if not (folder / logbook.LOG).is_file():
-        raise UserError(f"{folder}: no output folder of a training (no {logbook.LOG})")
+    if not (folder / run_log.LOG).is_file():
+        raise UserError(f"{folder}: no output folder of a training (no {run_log.LOG})")
     try:
         print(write(folder))
     except OSError as error:
@@ -35,7 +35,7 @@ def report(config: ReportConfig) -> None:
 
 def write(folder: Path) -> Path:
     """Put the report of a run into its folder, whole or not at all. Raises OSError."""
-    atomic.write_text(folder / FILE, page.page(contents_of(folder)))
+    atomic.write_text(folder / FILE, report_page.page(contents_of(folder)))
     return folder / FILE
 
 
@@ -49,7 +49,7 @@ def refresh(folder: Path, say: Callable[[str], None]) -> None:
 
 def contents_of(folder: Path) -> ReportContents:
     """What an output folder tells."""
-    facts, rows = summary.read_summary(folder), logbook.read_log(folder)
+    facts, rows = run_facts.read_summary(folder), run_log.read_log(folder)
     exported = exported_step(rows, facts.get("keep_best"))
     strips = _strips(folder / "validation", exported)
     shown = dict(list(strips.items())[:PROMPTS])
@@ -65,11 +65,11 @@ def exported_step(rows: list[Row], metric: str | None) -> int | None:
     """
     kinds = ("held_out", "scores")
     steps = sorted({row["step"] for row in rows if row.get("event") in kinds and row["step"]})
-    if not steps or metric not in best.METRICS:
+    if not steps or metric not in run_log.METRICS:
         return steps[-1] if steps else None
-    values = {step: logbook.measured(rows, step).get(metric) for step in steps}
+    values = {step: run_log.measured(rows, step).get(metric) for step in steps}
     known = {step: value for step, value in values.items() if value is not None}
-    sign = 1 if best.METRICS[metric][1] else -1
+    sign = 1 if run_log.METRICS[metric][1] else -1
     return max(known, key=lambda step: sign * known[step]) if known else steps[-1]
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wassily import curves
-from wassily.curves import Dot, Series
-from wassily.logbook import Row
-from wassily.style import STYLE
+from wassily.reporting import charts as report_charts
+from wassily.reporting.charts import Dot, Series
+from wassily.reporting.report_style import STYLE
+from wassily.reporting.run_log import Row
 
 BLUE, ORANGE, GREEN = 212, 28, 160
 FLAGS = {
@@ -139,7 +139,7 @@ def _tile(contents: ReportContents, event: str, name: str, title: str, words: st
         kind = _judged(base, now, name)
         change = now[name] - base[name]
         share = f" ({change / base[name]:+.1%})" if base[name] else ""
-        told = f"{change:+.4f}{share}".replace("-", curves.MINUS)
+        told = f"{change:+.4f}{share}".replace("-", report_charts.MINUS)
         verdict = f"""<p class="change {kind}"><b>{CHANGES[kind]}</b> <span>{told}</span></p>"""
     before = f"{base[name]:.4f} <span class='arrow'>→</span> " if base is not None else ""
     return f"""<div class="tile"><h3>{title}</h3>
@@ -186,7 +186,9 @@ def _learned_and_kept(contents: ReportContents) -> str:
         )
         for row in both
     ]
-    chart = curves.dot_chart(dots, "One dot a validation, from the base on", "learned", "kept")
+    chart = report_charts.dot_chart(
+        dots, "One dot a validation, from the base on", "learned", "kept"
+    )
     words = """<p>To the right is more of the new, upwards more of the old. A good run goes right
 and stays high. The filled ring is what is exported, the hollow dot the model it began from; the
 crosses are 95&nbsp;% intervals over the examples.</p>"""
@@ -234,8 +236,10 @@ def _losses(contents: ReportContents) -> str:
         BLUE,
         [(row["step"], *interval(row, "loss")[1:]) for row in rows],
     )
-    all_of_it = curves.line_chart([whole], "All timesteps, with a 95 % interval", "step", "loss")
-    by_band = curves.line_chart(
+    all_of_it = report_charts.line_chart(
+        [whole], "All timesteps, with a 95 % interval", "step", "loss"
+    )
+    by_band = report_charts.line_chart(
         list(_bands(rows)), "By noise level, against the first measure", "step", "change, %"
     )
     words = """<p class="quiet">Where it rises while the training's loss falls, the pictures
@@ -260,15 +264,15 @@ def _training(contents: ReportContents) -> str:
     loss = Series("training loss", [(r["step"], r["train_loss"]) for r in rows], ORANGE)
     rate = [(r["step"], r["pictures_per_second"]) for r in rows if "pictures_per_second" in r]
     charts = [
-        curves.line_chart([loss], "Training loss", "step", "loss"),
-        curves.line_chart(
+        report_charts.line_chart([loss], "Training loss", "step", "loss"),
+        report_charts.line_chart(
             [Series("pictures/s", rate, GREEN)], "Pictures a second", "step", "pictures/s"
         ),
     ]
     drift = [(r["step"], r["variance_drift"]) for r in contents.rows if "variance_drift" in r]
     if drift:
         charts.append(
-            curves.line_chart(
+            report_charts.line_chart(
                 [Series("drift", drift, BLUE)], "Drift of the variance half", "step", "drift"
             )
         )

@@ -5,19 +5,19 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from wassily import summary
 from wassily.config.training import TrainConfig
 from wassily.data import folders
 from wassily.data.datasets import Pictures
 from wassily.errors import UserError, printable
 from wassily.models import names, parts
+from wassily.reporting import run_facts
 
 OTHER = {"prior": "decoder", "decoder": "prior"}
 
 
 def is_run(name: str | Path) -> bool:
     """Whether a model name is the folder of a training of ours."""
-    return (Path(name) / summary.FILE).is_file()
+    return (Path(name) / run_facts.FILE).is_file()
 
 
 def samples_remark(config: TrainConfig) -> str:
@@ -51,7 +51,7 @@ def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
         near = Path(config.output_dir).resolve().parent.iterdir()
         beside = [f for f in near if _is_of(f, home, base, source(config))]
         return (
-            str(max(beside, key=lambda f: (f / summary.FILE).stat().st_mtime)) if beside else None
+            str(max(beside, key=lambda f: (f / run_facts.FILE).stat().st_mtime)) if beside else None
         )
     except OSError:
         return None
@@ -59,7 +59,7 @@ def partner(config: TrainConfig, repositories: dict[str, str]) -> str | None:
 
 def _is_of(folder: Path, home: str, base: str, learned: str) -> bool:
     """Whether a folder has the result of a training of that network from that base on that data."""
-    facts = summary.read_summary(folder) if is_run(folder) else {}
+    facts = run_facts.read_summary(folder) if is_run(folder) else {}
     results = (folder / parts.TRAINED[home] / "config.json", folder / names.ADAPTER)
     command = facts.get("command")
     trained = command[1:3] if isinstance(command, list) else []

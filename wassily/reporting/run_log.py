@@ -9,6 +9,14 @@ from typing import Any
 
 from wassily.files import atomic
 
+# What --keep_best takes -> its words, and whether more of it is better.
+METRICS = {
+    "loss": ("held-out loss", False),
+    "learned": ("learned score", True),
+    "kept": ("kept score", True),
+    "both": ("learned + kept score", True),
+}
+
 LOG = "log.jsonl"
 Row = dict[str, Any]
 

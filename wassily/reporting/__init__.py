@@ -1,0 +1,4 @@
+"""The log, the report, the model card, the next command.
+
+May import `models`, `data`, `config`, `files`.
+"""
