@@ -20,7 +20,6 @@ import torch
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job, Timed
-from wassily import recipes
 from wassily.config.training import PriorConfig
 from wassily.data.datasets import Pictures
 from wassily.encodings import cache, definitions, lookup
@@ -29,6 +28,7 @@ from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Encoding
 from wassily.runtime.accelerator import Runtime
 from wassily.start import check_surroundings
+from wassily.training_data import training_set
 
 PER_SHARD = 7000  # of the real model's captions: 14 tokens of 1280 values in bf16 make 36 kB
 TOKENS, READS, STEPS = 14, 5000, 2
@@ -127,7 +127,7 @@ def measure(count: int, work: Path) -> tuple[Timed, float, float]:
         fill(paths, wanted, context.root, models.SIZES["tiny"].embedding)
     del paths
     started = runs.ours(job, folder, 1)
-    source = recipes.chosen_pictures(config, 0, context.runtime)
+    source = training_set.chosen_pictures(config, 0, context.runtime)
     return started, *reading(wanted, source, context)
 
 

@@ -117,9 +117,9 @@ def _run(command: Command, small: Small) -> None:
 
 def _fewer_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """--preserve asks thousands of questions of a real base."""
-    from wassily import preserve
+    from wassily.training_data import base_predictions
 
-    monkeypatch.setattr(preserve, "DRAWINGS", 8)
+    monkeypatch.setattr(base_predictions, "DRAWINGS", 8)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,11 +14,11 @@ from e2e import assert_same_bits, command, refused, train
 from helpers import image_files
 from safetensors.torch import load_file
 
-from wassily import drawn
 from wassily.encodings import cache, lookup
 from wassily.generation import pipelines
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
+from wassily.training_data import generated_embeddings
 
 CAPTION = "a red robot"
 
@@ -58,16 +58,18 @@ def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.Monke
 
     writer = cache.Writer(tmp_path)
     for index in range(2):
-        for number in range(drawn.DRAWS):
+        for number in range(generated_embeddings.DRAWS):
             row = {"image_embeds": torch.full((3,), 100.0 * index + number)}
-            writer.add(drawn._key(f"caption {index}", number), row)
+            writer.add(generated_embeddings._key(f"caption {index}", number), row)
     writer.flush()
 
     def fetch(index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
         return {"image_embeds": torch.full((3,), -1.0), "latents": torch.full((2,), index * 1.0)}
 
     choice = lookup.ExampleDraws(5, False, condition_dropout=0.5)
-    mixed = drawn.WithGeneratedEmbeddings(fetch, Source(), choice, 1.0, cache.Store(tmp_path))  # type: ignore[arg-type]
+    mixed = generated_embeddings.WithGeneratedEmbeddings(
+        fetch, Source(), choice, 1.0, cache.Store(tmp_path)
+    )  # type: ignore[arg-type]
     monkeypatch.setattr(cache.Store, "refresh", None)
     for step in range(40):
         for index in range(2):
@@ -77,7 +79,7 @@ def test_only_the_embedding_is_another(tmp_path: Path, monkeypatch: pytest.Monke
             if randomness.drops(5, step, index, 0.5):
                 assert value == -1.0
             else:
-                assert 100 * index <= value < 100 * index + drawn.DRAWS
+                assert 100 * index <= value < 100 * index + generated_embeddings.DRAWS
 
 
 def test_a_drawing_is_the_stock_pipelines(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
@@ -87,19 +89,23 @@ def test_a_drawing_is_the_stock_pipelines(tiny: Tiny, photos: Path, tmp_path: Pa
     flags: dict[str, Any] = {"drawn_embeds": tiny.prior, "cache_dir": store, "max_train_steps": 1}
     train("decoder", out, tiny, photos, **flags)
     kept = _kept(store)
-    assert len(kept) == 7 * drawn.DRAWS  # seven photographs, each with a caption of its own
+    assert (
+        len(kept) == 7 * generated_embeddings.DRAWS
+    )  # seven photographs, each with a caption of its own
     pipeline = pipelines.prior_pipeline(str(tiny.prior), torch.float32, None)
     caption = _captions(photos)[0]
-    for part, guidance in enumerate(drawn.GUIDANCES):
-        numbers = range(part * drawn.EACH, (part + 1) * drawn.EACH)
+    for part, guidance in enumerate(generated_embeddings.GUIDANCES):
+        numbers = range(part * generated_embeddings.EACH, (part + 1) * generated_embeddings.EACH)
         found = pipeline(
-            [caption] * drawn.EACH,
-            num_inference_steps=drawn.STEPS,
+            [caption] * generated_embeddings.EACH,
+            num_inference_steps=generated_embeddings.STEPS,
             guidance_scale=guidance,
             generator=[torch.Generator().manual_seed(number) for number in numbers],
         ).image_embeds
         [folder] = (store / "wassily").glob("drawn-*")
-        rows = [cache.Store(folder)[drawn._key(caption, number)] for number in numbers]
+        rows = [
+            cache.Store(folder)[generated_embeddings._key(caption, number)] for number in numbers
+        ]
         assert torch.equal(torch.stack([row["image_embeds"] for row in rows]), found)
 
 
@@ -202,4 +208,4 @@ def test_one_thing_is_drawn_from_its_prompt(tiny: Tiny, photos: Path, tmp_path: 
     words = command("decoder", tmp_path / "no", tiny, None, **flags)
     assert "--drawn_embeds draws from captions: add --instance_prompt" in refused(*words)
     train("decoder", tmp_path / "run", tiny, None, **flags, instance_prompt=CAPTION)
-    assert len(_kept(store)) == drawn.DRAWS
+    assert len(_kept(store)) == generated_embeddings.DRAWS

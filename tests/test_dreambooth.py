@@ -24,11 +24,12 @@ from e2e import (
 )
 from helpers import draw_picture, image_files, read_jsonl
 
-from wassily import dreambooth, plan
+from wassily import plan
 from wassily.config import training
 from wassily.data import datasets, images, png
 from wassily.mini.untrained import Tiny
 from wassily.reporting import model_card
+from wassily.training_data import class_images
 
 CLASS = {"with_prior_preservation": True, "class_prompt": "a red dog", "num_class_images": 5}
 # As in the tests of several processes: a step in proportion to its gradient.
@@ -199,15 +200,15 @@ def test_class_pictures_are_the_stock_pipelines(tmp_path: Path, tiny: Tiny, thin
 def test_which_are_missing(tmp_path: Path) -> None:
     """Pictures of the user's own count; a batch is drawn as a whole."""
     folder = tmp_path / "dogs"
-    assert dreambooth.missing(folder, 5, 2, "x") == [[0, 1], [2, 3], [4]]
+    assert class_images.missing(folder, 5, 2, "x") == [[0, 1], [2, 3], [4]]
     _bare(folder, range(2))
-    assert dreambooth.missing(folder, 5, 2, "x") == [[0, 1], [2]]
+    assert class_images.missing(folder, 5, 2, "x") == [[0, 1], [2]]
     for number in (0, 2):
         notes = {"prompt": "x"}
-        png.save_png(draw_picture(number), dreambooth.file_of(folder, number), notes)
+        png.save_png(draw_picture(number), class_images.file_of(folder, number), notes)
     (folder / "class-00001.png.writing").write_bytes(b"cut")
-    assert dreambooth.missing(folder, 5, 2, "x") == [[0, 1]]
-    assert dreambooth.missing(folder, 2, 2, "x") == []
+    assert class_images.missing(folder, 5, 2, "x") == [[0, 1]]
+    assert class_images.missing(folder, 2, 2, "x") == []
 
 
 # ---------------------------------------------------------------- the instance pictures, the flags

@@ -12,13 +12,14 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from e2e import command, train, wassily
 from helpers import read_jsonl
 
-from wassily import drift, recipes
+from wassily import drift
 from wassily.config.training import DecoderConfig
 from wassily.drift import Drift, NoDrift
 from wassily.encodings import definitions
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
+from wassily.training_data import training_set
 
 FLAGS: dict[str, Any] = {
     "max_train_steps": 10,
@@ -72,8 +73,8 @@ def test_the_variance_half_against_the_base(
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
-    source = recipes.chosen_pictures(config, 7, runtime)
-    reading = recipes.make_reading(
+    source = training_set.chosen_pictures(config, 7, runtime)
+    reading = training_set.make_reading(
         definitions.make_encodings(context),
         source,
         7,
@@ -81,7 +82,7 @@ def test_the_variance_half_against_the_base(
         flips=config.random_flip,
         skip_bad=config.skip_bad_images,
     )
-    examples = recipes.make_examples(reading, trainable.make_kit(config, repositories), 7)
+    examples = training_set.make_examples(reading, trainable.make_kit(config, repositories), 7)
     scheduler = DDPMScheduler.from_pretrained(tiny.decoder, subfolder="scheduler")
     base, trained = (
         UNet2DConditionModel.from_pretrained(folder, subfolder="unet")

@@ -18,13 +18,13 @@ from e2e import assert_same_bits, command, losses, network, ranks, refused, trai
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import recipes
 from wassily.config.training import DecoderConfig
 from wassily.data import aspect_buckets, example_order
 from wassily.encodings import definitions, fill
 from wassily.mini.untrained import FACTOR, Tiny
 from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
+from wassily.training_data import training_set
 
 # At 32 px in steps of 8: wide, tall, very tall and square ones, and one that a camera turned.
 SIZES = [(96, 48), (200, 100), (64, 32), (40, 80), (30, 100), (50, 50), (33, 32), (90, 45)]
@@ -73,13 +73,13 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
         context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
         wanted = [_counted(e, calls) for e in definitions.make_encodings(context)]
-        source = recipes.chosen_pictures(config, 5, runtime)
-        reading = recipes.make_reading(
+        source = training_set.chosen_pictures(config, 5, runtime)
+        reading = training_set.make_reading(
             wanted, source, 5, context, flips=config.random_flip, skip_bad=config.skip_bad_images
         )
         prepared = dict(calls)
         kit = trainable.make_kit(config, repositories)
-        examples = recipes.make_examples(reading, kit, 5)
+        examples = training_set.make_examples(reading, kit, 5)
         keys = example_order.keys(5, reading.buckets.members(), example_order.Split(2, 1, 1, 0), 0)
         loader = iter(example_order.loader(examples, keys, reading.collate, 0, False))
         return reading, kit, [reading.finish(next(loader)) for _ in range(steps)], prepared

@@ -13,7 +13,6 @@ import torch
 from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
-from wassily import recipes
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import datasets as image_data
 from wassily.encodings import cache, definitions, fill
@@ -21,6 +20,7 @@ from wassily.generation import pipelines
 from wassily.maths import randomness
 from wassily.mini.untrained import Tiny
 from wassily.runtime.accelerator import Runtime
+from wassily.training_data import training_set
 
 CAPTIONS = ["a red cat", "قطة حمراء صغيرة", "a red cat", "a very long caption of a small bird", "b"]
 
@@ -46,8 +46,8 @@ def work(tmp_path: Path, tiny: Tiny) -> Callable[..., Any]:
         context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
         wanted = [counted(e, calls) for e in definitions.make_encodings(context)]
-        source = recipes.chosen_pictures(config, 0, runtime)
-        return recipes.make_reading(
+        source = training_set.chosen_pictures(config, 0, runtime)
+        return training_set.make_reading(
             wanted, source, 0, context, flips=config.random_flip, skip_bad=config.skip_bad_images
         ), calls
 
@@ -65,7 +65,7 @@ def counted(encoding: fill.Encoding, calls: dict[str, int]) -> fill.Encoding:
     return replace(encoding, prepare=prepare)
 
 
-def batch_of(reading: recipes.TrainingSet, indices: list[int]) -> dict[str, torch.Tensor]:
+def batch_of(reading: training_set.TrainingSet, indices: list[int]) -> dict[str, torch.Tensor]:
     rows = [reading.fetch(index, 3, slot) for slot, index in enumerate(indices)]
     return reading.finish(reading.collate(rows))
 
@@ -114,7 +114,9 @@ def test_a_dropped_condition_is_the_unconditional_of_the_pipeline(
     assert set(drawn) == {False, True}
 
 
-def one(reading: recipes.TrainingSet, index: int, step: int, slot: int) -> dict[str, torch.Tensor]:
+def one(
+    reading: training_set.TrainingSet, index: int, step: int, slot: int
+) -> dict[str, torch.Tensor]:
     """The encodings of one example, without the batch's axis and its mask."""
     batch = reading.finish(reading.collate([reading.fetch(index, step, slot)]))
     return {name: value[0] for name, value in batch.items() if name != "text_mask"}

@@ -17,7 +17,7 @@ from e2e import refused, train, wassily
 from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import cli, evaluation, heldout, recipes
+from wassily import cli, evaluation
 from wassily.config import parsing
 from wassily.config.evaluation import EvaluateConfig
 from wassily.data import png
@@ -26,6 +26,7 @@ from wassily.generation import pipelines as generation_pipelines
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import encode, parts
+from wassily.training_data import holdout, training_set
 
 sys.path.insert(0, str(ROOT))
 
@@ -255,8 +256,8 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
     for number, expected in enumerate(drawn):
         with Image.open(tmp_path / "tuned" / f"redrawn-{number:03d}.png") as picture:
             assert picture.tobytes() == expected.tobytes()
-    order = heldout.held_out(
-        heldout.contents_of(recipes.named_pictures(config, config.caption_column)), 1.0
+    order = holdout.held_out(
+        holdout.contents_of(training_set.named_pictures(config, config.caption_column)), 1.0
     )
     assert bench.captions == [f"a picture, number {n}" for n in order[:2]]
 

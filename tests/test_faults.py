@@ -22,10 +22,11 @@ import torch
 from e2e import assert_same_bits, checkpoints, command, losses, refused, train, wassily
 from helpers import read_jsonl
 
-from wassily import errors, recipes
+from wassily import errors
 from wassily import run as runs
 from wassily.files import checksums, disk, lock
 from wassily.mini.untrained import Tiny
+from wassily.training_data import training_set
 
 FLAGS: dict[str, Any] = {
     "max_train_steps": 4,
@@ -267,7 +268,7 @@ def test_memory_of_the_machine_runs_out(
 
 def _poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     """The batches of these steps, from 0, hold a NaN, as a broken encoding would."""
-    before, first = recipes.batches, [0]
+    before, first = training_set.batches, [0]
 
     def batches(*words: Any) -> Iterator[Any]:
         for step, batch in enumerate(before(*words), first[0]):
@@ -275,7 +276,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
                 batch["image_embeds"][0, 0] = float("nan")
             yield batch
 
-    monkeypatch.setattr(recipes, "batches", batches)
+    monkeypatch.setattr(training_set, "batches", batches)
 
 
 def test_pictures_of_a_bad_batch_are_named(

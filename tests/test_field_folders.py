@@ -15,10 +15,10 @@ from e2e import train
 from field import APART, COMPOSED, FORK, fault, fill, lines, read, size, told
 from helpers import run_cli
 
-from wassily import dreambooth
 from wassily.data import datasets, entries, images
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
+from wassily.training_data import class_images
 
 # ---------------------------------------------------------------- F1, F2: which entries count
 
@@ -47,7 +47,7 @@ def test_f01_hidden_entries_do_not_count(name: str, way: str, tmp_path: Path) ->
 
     def found() -> Any:
         if way == "class":
-            return dreambooth.missing(root, 3, 1, "x")
+            return class_images.missing(root, 3, 1, "x")
         if way == "check":
             return datasets.is_data_set(root), datasets.read_folder(
                 str(root), "image", None

@@ -14,7 +14,7 @@ import torch
 from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write_rows
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import heldout, recipes
+from wassily import heldout
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import datasets, example_order
 from wassily.encodings import definitions
@@ -22,6 +22,7 @@ from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
 from wassily.models import parts, trainable
 from wassily.runtime.accelerator import Runtime
+from wassily.training_data import holdout, training_set
 
 
 def _contents(count: int, seed: int = 0) -> np.ndarray:
@@ -33,26 +34,26 @@ def test_the_share_is_met_and_grows() -> None:
     order of the digests.
     """
     contents = _contents(20_000)
-    out = heldout.held_out(contents, 0.05)
+    out = holdout.held_out(contents, 0.05)
     assert abs(len(out) - 1000) < 5 * math.sqrt(20_000 * 0.05 * 0.95)
-    assert set(out) < set(heldout.held_out(contents, 0.1))
+    assert set(out) < set(holdout.held_out(contents, 0.1))
     keys = [contents[index].tobytes() for index in out]
     assert keys == sorted(keys)
-    assert heldout.held_out(contents, 1.0).__len__() == 20_000
+    assert holdout.held_out(contents, 1.0).__len__() == 20_000
 
 
 def test_neither_order_nor_others_matter() -> None:
     """The same digests from a shuffled table and from half of it; twins go together."""
     contents = _contents(500)
     contents[7], contents[13] = contents[300], contents[301]
-    keys = {contents[i].tobytes() for i in heldout.held_out(contents, 0.2)}
+    keys = {contents[i].tobytes() for i in holdout.held_out(contents, 0.2)}
     mixed = contents[np.random.default_rng(1).permutation(500)]
-    assert {mixed[i].tobytes() for i in heldout.held_out(mixed, 0.2)} == keys
+    assert {mixed[i].tobytes() for i in holdout.held_out(mixed, 0.2)} == keys
     half = contents[:250]
-    assert {half[i].tobytes() for i in heldout.held_out(half, 0.2)} == keys & {
+    assert {half[i].tobytes() for i in holdout.held_out(half, 0.2)} == keys & {
         row.tobytes() for row in half
     }
-    out = set(heldout.held_out(contents, 0.2))
+    out = set(holdout.held_out(contents, 0.2))
     assert (7 in out) == (300 in out)
     assert (13 in out) == (301 in out)
 
@@ -62,9 +63,9 @@ def test_at_least_two_are_held_out_and_never_one_that_cannot_be_read() -> None:
     contents = _contents(10) | 128
     contents[[2, 6]], contents[8] = 128, 129
     contents[4] = 0
-    assert heldout.held_out(contents, 1e-6) == [2, 6, 8]
-    assert heldout.held_out(contents[4:5], 0.5) == []
-    assert 4 not in heldout.held_out(contents, 0.999)
+    assert holdout.held_out(contents, 1e-6) == [2, 6, 8]
+    assert holdout.held_out(contents[4:5], 0.5) == []
+    assert 4 not in holdout.held_out(contents, 0.999)
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -82,7 +83,7 @@ def test_a_split_by_bytes(cached: bool, tmp_path: Path) -> None:
 
     def sides(where: Path) -> list[list[bytes]]:
         source = datasets.read_folder(str(where), "image", None)
-        both = heldout.split(source, 0.3, tmp_path / "cache", runtime, cached)
+        both = holdout.split(source, 0.3, tmp_path / "cache", runtime, cached)
         return [[Path(str(r.image)).read_bytes() for r in side or ()] for side in both]
 
     kept, out = sides(folder)
@@ -105,11 +106,11 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     runtime = Runtime(None, 1, str(tmp), "logs", "none")
     context = definitions.of_training(config, repositories, runtime, tmp / "cache")
-    source = recipes.chosen_pictures(config, 3, runtime)
+    source = training_set.chosen_pictures(config, 3, runtime)
     wanted = definitions.make_encodings(context)
     probe = heldout.small_held_out_loss(
         source,
-        lambda few: recipes.make_reading(
+        lambda few: training_set.make_reading(
             wanted, few, 3, context, flips=config.random_flip, skip_bad=config.skip_bad_images
         ),
         3,
@@ -189,7 +190,7 @@ def test_a_run_with_held_out_pictures(role: str, tiny: Tiny, pics: Path, tmp_pat
     flags |= {"bucket": True} if role == "decoder" else {}
     done = train(role, tmp_path / "out", tiny, pics, validation_epochs=1, **flags)
     source = datasets.read_folder(str(pics), "image", None)
-    out = heldout.held_out(heldout.contents_of(source), 0.3)
+    out = holdout.held_out(holdout.contents_of(source), 0.3)
     assert f"{10 - len(out)} pictures, global batch 2" in done.out
     rows = list(read_jsonl(tmp_path / "out" / "log.jsonl"))
     measured = [row for row in rows if row.get("event") == "held_out"]
@@ -265,7 +266,7 @@ def test_the_loader_never_yields_one(tiny: Tiny, pics: Path, tmp_path: Path) -> 
     """Every index of two epochs is of the kept side."""
     source = datasets.read_folder(str(pics), "image", None)
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
-    kept, out = heldout.split(source, 0.3, tmp_path / "cache", runtime, True)
+    kept, out = holdout.split(source, 0.3, tmp_path / "cache", runtime, True)
     assert out is not None
     names = {record.name for record in out}
     keys = example_order.keys(0, [range(len(kept))], example_order.Split(2, 1, 1, 0), 0)

@@ -26,8 +26,15 @@ ROWS = [
     {"assemble"},
     {"prefill", "skipped", "studio.page.parts", "validations"},
     {"generation.command", "material", "plan", "results", "saving", "studio.easel", "sweep"},
-    {"evaluation", "generation.generate", "sides", "start"},
-    {"drawn", "dreambooth", "gauge", "generation.conditions", "generation.load", "preserve"},
+    {"evaluation", "generation.generate", "start", "training_data.extra_sources"},
+    {
+        "gauge",
+        "generation.conditions",
+        "generation.load",
+        "training_data.base_predictions",
+        "training_data.class_images",
+        "training_data.generated_embeddings",
+    },
     {
         "drift",
         "generation.sample",
@@ -45,12 +52,12 @@ ROWS = [
         "graphs",
         "heldout",
         "models.adapters",
-        "recipes",
         "reporting.model_card",
         "reporting.run_facts",
         "sizes",
-        "streaming",
         "studio.shelf",
+        "training_data.streamed_set",
+        "training_data.training_set",
     },
     {
         "commands.cache",
@@ -59,10 +66,11 @@ ROWS = [
         "encodings.definitions",
         "encodings.lookup",
         "generation.metadata",
-        "lists",
         "models.kinds",
         "models.names",
         "models.trainable",
+        "training_data.generic_prompts",
+        "training_data.holdout",
     },
     {
         "config.commands",
@@ -160,6 +168,7 @@ ROWS = [
         "runtime.progress",
         "runtime.trackers",
         "studio.words",
+        "training_data",
         "version",
     },
 ]
@@ -185,7 +194,7 @@ OWNERS = {
     "wandb": {"runtime.trackers"},
     "trackio": {"runtime.trackers"},
     "mlflow": {"runtime.trackers"},
-    "xformers": {"models.trainable", "recipes"},
+    "xformers": {"models.trainable", "training_data.training_set"},
     "tqdm": {"runtime.progress"},
 }
 # diffusers' and transformers' classes have several users, each with a reason.

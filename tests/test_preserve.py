@@ -12,24 +12,24 @@ from e2e import NETWORK, ROLES, assert_same_bits, refused, train
 from e2e import command as command_of
 from helpers import ROOT
 
-from wassily import preserve
 from wassily.data import example_order
 from wassily.encodings import cache
 from wassily.encodings.lookup import collate
 from wassily.maths import losses
 from wassily.mini.untrained import Tiny
 from wassily.models import parts, trainable
+from wassily.training_data import base_predictions, generic_prompts
 
-PROMPTS = preserve.DRAWINGS  # of the lists that come along; the tests draw fewer
+PROMPTS = base_predictions.DRAWINGS  # of the lists that come along; the tests draw fewer
 BASE_PROMPTS = ("a red robot", "a blue dog, watercolour", "a tree")
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dozen questions instead of thousands."""
-    monkeypatch.setattr(preserve, "DRAWINGS", 8)
-    monkeypatch.setattr(preserve, "AT_ONCE", {"prior": 4, "decoder": 4})
-    monkeypatch.setattr(preserve, "GROUP", 4)
+    monkeypatch.setattr(base_predictions, "DRAWINGS", 8)
+    monkeypatch.setattr(base_predictions, "AT_ONCE", {"prior": 4, "decoder": 4})
+    monkeypatch.setattr(base_predictions, "GROUP", 4)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def _answers(store: Path) -> dict[str, bytes]:
 
 def _rows(store: Path) -> list[dict[str, torch.Tensor]]:
     [folder] = (store / "wassily").glob("base-*")
-    found = preserve.Answers(cache.Store(folder), 0)
+    found = base_predictions.Answers(cache.Store(folder), 0)
     return [found(number, 0, 0) for number in range(len(found))]
 
 
@@ -118,17 +118,17 @@ def test_timesteps_are_spread_and_the_unconditional_is_everywhere() -> None:
     """One timestep in each stretch of the schedule; an eighth is about the unconditional, and over
     the drawings at every stretch.
     """
-    count = preserve.ANSWERS
+    count = base_predictions.ANSWERS
     for drawing in range(3):
-        times = [preserve.timestep(drawing * count + band, 1000) for band in range(count)]
+        times = [base_predictions.timestep(drawing * count + band, 1000) for band in range(count)]
         assert [t * count // 1000 for t in times] == list(range(count))
     numbers = range(8 * count)
-    empty = [n for n in numbers if preserve.is_unconditional(n)]
-    assert len(empty) == len(numbers) / preserve.EVERY
+    empty = [n for n in numbers if base_predictions.is_unconditional(n)]
+    assert len(empty) == len(numbers) / base_predictions.EVERY
     assert {n % count for n in empty} == set(range(count))
 
 
-@pytest.mark.parametrize("folder", [preserve.GENERIC, parts.MINI / "prompts"])
+@pytest.mark.parametrize("folder", [generic_prompts.GENERIC, parts.MINI / "prompts"])
 def test_what_is_held_is_not_what_is_measured(folder: Path) -> None:
     """`wassily evaluate` asks for other prompts: else it would measure what was rehearsed."""
     lines = (folder / "preserve.txt").read_text(encoding="utf-8").splitlines()
@@ -140,7 +140,7 @@ def test_what_is_held_is_not_what_is_measured(folder: Path) -> None:
 
 def test_the_lists_are_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """`tools/prompts.py` writes what lies there."""
-    monkeypatch.setattr(preserve, "DRAWINGS", PROMPTS)
+    monkeypatch.setattr(base_predictions, "DRAWINGS", PROMPTS)
     spec = importlib.util.spec_from_file_location("prompts", ROOT / "tools" / "prompts.py")
     assert spec and spec.loader
     tool = importlib.util.module_from_spec(spec)
@@ -193,7 +193,7 @@ def test_lost_answers_are_made_again_with_the_same_bits(
     writer = cache.Writer(folder)
     for number in (*range(9), 20):  # a part of each block of 4 drawings
         row = {k: v for k, v in rows[number].items() if k not in ("noise", "held")}
-        writer.add(preserve._key(number), row)
+        writer.add(base_predictions._key(number), row)
     writer.flush()
     train("decoder", tmp_path / "two", tiny, photos, **flags)
     for one, two in zip(rows, _rows(store), strict=True):

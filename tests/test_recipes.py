@@ -14,7 +14,6 @@ import transformers
 from helpers import draw_picture, guide_pixels, image_files, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import recipes
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import datasets, example_order
 from wassily.encodings import definitions
@@ -23,6 +22,7 @@ from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
 from wassily.models import parts, trainable
 from wassily.runtime.accelerator import Runtime
+from wassily.training_data import training_set
 
 BATCH = 4
 
@@ -41,12 +41,12 @@ def _kit(config: TrainConfig, tiny: Tiny) -> trainable.Kit:
     return trainable.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
 
 
-def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recipes.TrainingSet:
+def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> training_set.TrainingSet:
     runtime = Runtime(None, 1, str(out), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     context = definitions.of_training(config, repositories, runtime, out / "cache")
-    source = recipes.chosen_pictures(config, seed, runtime)
-    return recipes.make_reading(
+    source = training_set.chosen_pictures(config, seed, runtime)
+    return training_set.make_reading(
         definitions.make_encodings(context),
         source,
         seed,
@@ -57,10 +57,10 @@ def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> recip
 
 
 def _batch(
-    kit: trainable.Kit, reading: recipes.TrainingSet, seed: int = 3
+    kit: trainable.Kit, reading: training_set.TrainingSet, seed: int = 3
 ) -> dict[str, torch.Tensor]:
     """The first batch of a run, as the loop gets it."""
-    examples = recipes.make_examples(reading, kit, seed)
+    examples = training_set.make_examples(reading, kit, seed)
     keys = example_order.keys(
         seed, reading.buckets.members(), example_order.Split(BATCH, 1, 1, 0), 0
     )
@@ -271,7 +271,7 @@ def test_unreadable_pictures_stop_the_run_with_the_list(
 
 def test_max_train_samples_is_a_draw_by_the_seed(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
     """The same for the same seed; only those are checked; more than there are is all."""
-    names = [r.name for r in recipes.open_pictures(_config(PriorConfig, tiny, photos))]
+    names = [r.name for r in training_set.open_pictures(_config(PriorConfig, tiny, photos))]
     config = _config(PriorConfig, tiny, photos, max_train_samples=3)
     kept = [r.name for r in _checked(config, tiny, tmp_path)]
     assert kept == [names[i] for i in randomness.subset(0, len(names), 3)]
@@ -286,12 +286,12 @@ def test_max_train_samples_is_a_draw_by_the_seed(tiny: Tiny, photos: Path, tmp_p
 def test_the_caption_column_is_for_the_prior(tiny: Tiny, photos: Path) -> None:
     """The decoder reads none."""
     rows = list(read_jsonl(photos / "metadata.jsonl"))
-    prior = recipes.open_pictures(_config(PriorConfig, tiny, photos))
+    prior = training_set.open_pictures(_config(PriorConfig, tiny, photos))
     assert [r.captions for r in prior] == [(row["text"],) for row in rows]
-    decoder = recipes.open_pictures(_config(DecoderConfig, tiny, photos))
+    decoder = training_set.open_pictures(_config(DecoderConfig, tiny, photos))
     assert {r.captions for r in decoder} == {()}
     with pytest.raises(UserError, match="--caption_column"):
-        recipes.open_pictures(_config(PriorConfig, tiny, photos, caption_column="label"))
+        training_set.open_pictures(_config(PriorConfig, tiny, photos, caption_column="label"))
 
 
 def test_xformers_or_one_line(
@@ -302,7 +302,7 @@ def test_xformers_or_one_line(
 
     monkeypatch.setitem(sys.modules, "xformers", None)
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
-    recipes.use_xformers(parts.load("prior", str(tiny.prior)), runtime)
+    training_set.use_xformers(parts.load("prior", str(tiny.prior)), runtime)
     assert capsys.readouterr().out.count("xFormers is not installed") == 1
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from wassily import sides
 from wassily.data import example_order
 from wassily.data.example_order import Examples, ExtraExamples, Split
 from wassily.encodings.lookup import collate
 from wassily.maths import losses, randomness
+from wassily.training_data import extra_sources
 
 OWN, OTHER, THIRD = 3, 11, 12  # seeds
 
@@ -138,4 +138,4 @@ def test_the_loss_is_weighted_where_there_is_a_weight() -> None:
 
 def test_a_source_has_one_example_at_least() -> None:
     """Of any share of a batch."""
-    assert [sides.counted(ratio, 4) for ratio in (0.01, 0.5, 1.0, 1.2)] == [1, 2, 4, 5]
+    assert [extra_sources.counted(ratio, 4) for ratio in (0.01, 0.5, 1.0, 1.2)] == [1, 2, 4, 5]

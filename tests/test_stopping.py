@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from e2e import assert_same_bits, checkpoints, command, finish, losses, start, train, wassily
 
-from wassily import cli, preserve, stopping
+from wassily import cli, stopping
 from wassily import train as loop
 from wassily.encodings import cache
 from wassily.errors import Stopped
 from wassily.mini.untrained import Tiny
 from wassily.models import parts
 from wassily.stopping import SaveSchedule, StopSignals
+from wassily.training_data import base_predictions
 
 FLAGS: dict[str, Any] = {
     "max_train_steps": 6,
@@ -221,9 +222,9 @@ def test_while_the_base_is_asked(
     tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once; the answers written are kept, and the printed command asks for the others."""
-    monkeypatch.setattr(preserve, "DRAWINGS", 8)
-    monkeypatch.setattr(preserve, "AT_ONCE", {"prior": 4, "decoder": 4})
-    monkeypatch.setattr(preserve, "GROUP", 4)
+    monkeypatch.setattr(base_predictions, "DRAWINGS", 8)
+    monkeypatch.setattr(base_predictions, "AT_ONCE", {"prior": 4, "decoder": 4})
+    monkeypatch.setattr(base_predictions, "GROUP", 4)
     flags = FLAGS | {"cache_dir": tmp_path / "cache", "preserve": "builtin", "max_train_steps": 1}
     words = command("prior", tmp_path / "run", tiny, photos, **flags)
     with monkeypatch.context() as patch:

@@ -26,11 +26,11 @@ from e2e import (
 )
 from helpers import read_jsonl
 
-from wassily import preserve, recipes
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import shards as data_shards
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
+from wassily.training_data import base_predictions, training_set
 
 SIZES = (5, 2, 4)  # no number of processes divides them
 STREAM: dict[str, Any] = {"streaming": True, "shuffle_buffer": 4, "logging_steps": 1}
@@ -292,8 +292,8 @@ def test_together_with_others(
     """The base's answers beside the stream, an adapter, samples at a number of steps; stopped and
     gone on with, it ends with the same bits.
     """
-    monkeypatch.setattr(preserve, "DRAWINGS", 8)
-    monkeypatch.setattr(preserve, "ANSWERS", 4)
+    monkeypatch.setattr(base_predictions, "DRAWINGS", 8)
+    monkeypatch.setattr(base_predictions, "ANSWERS", 4)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red robot\na tree\n", "utf-8")
     flags = {"preserve": prompts, "lora": True, "validation_steps": 2, "checkpointing_steps": 2}
@@ -325,7 +325,7 @@ def test_the_examples_of_a_skipped_step_are_named(
     tiny: Tiny, shards: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By shard and index, in the log."""
-    before = recipes.batches
+    before = training_set.batches
 
     def batches(*words: Any) -> Iterator[Any]:
         for step, batch in enumerate(before(*words)):
@@ -333,7 +333,7 @@ def test_the_examples_of_a_skipped_step_are_named(
                 batch["image_embeds"][0, 0] = float("nan")
             yield batch
 
-    monkeypatch.setattr(recipes, "batches", batches)
+    monkeypatch.setattr(training_set, "batches", batches)
     _train("prior", tmp_path / "out", tiny, shards["parquet"], max_train_steps=3)
     rows = [r for r in read_jsonl(tmp_path / "out" / "log.jsonl") if r.get("event") == "skipped"]
     [names] = [row["pictures"] for row in rows]

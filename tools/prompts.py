@@ -16,9 +16,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wassily import preserve  # noqa: E402
 from wassily.mini import world  # noqa: E402
 from wassily.models import parts  # noqa: E402
+from wassily.training_data import base_predictions, generic_prompts  # noqa: E402
 
 SEED = 2022
 SUBJECTS = """
@@ -85,8 +85,8 @@ def _distinct(seed: int, language: str, count: int) -> list[str]:
 def main(check: bool) -> int:
     """Write both lists, or tell whether they are as they would be written."""
     made = {
-        preserve.GENERIC / "preserve.txt": generic(preserve.DRAWINGS),
-        parts.MINI / "prompts" / "preserve.txt": of_the_world(preserve.DRAWINGS),
+        generic_prompts.GENERIC / "preserve.txt": generic(base_predictions.DRAWINGS),
+        parts.MINI / "prompts" / "preserve.txt": of_the_world(base_predictions.DRAWINGS),
     }
     texts = {path: "\n".join(lines) + "\n" for path, lines in made.items()}
     if check:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import best, drift, gauge, optim, plan, recipes, sides, weights
+from wassily import best, drift, gauge, optim, plan, weights
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
@@ -31,6 +31,7 @@ from wassily.saving import Saving
 from wassily.skipped import Skipped
 from wassily.start import Setup
 from wassily.train import Pending
+from wassily.training_data import extra_sources, training_set
 from wassily.validations import Validations
 from wassily.weights import Weights
 
@@ -81,7 +82,7 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
     split = Split(*plan.cut(config, fused), runtime.world, runtime.rank)
     runtime.accumulate_over(split.accumulation)
     kit = trainable.make_kit(config, setup.repositories)
-    beside = sides.streams(inputs.beside, kit, split.global_batch)
+    beside = extra_sources.streams(inputs.beside, kit, split.global_batch)
     base = parts.fingerprint(kit.net)
     adaptation = adapters.chosen_adaptation(
         config, adapters.notes(config, setup.repositories, base)
@@ -150,7 +151,7 @@ def _place(setup: Setup, kit: Kit) -> None:
     if config.allow_tf32:
         accelerator.allow_tf32()
     if config.enable_xformers_memory_efficient_attention:
-        recipes.use_xformers(kit.net, runtime)
+        training_set.use_xformers(kit.net, runtime)
     adapters.keep_as(adapters.trained_parameters(kit.net), config.weights_dtype)
     kit.objective.to(runtime.device)
 

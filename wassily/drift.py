@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wassily import recipes
 from wassily.config.training import DecoderConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Objective
 from wassily.models import parts
 from wassily.models.trainable import Kit
-from wassily.recipes import ExampleSet
 from wassily.runtime.accelerator import Runtime
+from wassily.training_data import training_set
+from wassily.training_data.training_set import ExampleSet
 
 PROBES, PROBED_STEP = 4, 2**32  # examples that are looked at, and a step that is never trained
 
@@ -77,7 +77,7 @@ def of_variance(
         return NoDrift()
     if not learns_variance(repository, config.cache_dir):
         return NoDrift()
-    examples = recipes.make_examples(reading, kit, seed)
+    examples = training_set.make_examples(reading, kit, seed)
     probed = enumerate(reading.first(PROBES))
     rows = [examples[(PROBED_STEP, n, which)] for n, which in probed]
     fixed = [runtime.to_device(reading.finish(reading.collate([row]))) for row in rows]

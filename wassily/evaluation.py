@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wassily import heldout, lists, measures, recipes, scores
+from wassily import heldout, measures, scores
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.data import entries, png
@@ -28,6 +28,7 @@ from wassily.models import names, parts
 from wassily.runtime.accelerator import Runtime, quiet_libraries
 from wassily.runtime.progress import Progress
 from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
+from wassily.training_data import generic_prompts, holdout, training_set
 from wassily.version import __version__
 
 # Home -> the field of a network's configuration that has the width of an image embedding.
@@ -137,10 +138,10 @@ def _exchange(drawing: DrawConfig, base: Networks, prior: Any, decoder: Any) -> 
 def prompt_lists(config: EvaluateConfig) -> dict[str, list[str]]:
     """The generic prompts by list, of each at least 2. Raises UserError."""
     if config.prompts in ("builtin", "mini"):
-        found = lists.builtin("mini" in (config.prior, config.base_prior, config.prompts))
+        found = generic_prompts.builtin("mini" in (config.prior, config.base_prior, config.prompts))
     else:
-        found = {Path(config.prompts).stem: lists.prompt_lines(Path(config.prompts))}
-    short = lists.shortened(found, config.max_prompts)
+        found = {Path(config.prompts).stem: generic_prompts.prompt_lines(Path(config.prompts))}
+    short = generic_prompts.shortened(found, config.max_prompts)
     if any(len(prompts) < 2 for prompts in short.values()):
         raise UserError(f"--prompts {config.prompts}: at least 2 prompts are needed")
     return short
@@ -201,7 +202,7 @@ class Bench:
             )
             source = source or chosen(config, context)
             wanted = definitions.make_encodings(context)
-            reading = recipes.make_reading(wanted, source, config.seed, context, skip_bad=True)
+            reading = training_set.make_reading(wanted, source, config.seed, context, skip_bad=True)
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
@@ -273,11 +274,11 @@ class Bench:
 
 def chosen(config: EvaluateConfig, context: EncoderContext) -> Pictures:
     """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
-    source = recipes.named_pictures(config, config.caption_column)
+    source = training_set.named_pictures(config, config.caption_column)
     entries.tell(source.remarks, source.root, context.runtime.say)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.
     contents, _ = fill.picture_contents(source, context.root, context.runtime)
-    kept = heldout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
+    kept = holdout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
     if len(kept) < 2:
         raise UserError(f"at least 2 pictures are needed, not {len(kept)}")
     return source.select(kept)

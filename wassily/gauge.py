@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import lists, measures
+from wassily import measures
 from wassily.config.training import TrainConfig
 from wassily.generation import pipelines, sample
 from wassily.heldout import HeldOutLoss
 from wassily.measures import Estimate
 from wassily.models import encode
+from wassily.training_data import generic_prompts
 
 PRIOR_STEPS, STEPS, BATCH = 25, 20, 8
 
@@ -151,7 +152,7 @@ def chosen(config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int
         config.role,
         list(captions),
         torch.cat(pictures) if pictures else torch.zeros(0, 0),
-        lists.generic(prior, most),
+        generic_prompts.generic(prior, most),
         seed,
         config.resolution,
     )

@@ -6,14 +6,21 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-from wassily import drawn, heldout, recipes, sides, streaming
+from wassily import heldout
 from wassily.config.training import TrainConfig
 from wassily.encodings import definitions
 from wassily.encodings.definitions import EncoderContext
 from wassily.heldout import HeldOutLoss
-from wassily.recipes import ExampleSet
 from wassily.reporting import run_facts
-from wassily.sides import ExtraSource
+from wassily.training_data import (
+    extra_sources,
+    generated_embeddings,
+    holdout,
+    streamed_set,
+    training_set,
+)
+from wassily.training_data.extra_sources import ExtraSource
+from wassily.training_data.training_set import ExampleSet
 
 
 @dataclass(frozen=True)
@@ -34,28 +41,28 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     if config.streaming:
         return _streamed(config, context, seed)
     runtime, root = context.runtime, context.root
-    source = recipes.chosen_pictures(config, seed, runtime)
+    source = training_set.chosen_pictures(config, seed, runtime)
     wanted = definitions.make_encodings(context)
-    source, held = heldout.split(source, config.holdout, root, runtime, not config.no_cache)
+    source, held = holdout.split(source, config.holdout, root, runtime, not config.no_cache)
     # Held-out pictures are measured as they are: nothing is mirrored or dropped.
     still = dataclasses.replace(context, condition_dropout=0.0)
     skip = config.skip_bad_images
     reading_of = functools.partial(
-        recipes.make_reading, wanted, seed=seed, context=still, skip_bad=skip
+        training_set.make_reading, wanted, seed=seed, context=still, skip_bad=skip
     )
     probe = heldout.small_held_out_loss(held, reading_of, seed, config.train_batch_size)
-    own = recipes.make_reading(
+    own = training_set.make_reading(
         wanted, source, seed, context, flips=config.random_flip, skip_bad=skip
     )
-    reading = drawn.mixed(own, config, context)
-    beside = sides.sources(wanted, seed, config, context)
+    reading = generated_embeddings.mixed(own, config, context)
+    beside = extra_sources.sources(wanted, seed, config, context)
     return Inputs(reading, probe, beside, run_facts.of_data(reading.source, context, held))
 
 
 def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     """Nothing of a stream is held out or counted."""
-    shards = streaming.open_shards(config, context.runtime)
-    beside = sides.sources([], seed, config, context)
+    shards = streamed_set.open_shards(config, context.runtime)
+    beside = extra_sources.sources([], seed, config, context)
     wanted = definitions.make_encodings(dataclasses.replace(context, no_cache=True))
-    reading = streaming.StreamedSet(config, context, wanted, shards, seed)
+    reading = streamed_set.StreamedSet(config, context, wanted, shards, seed)
     return Inputs(reading, None, beside, {"shards": len(shards)})

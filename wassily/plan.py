@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import heldout, memory, recipes, sides, sizes
+from wassily import memory, sizes
 from wassily.config import launch_checks, presets
 from wassily.config.training import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
 from wassily.memory import Kinds
 from wassily.models import adapters, kinds, names, parts, trainable
 from wassily.runtime.accelerator import DTYPES, Runtime
+from wassily.training_data import extra_sources, holdout, training_set
 
 GB = 1e9
 CAPTION = 18  # tokens of a usual caption
@@ -77,7 +78,7 @@ def estimate(
         standing["optimizer state"] = sizes.state_bytes(config, trained)
         standing["EMA"] = 4 * sum(p.numel() for p in trained) if config.use_ema else 0
         batch, _ = cut(config, fused)
-        batch += sum(sides.counted(ratio, batch) for ratio in sides.ratios(config))
+        batch += sum(extra_sources.counted(ratio, batch) for ratio in extra_sources.ratios(config))
         kit.objective.train()
         kept = sizes.checkpoint_bytes(config, kit.net, trained)
         passed = memory.step(
@@ -135,7 +136,7 @@ def at_most(config: TrainConfig, repositories: dict[str, str]) -> int:
     with torch.device("meta"):
         kit = trainable.make_kit(config, repositories, load)
         count = config.train_batch_size * config.gradient_accumulation_steps
-        count += sum(sides.counted(ratio, count) for ratio in sides.ratios(config))
+        count += sum(extra_sources.counted(ratio, count) for ratio in extra_sources.ratios(config))
         return memory.bound(kit.objective.to("meta"), *sizes.blank_batch(config, kit, count))
 
 
@@ -315,7 +316,7 @@ def _run_lines(config: PriorPlan | DecoderPlan, found: MemoryEstimate) -> list[s
         lines.append("pictures: none named; --train_data_dir FOLDER or --pictures N tells more")
         lines.append(f"disk: encodings {found.example / 1e3:.0f} kB a picture")
     else:
-        held = heldout.about(count, config.holdout)
+        held = holdout.about(count, config.holdout)
         learnt, shown = count - held, f", about {held} of them held out" if held else ""
         steps = steps or -(-config.num_train_epochs * learnt // batch)
         lines.append(
@@ -352,7 +353,7 @@ def _pictures(config: PriorPlan | DecoderPlan) -> int | None:
     folder = config.train_data_dir or config.instance_data_dir
     local = folder or (named and Path(named).is_dir())
     if count is None and local and not config.streaming:
-        count = len(recipes.open_pictures(config))
+        count = len(training_set.open_pictures(config))
     if count is None or config.max_train_samples is None:
         return count
     return min(count, config.max_train_samples)

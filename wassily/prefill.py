@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
-from wassily import drawn, plan, recipes, sides, start
+from wassily import plan, start
 from wassily.config.training import TrainConfig
 from wassily.encodings import cache, definitions
 from wassily.errors import UserError
 from wassily.runtime.accelerator import Runtime
 from wassily.stopping import StopSignals
+from wassily.training_data import extra_sources, generated_embeddings, training_set
 
 
 def build_cache(config: TrainConfig) -> None:
@@ -20,17 +21,20 @@ def build_cache(config: TrainConfig) -> None:
         raise UserError("cache build with --streaming: a stream is encoded as it comes, not kept")
     repositories = start.check_surroundings(config)
     root = cache.default_folder(config.cache_dir)
-    with StopSignals(sides.retained_remark(config, root)), contextlib.ExitStack() as held:
+    with StopSignals(extra_sources.retained_remark(config, root)), contextlib.ExitStack() as held:
         runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
         held.callback(runtime.end)
         seed = start.seed_of(config, None, runtime)
         context = definitions.of_training(config, repositories, runtime, root)
-        source = recipes.chosen_pictures(config, seed, runtime)
+        source = training_set.chosen_pictures(config, seed, runtime)
         wanted = definitions.make_encodings(context)
         flips, skip = config.random_flip, config.skip_bad_images
-        own = recipes.make_reading(wanted, source, seed, context, flips=flips, skip_bad=skip)
-        reading = drawn.mixed(own, config, context)
-        beside = [f"{one.total} {one.name}" for one in sides.sources(wanted, seed, config, context)]
+        own = training_set.make_reading(wanted, source, seed, context, flips=flips, skip_bad=skip)
+        reading = generated_embeddings.mixed(own, config, context)
+        beside = [
+            f"{one.total} {one.name}"
+            for one in extra_sources.sources(wanted, seed, config, context)
+        ]
         counted = " and ".join([f"{len(reading.source)} pictures", *beside])
         runtime.say(f"the encodings of {counted} are in {context.root}")
         size, count = plan.cut(config, fused=True)

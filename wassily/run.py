@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import checkpoint, graphs, material, optim, plan, recipes, sides, start
+from wassily import checkpoint, graphs, material, optim, plan, start
 from wassily.assemble import Run, assemble
 from wassily.config import launch_checks, schema
 from wassily.config.training import TrainConfig
@@ -25,6 +25,7 @@ from wassily.runtime.accelerator import Runtime
 from wassily.start import Setup
 from wassily.stopping import SaveSchedule, StopSignals
 from wassily.train import Events, Learner, Pass, Pending, Span, fit, forward_backward
+from wassily.training_data import extra_sources, training_set
 from wassily.validations import sample_lines
 
 
@@ -45,7 +46,7 @@ def train(config: TrainConfig) -> None:
         setup = start.settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
         with _failures(setup, fused=False):
-            signals.kept = sides.retained_remark(config, root)
+            signals.kept = extra_sources.retained_remark(config, root)
             context = definitions.of_training(config, repositories, runtime, root)
             inputs = material.gather(config, context, setup.seed)
             before = setup.resumed.state.fused if setup.resumed else None
@@ -150,7 +151,7 @@ def steps(run: Run, signals: StopSignals) -> int:
             learner = _learner(run)
             done = fit(
                 learner,
-                recipes.batches(run.inputs.reading, loader, setup.runtime),
+                training_set.batches(run.inputs.reading, loader, setup.runtime),
                 span=Span(done, run.stop, split.accumulation, setup.seed, split.global_batch),
                 events=_events(run, learner, signals),
                 runtime=setup.runtime,
@@ -165,7 +166,7 @@ def steps(run: Run, signals: StopSignals) -> int:
 def _loader(run: Run) -> Iterable[Any]:
     """What gives the micro-batches, own and other examples mixed; a torch DataLoader."""
     setup, reading = run.setup, run.inputs.reading
-    examples = recipes.make_examples(reading, run.kit, setup.seed)
+    examples = training_set.make_examples(reading, run.kit, setup.seed)
     keys = reading.keys(run.split, setup.start)
     mixed, order = example_order.beside(examples, keys, run.beside, run.split, setup.start)
     workers, pinned = setup.config.dataloader_num_workers, setup.runtime.device.type == "cuda"

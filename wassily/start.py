@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import drawn, drift, optim
+from wassily import drift, optim
 from wassily.config import schema, source_checks, training
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
@@ -18,6 +18,7 @@ from wassily.models import adapters, hub, kinds, names
 from wassily.models import parts as model_parts
 from wassily.runtime import accelerator
 from wassily.runtime.accelerator import Runtime
+from wassily.training_data import generated_embeddings
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     if kinds.reads_decoder(config):
         kinds.check_plain(repositories["decoder"], config.cache_dir)
         kinds.check_widths(repositories, config.cache_dir)
-    drawn.repository(config, repositories["decoder"])
+    generated_embeddings.repository(config, repositories["decoder"])
     drift.check_variance(config, repositories["decoder"])
     local = Path(repositories["prior"]).is_absolute()
     if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:

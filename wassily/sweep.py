@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wassily import evaluation, lists, measures, merge
+from wassily import evaluation, measures, merge
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.config.training import DECODER, PRIOR
@@ -26,6 +26,7 @@ from wassily.measures import Estimate
 from wassily.models import names, parts
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.scores import GeneratedEmbeddings, Outcome, Truth
+from wassily.training_data import generic_prompts
 from wassily.version import __version__
 
 LEARNED = ":learned"
@@ -128,7 +129,7 @@ def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluation.Bench:
     asked = evaluation.prompt_lists(question)
     if config.learned_prompts:
         # A list of its own, of a name that no file has.
-        asked = asked | {LEARNED: lists.prompt_lines(Path(config.learned_prompts))}
+        asked = asked | {LEARNED: generic_prompts.prompt_lines(Path(config.learned_prompts))}
     located = evaluation.located(question).tuned
     pipelines = load.pipelines(evaluation.to_draw(question, *names.values()), located)
     bench = evaluation.Bench(question, *pipelines, asked)

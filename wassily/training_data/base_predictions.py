@@ -14,7 +14,6 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,12 +24,12 @@ from wassily.data.example_order import Examples
 from wassily.encodings import cache, lookup
 from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Row
-from wassily.errors import UserError
 from wassily.generation import pipelines, sample
 from wassily.maths import randomness
 from wassily.models import encode, parts, trainable
 from wassily.models.trainable import Kit
 from wassily.runtime.progress import progress
+from wassily.training_data import generic_prompts
 
 SEED = 0  # of the questions
 # With a quarter of the drawings a network learns to tell them from what it was not asked about.
@@ -48,25 +47,6 @@ DRAWINGS_OF = {
     )
     for role, size in AT_ONCE.items()
 }
-GENERIC = Path(__file__).parent / "prompts"
-
-
-def prompts(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
-    """The prompts of a file, one a line, or those that come along. Raises UserError."""
-    assert config.preserve  # the caller looked
-    path = Path(config.preserve)
-    if config.preserve == "builtin":
-        mini = parts.public_name(repositories["prior"], "prior") == "mini"
-        path = (parts.MINI / "prompts" if mini else GENERIC) / "preserve.txt"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text in UTF-8"
-        raise UserError(f"--preserve {path}: {reason}") from None
-    found = [line.strip() for line in text.splitlines() if line.strip()]
-    if not found:
-        raise UserError(f"--preserve {path}: no prompt in it")
-    return found
 
 
 @dataclass(frozen=True)
@@ -92,7 +72,7 @@ class Answers:
 def answers(config: TrainConfig, context: EncoderContext, seed: int) -> Answers:
     """The base's answers from the cache, made first where they are missing. Raises UserError."""
     runtime = context.runtime
-    wanted = prompts(config, context.repositories)
+    wanted = generic_prompts.prompts(config, context.repositories)
     folder = context.root / f"base-{_space(context, wanted)}"
     runtime.shared(lambda: cache.sweep(context.root))
     keys = cache.stacked(map(_key, range(DRAWINGS * ANSWERS)))

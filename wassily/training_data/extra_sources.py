@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import dreambooth, preserve, recipes
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import Examples, ExtraExamples
 from wassily.encodings import cache
@@ -17,6 +16,7 @@ from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Encoding
 from wassily.maths import randomness
 from wassily.models.trainable import Kit
+from wassily.training_data import base_predictions, class_images, training_set
 
 CLASS_PICTURES, OLD = 0, 1  # the number of a source gives its seed
 CLASS_RATIO = 1.0  # one class picture for each own one, as diffusers has it
@@ -43,7 +43,7 @@ def sources(
     if config.with_prior_preservation:
         found.append(_class_pictures(wanted, seed, config, context))
     if config.preserve:
-        answers = preserve.answers(config, context, randomness.side_seed(seed, OLD))
+        answers = base_predictions.answers(config, context, randomness.side_seed(seed, OLD))
         name = f"answers of the base ({answers.store.folder.name})"
         counts = (len(answers), _old_ratio(config), config.preserve_weight)
         found.append(ExtraSource(name, answers.examples, *counts))
@@ -60,14 +60,14 @@ def _class_pictures(
     wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
 ) -> ExtraSource:
     own = randomness.side_seed(seed, CLASS_PICTURES)
-    found = dreambooth.class_pictures(config, context.repositories, context.runtime)
-    reading = recipes.make_reading(
+    found = class_images.class_pictures(config, context.repositories, context.runtime)
+    reading = training_set.make_reading(
         wanted, found, own, context, flips=config.random_flip, skip_bad=config.skip_bad_images
     )
     name = f"class pictures ({reading.source.fingerprint()})"
 
     def examples(kit: Kit) -> Examples:
-        return recipes.make_examples(reading, kit, own)
+        return training_set.make_examples(reading, kit, own)
 
     return ExtraSource(name, examples, len(reading.source), CLASS_RATIO, config.prior_loss_weight)
 

@@ -1,4 +1,4 @@
-"""Examples read from shards while the training goes on: what `recipes.TrainingSet` is for a stream.
+"""Examples read from shards in training: the `training_set.TrainingSet` of a stream.
 
 How many there are is not known, so they cannot be looked at before the first step: what is wrong
 with one shows at its turn.

@@ -22,8 +22,8 @@ from wassily.encodings.fill import Row
 from wassily.generation import pipelines, sample
 from wassily.maths import randomness
 from wassily.models import kinds, names
-from wassily.recipes import TrainingSet
 from wassily.runtime.progress import progress
+from wassily.training_data.training_set import TrainingSet
 
 GUIDANCES = (2.0, 4.0)  # of the prior: moderate, and the stock pipeline's
 EACH = 4  # draws of a caption with each, made together: the last bits depend on how many those are

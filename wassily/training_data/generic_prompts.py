@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.models import parts
 
@@ -42,3 +43,21 @@ def generic(prior: str, most: int) -> list[str]:
     found = builtin(mini)
     chosen = found if mini else {"english": found["english"]}
     return [prompt for prompts in shortened(chosen, most).values() for prompt in prompts]
+
+
+def prompts(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
+    """The prompts of a file, one a line, or those that come along. Raises UserError."""
+    assert config.preserve  # the caller looked
+    path = Path(config.preserve)
+    if config.preserve == "builtin":
+        mini = parts.public_name(repositories["prior"], "prior") == "mini"
+        path = (parts.MINI / "prompts" if mini else GENERIC) / "preserve.txt"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text in UTF-8"
+        raise UserError(f"--preserve {path}: {reason}") from None
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise UserError(f"--preserve {path}: no prompt in it")
+    return found
