@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 from benchmarks import report, runs
-from wassily import measures, plan
+from wassily import measures
 from wassily.config.generation import GenerateConfig
 from wassily.generation import generate, load, sample
 from wassily.mini import judge, world
+from wassily.planning import plan
 from wassily.runtime.accelerator import quiet_libraries
 
 PICTURES, BATCH, ROLES = 200, 16, ("prior", "decoder")

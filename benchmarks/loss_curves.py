@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job
-from wassily import plan
 from wassily.config import presets
+from wassily.planning import plan
 
 HEAD = ("", "flags", "loss, last steps", "less the plain run's", "standard errors")
 BF16 = {"mixed_precision": "bf16"}

@@ -26,9 +26,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job
-from wassily import plan, run, start
+from wassily import run, start
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
+from wassily.planning import plan
 
 HEAD = ("", "measured, MB", "estimated, MB", "estimated / measured", "resident, MB more")
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}

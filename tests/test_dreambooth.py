@@ -24,10 +24,10 @@ from e2e import (
 )
 from helpers import draw_picture, image_files, read_jsonl
 
-from wassily import plan
 from wassily.config import training
 from wassily.data import datasets, images, png
 from wassily.mini.untrained import Tiny
+from wassily.planning import plan
 from wassily.reporting import model_card
 from wassily.training_data import class_images
 

@@ -43,7 +43,7 @@ def test_one_batch_is_its_micro_batches(
         torch.testing.assert_close(a[name], b[name], atol=2e-5, rtol=1e-3, msg=name)
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
-    monkeypatch.setattr("wassily.memory.available", lambda: 1)
+    monkeypatch.setattr("wassily.planning.memory.available", lambda: 1)
     again = tmp_path / "again"
     again.mkdir()
     shutil.copytree(whole / "checkpoint-2", again / "checkpoint-2")
@@ -65,6 +65,6 @@ def test_too_little_memory(
             (10**6, {"fuse_accumulation": "on"}, "as one batch (--fuse_accumulation on)"),
         ]
     ):
-        monkeypatch.setattr("wassily.memory.available", lambda free=free: free)
+        monkeypatch.setattr("wassily.planning.memory.available", lambda free=free: free)
         said = train("prior", tmp_path / str(number), tiny, photos, **usual, **flags).out
         assert wanted in said

@@ -16,7 +16,7 @@ import shard_files
 import torch
 from helpers import with_checkpoints
 
-from wassily import cli, evaluation, merge, plan, start
+from wassily import cli, evaluation, merge, start
 from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig
@@ -28,6 +28,7 @@ from wassily.files import disk
 from wassily.generation import pipelines
 from wassily.mini.untrained import Tiny, make_decoder
 from wassily.models import adapters, names, parts
+from wassily.planning import plan
 from wassily.reporting import next_command
 
 # ---------------------------------------------------------------- F6: names that look like patterns

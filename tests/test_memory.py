@@ -12,11 +12,11 @@ from diffusers import PriorTransformer, UNet2DConditionModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import memory
 from wassily.config.training import DECODER, PRIOR
 from wassily.maths import losses
 from wassily.mini import untrained
 from wassily.models import adapters, parts
+from wassily.planning import memory
 
 
 def _mid_prior() -> PriorTransformer:

@@ -13,11 +13,11 @@ import torch
 from e2e import ROLES, command, refused
 from helpers import ROOT, run_cli, run_command
 
-from wassily import plan
 from wassily.config import parsing, presets
 from wassily.config import training as configs
 from wassily.mini.untrained import Tiny
 from wassily.models import adapters, names, parts
+from wassily.planning import plan
 
 PLANS = {"prior": configs.PriorPlan, "decoder": configs.DecoderPlan}
 

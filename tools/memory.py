@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wassily import plan  # noqa: E402
 from wassily.config import presets, training  # noqa: E402
+from wassily.planning import plan  # noqa: E402
 
 PAGE = ROOT / "docs" / "memory.md"
 SIDE = 768

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from wassily import extras, memory
+from wassily import extras
 from wassily.config.commands import DoctorConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.encodings import cache
 from wassily.files import platforms
 from wassily.models import hub, names, parts
+from wassily.planning import memory
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.version import __version__
 

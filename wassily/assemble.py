@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import best, drift, gauge, optim, plan, weights
+from wassily import best, drift, gauge, optim, weights
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
@@ -25,6 +25,7 @@ from wassily.maths.ema import average
 from wassily.models import adapters, parts, trainable
 from wassily.models.adapters import Lora, Whole
 from wassily.models.trainable import Kit
+from wassily.planning import plan
 from wassily.results import Measures, Results
 from wassily.runtime import accelerator, compile
 from wassily.saving import Saving

@@ -52,8 +52,8 @@ On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
 VERBS = {
     ("train", "prior"): ("PriorConfig", "wassily.run:train"),
     ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
-    ("plan", "prior"): ("PriorPlan", "wassily.plan:plan"),
-    ("plan", "decoder"): ("DecoderPlan", "wassily.plan:plan"),
+    ("plan", "prior"): ("PriorPlan", "wassily.planning.plan:plan"),
+    ("plan", "decoder"): ("DecoderPlan", "wassily.planning.plan:plan"),
     ("merge",): ("MergeConfig", "wassily.merge:merge"),
     ("generate",): ("GenerateConfig", "wassily.generation.command:generate"),
     ("mix",): ("MixConfig", "wassily.generation.command:mix"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-from wassily import plan, start
+from wassily import start
 from wassily.config.training import TrainConfig
 from wassily.encodings import cache, definitions
 from wassily.errors import UserError
+from wassily.planning import plan
 from wassily.runtime.accelerator import Runtime
 from wassily.stopping import StopSignals
 from wassily.training_data import extra_sources, generated_embeddings, training_set

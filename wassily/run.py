@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import checkpoint, graphs, material, optim, plan, start
+from wassily import checkpoint, graphs, material, optim, start
 from wassily.assemble import Run, assemble
 from wassily.config import launch_checks, schema
 from wassily.config.training import TrainConfig
@@ -18,6 +18,7 @@ from wassily.errors import UserError, out_of_memory
 from wassily.files import atomic, disk
 from wassily.files.run_state import RunState
 from wassily.models import hub, parts
+from wassily.planning import plan
 from wassily.reporting import next_command, run_facts
 from wassily.reporting.model_card import facts_of
 from wassily.runtime import compile, failures

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wassily import best, checkpoint, sizes
+from wassily import best, checkpoint
 from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
 from wassily.files import atomic, disk, run_state
 from wassily.files.run_state import RunState, Saved
 from wassily.maths.ema import Ema
 from wassily.models.adapters import Lora, Whole
+from wassily.planning import blank_batches
 from wassily.runtime import fsdp
 from wassily.start import Setup
 from wassily.weights import Weights
@@ -29,7 +30,7 @@ class Saving:
         self.limit = setup.config.checkpoints_total_limit
         self.adaptation, self.weights = adaptation, weights
         trained = list(weights.trained.values())
-        self.room = sizes.checkpoint_bytes(setup.config, weights.net, trained)
+        self.room = blank_batches.checkpoint_bytes(setup.config, weights.net, trained)
 
     def check_room(self) -> None:
         """Raise UserError if the disk has no room for a checkpoint."""

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import memory, sizes
 from wassily.config import launch_checks, presets
 from wassily.config.training import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
-from wassily.memory import Kinds
 from wassily.models import adapters, kinds, names, parts, trainable
+from wassily.planning import blank_batches, memory
+from wassily.planning.memory import Kinds
 from wassily.runtime.accelerator import DTYPES, Runtime
 from wassily.training_data import extra_sources, holdout, training_set
 
@@ -75,15 +75,15 @@ def estimate(
         trained = list(adapters.trained_parameters(kit.net).values())
         encoders = _encoders(config, repositories, DTYPES[precision])
         standing = Kinds({"weights": memory.bytes_of(kit.net.parameters())})
-        standing["optimizer state"] = sizes.state_bytes(config, trained)
+        standing["optimizer state"] = blank_batches.state_bytes(config, trained)
         standing["EMA"] = 4 * sum(p.numel() for p in trained) if config.use_ema else 0
         batch, _ = cut(config, fused)
         batch += sum(extra_sources.counted(ratio, batch) for ratio in extra_sources.ratios(config))
         kit.objective.train()
-        kept = sizes.checkpoint_bytes(config, kit.net, trained)
+        kept = blank_batches.checkpoint_bytes(config, kit.net, trained)
         passed = memory.step(
             kit.objective,
-            *sizes.blank_batch(config, kit, batch),
+            *blank_batches.blank_batch(config, kit, batch),
             reduced=precision != "no",
             held=config.gradient_accumulation_steps > 1 and not fused,
             release=config.gradient_release,
@@ -94,7 +94,7 @@ def estimate(
     if not config.live:
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
-    example = sizes.bytes_per_example(config, kit, CAPTION, size)
+    example = blank_batches.bytes_per_example(config, kit, CAPTION, size)
     return MemoryEstimate(moments, kept, 0 if config.live else example)
 
 
@@ -110,7 +110,7 @@ def _network(config: TrainConfig, repositories: dict[str, str], precision: str) 
 def _encoders(config: TrainConfig, repositories: dict[str, str], dtype: torch.dtype) -> Kinds:
     load = functools.partial(parts.skeleton, dtype=dtype, cache_dir=config.cache_dir)
     most = Kinds()
-    for together in sizes.blank_passes(config, repositories, load):
+    for together in blank_batches.blank_passes(config, repositories, load):
         kinds = Kinds()
         for network, run in together:
             kinds["encoders"] += memory.bytes_of(network.parameters())
@@ -137,7 +137,9 @@ def at_most(config: TrainConfig, repositories: dict[str, str]) -> int:
         kit = trainable.make_kit(config, repositories, load)
         count = config.train_batch_size * config.gradient_accumulation_steps
         count += sum(extra_sources.counted(ratio, count) for ratio in extra_sources.ratios(config))
-        return memory.bound(kit.objective.to("meta"), *sizes.blank_batch(config, kit, count))
+        return memory.bound(
+            kit.objective.to("meta"), *blank_batches.blank_batch(config, kit, count)
+        )
 
 
 def fits_fused(

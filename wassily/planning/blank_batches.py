@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wassily import memory
 from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.maths.losses import Batch
 from wassily.models import encode
 from wassily.models.encode import CAPTION_BATCH, PICTURE_BATCH
 from wassily.models.trainable import Kit, Load
+from wassily.planning import memory
 
 
 def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tensor, Tensor]:
