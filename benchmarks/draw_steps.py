@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from wassily import measures
 from wassily.config import generation_checks
 from wassily.config.generation import GenerateConfig
+from wassily.evaluation import metrics
 from wassily.generation import load, sample
 from wassily.mini import judge, world
 from wassily.models import names
@@ -119,24 +119,24 @@ def drawn(
 def row(cell: Cell, found: Outcome, stock: Outcome, true: np.ndarray) -> list[str]:
     """A line of the table."""
     kid, base = (
-        1000 * measures.mmd_terms(one.places, true, measures.polynomial) for one in (found, stock)
+        1000 * metrics.mmd_terms(one.places, true, metrics.polynomial) for one in (found, stock)
     )
     share = found.seconds / stock.seconds
     return [
         cell.scheduler,
         str(cell.steps),
         str(cell.prior_steps),
-        cell_of(measures.estimate(100 * found.right), ".1f"),
-        cell_of(measures.estimate(100 * (found.right - stock.right)), "+.1f"),
+        cell_of(metrics.estimate(100 * found.right), ".1f"),
+        cell_of(metrics.estimate(100 * (found.right - stock.right)), "+.1f"),
         f"{found.fit.mean():.3f}",
-        cell_of(measures.estimate(kid), ".2f"),
-        cell_of(measures.estimate(kid - base), "+.2f"),
+        cell_of(metrics.estimate(kid), ".2f"),
+        cell_of(metrics.estimate(kid - base), "+.2f"),
         f"{1000 * found.seconds / len(found.right):.0f}",
         f"{share:.2f}",
     ]
 
 
-def cell_of(score: measures.Estimate, how: str) -> str:
+def cell_of(score: metrics.Estimate, how: str) -> str:
     """A score with its interval."""
     return f"{score.value:{how}} [{score.low:{how}}, {score.high:{how}}]"
 

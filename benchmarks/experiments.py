@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks import report, runs
-from wassily import measures
 from wassily.config.generation import GenerateConfig
+from wassily.evaluation import metrics
 from wassily.generation import generate, load, sample
 from wassily.mini import judge, world
 from wassily.planning import plan
@@ -268,9 +268,9 @@ def lines(rows: list[dict[str, Any]], thing: str) -> Iterator[tuple[str, ...]]:
         yield (
             name,
             str(len(latest)),
-            shown(measures.mean(learnt)),
-            shown(measures.mean(np.concatenate(kept))),
-            shown(measures.mean(lost)) if name != "base" else "",
+            shown(metrics.mean(learnt)),
+            shown(metrics.mean(np.concatenate(kept))),
+            shown(metrics.mean(lost)) if name != "base" else "",
             str(sum(map(len, kept))),
         )
 
@@ -284,7 +284,7 @@ def described(way: Way) -> str:
     return ", ".join(words) or "nothing"
 
 
-def shown(found: measures.Estimate) -> str:
+def shown(found: metrics.Estimate) -> str:
     """A mean with its interval."""
     return f"{found.value:.1f} ({found.low:.1f} to {found.high:.1f})"
 

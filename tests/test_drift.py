@@ -12,10 +12,10 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from e2e import command, train, wassily
 from helpers import read_jsonl
 
-from wassily import drift
 from wassily.config.training import DecoderConfig
-from wassily.drift import Drift, NoDrift
 from wassily.encodings import definitions
+from wassily.evaluation import variance_drift
+from wassily.evaluation.variance_drift import Drift, NoDrift
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
@@ -90,7 +90,7 @@ def test_the_variance_half_against_the_base(
     )
     changes = []
     for n, t in enumerate([125, 375, 625, 875]):
-        example = examples[(drift.PROBED_STEP, n, n)]
+        example = examples[(variance_drift.PROBED_STEP, n, n)]
         noisy = scheduler.add_noise(
             example["latents"][None], example["noise"][None], torch.tensor([t])
         )

@@ -17,11 +17,12 @@ from e2e import refused, train, wassily
 from helpers import ROOT, read_jsonl, write_folder
 from PIL import Image
 
-from wassily import cli, evaluation
+from wassily import cli
 from wassily.config import parsing
 from wassily.config.evaluation import EvaluateConfig
 from wassily.data import png
 from wassily.errors import UserError
+from wassily.evaluation import evaluate
 from wassily.generation import pipelines as generation_pipelines
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
@@ -150,22 +151,22 @@ def test_a_checkpoint_and_pictures_that_cannot_be_read(
 def test_the_lists() -> None:
     """100 different prompts in each language, line by line the same in both; Arabic is Arabic."""
     for config in (EvaluateConfig(), EvaluateConfig(prompts="mini")):
-        lists = evaluation.prompt_lists(config)
+        lists = evaluate.prompt_lists(config)
         assert list(lists) == ["english", "arabic"]
         for lines in lists.values():
             assert len(set(lines)) == len(lines) == 100
         assert all(p.isascii() or "é" in p for p in lists["english"])
         assert all(re.search("[\u0621-\u064a]", p) for p in lists["arabic"])
     for given in ({"prior": "mini"}, {"base_prior": "mini"}, {"prompts": "mini"}):
-        own = evaluation.prompt_lists(EvaluateConfig(**given))
+        own = evaluate.prompt_lists(EvaluateConfig(**given))
         assert own == lists
-    few = evaluation.prompt_lists(EvaluateConfig(max_prompts=64))
+    few = evaluate.prompt_lists(EvaluateConfig(max_prompts=64))
     assert [len(lines) for lines in few.values()] == [32, 32]
 
 
 def test_the_bundled_models_list_is_of_its_world() -> None:
     """Written by the tool, and what it writes now; both languages ask for the same scenes."""
-    lists = evaluation.prompt_lists(EvaluateConfig(prompts="mini"))
+    lists = evaluate.prompt_lists(EvaluateConfig(prompts="mini"))
     for name, code in prompts.LANGUAGES.items():
         assert [prompt for prompt, _ in prompts.pairs(code)] == lists[name]
     scenes = [[scene for _, scene in prompts.pairs(code)] for code in ("en", "ar")]
@@ -235,12 +236,12 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
         cache_dir=str(tmp_path),
         save_pictures=str(tmp_path),
     )
-    names = evaluation.located(config).tuned
+    names = evaluate.located(config).tuned
     pipelines = (
         generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
         generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
-    bench = evaluation.Bench(config, *pipelines, torch.device("cpu"), {})
+    bench = evaluate.Bench(config, *pipelines, torch.device("cpu"), {})
     bench.hold_out(names, 1)
     bench.side("tuned")
     assert bench.truth is not None
@@ -265,7 +266,7 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
 def test_a_name_that_is_no_list() -> None:
     """The message names the flag."""
     with pytest.raises(UserError, match="--prompts builtins"):
-        evaluation.prompt_lists(EvaluateConfig(prompts="builtins"))
+        evaluate.prompt_lists(EvaluateConfig(prompts="builtins"))
 
 
 @pytest.mark.docs

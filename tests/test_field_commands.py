@@ -16,7 +16,7 @@ import shard_files
 import torch
 from helpers import with_checkpoints
 
-from wassily import cli, evaluation, merge, start
+from wassily import cli, merge, start
 from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig
@@ -24,6 +24,7 @@ from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import datasets as image_data
 from wassily.data import shards as data_shards
 from wassily.errors import UserError
+from wassily.evaluation import evaluate
 from wassily.files import disk
 from wassily.generation import pipelines
 from wassily.mini.untrained import Tiny, make_decoder
@@ -353,7 +354,7 @@ def test_f10_another_error_stays_one(error: Exception, monkeypatch: pytest.Monke
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("wassily.evaluation.evaluate", fail)
+    monkeypatch.setattr("wassily.evaluation.evaluate.evaluate", fail)
     with pytest.raises(type(error), match=str(error)[-6:]):
         cli.main(["evaluate"])
 
@@ -442,7 +443,7 @@ def test_f09_evaluate(flag: str, kinds: dict[str, Path], tiny: Tiny) -> None:
     names = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     config = EvaluateConfig(**(names | {flag: str(kinds["inpainting"])}))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=f"--{flag} .*--image PICTURE with --mask PICTURE only"):
-        evaluation.located(config)
+        evaluate.located(config)
 
 
 # ---------------------------------------------------------------- F8: files that travel

@@ -14,10 +14,10 @@ import torch
 from e2e import assert_same_bits, command, ranks, refused, rows_of, train, write_rows
 from helpers import draw_picture, read_jsonl, write_folder
 
-from wassily import heldout
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import datasets, example_order
 from wassily.encodings import definitions
+from wassily.evaluation import heldout_loss
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
 from wassily.models import parts, trainable
@@ -108,7 +108,7 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
     context = definitions.of_training(config, repositories, runtime, tmp / "cache")
     source = training_set.chosen_pictures(config, 3, runtime)
     wanted = definitions.make_encodings(context)
-    probe = heldout.small_held_out_loss(
+    probe = heldout_loss.small_held_out_loss(
         source,
         lambda few: training_set.make_reading(
             wanted, few, 3, context, flips=config.random_flip, skip_bad=config.skip_bad_images
@@ -129,10 +129,10 @@ def test_the_loss_is_the_objectives(cls: type, tiny: Tiny, tmp_path: Path) -> No
     state = torch.random.get_rng_state()
     found = probe.losses(kit.objective, runtime).values
     assert torch.equal(state, torch.random.get_rng_state())
-    assert found.shape == (3, heldout.BANDS)
-    whole = heldout.HeldOutLoss(probe.batches, probe.seed)
+    assert found.shape == (3, heldout_loss.BANDS)
+    whole = heldout_loss.HeldOutLoss(probe.batches, probe.seed)
     np.testing.assert_allclose(whole.losses(kit.objective, runtime).values, found, rtol=1e-4)
-    bare = heldout.plain(kit.objective)
+    bare = heldout_loss.plain(kit.objective)
     assert bare.net is kit.net
     for number in (0, 2):
         batch = probe.batches[number]
@@ -159,18 +159,18 @@ def test_plain_is_without_weights() -> None:
     batch = {"latents": torch.ones(2, 4, 2, 2), "image_embeds": torch.ones(2, 3)}
     noise, t = torch.randn(2, 4, 2, 2), torch.tensor([1, 900])
     wanted = diffusion.squared_error(noise, torch.zeros_like(noise))
-    torch.testing.assert_close(heldout.plain(weighted)(batch, noise, t), wanted)
+    torch.testing.assert_close(heldout_loss.plain(weighted)(batch, noise, t), wanted)
     assert not torch.allclose(weighted(batch, noise, t), wanted)
 
 
 def test_the_summary_by_hand() -> None:
     """Means over pictures and bands; the standard error is that over the pictures' means."""
     values = np.array([[1.0, 3.0], [3.0, 5.0], [5.0, 7.0]])
-    found = heldout.Losses(values).summary()
+    found = heldout_loss.Losses(values).summary()
     assert found == pytest.approx(
         {"loss": 4, "standard_error": 2 / math.sqrt(3), "band_0": 3, "band_1": 5}
     )
-    assert heldout.Losses(values[:1]).summary()["standard_error"] == 0
+    assert heldout_loss.Losses(values[:1]).summary()["standard_error"] == 0
 
 
 # ---------------------------------------------------------------- whole runs

@@ -34,9 +34,9 @@ ROWS = [
         "studio.easel",
         "sweep",
     },
-    {"evaluation", "generation.generate", "start", "training_data.extra_sources"},
+    {"evaluation.evaluate", "generation.generate", "start", "training_data.extra_sources"},
     {
-        "gauge",
+        "evaluation.validation_scores",
         "generation.conditions",
         "generation.load",
         "training_data.base_predictions",
@@ -44,7 +44,7 @@ ROWS = [
         "training_data.generated_embeddings",
     },
     {
-        "drift",
+        "evaluation.variance_drift",
         "generation.sample",
         "merge",
         "reporting.next_command",
@@ -56,9 +56,9 @@ ROWS = [
         "about",
         "cli",
         "doctor",
+        "evaluation.heldout_loss",
         "generation.pipelines",
         "graphs",
-        "heldout",
         "models.adapters",
         "planning.blank_batches",
         "reporting.model_card",
@@ -120,6 +120,7 @@ ROWS = [
         "config.schema",
         "data.example_order",
         "data.images",
+        "evaluation.scores",
         "files.atomic",
         "files.disk",
         "files.lock",
@@ -132,7 +133,6 @@ ROWS = [
         "models.missing",
         "runtime.compile",
         "runtime.launcher",
-        "scores",
         "studio.fence",
     },
     {
@@ -147,6 +147,8 @@ ROWS = [
         "data.sheets",
         "encodings",
         "errors",
+        "evaluation",
+        "evaluation.metrics",
         "extras",
         "files",
         "files.checksums",
@@ -159,7 +161,6 @@ ROWS = [
         "maths.ema",
         "maths.randomness",
         "maths.unpadded_prior",
-        "measures",
         "mini",
         "mini.untrained",
         "mini.words",
@@ -350,7 +351,7 @@ def test_the_loop_names_no_network() -> None:
 def test_the_maths_imports_only_torch() -> None:
     """diffusion and ema are pure; draws and measures have numpy."""
     allowed = {"torch", "numpy", "__future__", "collections", "contextlib", "dataclasses", "math"}
-    for name in ("maths.diffusion", "maths.randomness", "maths.ema", "measures"):
+    for name in ("maths.diffusion", "maths.randomness", "maths.ema", "evaluation.metrics"):
         assert _packages(_path(name)) <= allowed, name
 
 

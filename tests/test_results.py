@@ -17,7 +17,7 @@ from torch import nn
 
 from wassily import results as module
 from wassily.config.training import DecoderConfig, PriorConfig
-from wassily.drift import NoDrift
+from wassily.evaluation.variance_drift import NoDrift
 from wassily.maths.ema import Ema, NoEma
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import parts as model_parts

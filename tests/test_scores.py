@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wassily import measures, scores
-from wassily.scores import GeneratedEmbeddings, Outcome, Truth
+from wassily.evaluation import metrics, scores
+from wassily.evaluation.scores import GeneratedEmbeddings, Outcome, Truth
 
 
 def _rows(seed: int, count: int = 6) -> np.ndarray:
@@ -31,7 +31,7 @@ def test_every_line_by_hand() -> None:
     found = {(s.group, s.name): s for s in scores.all_scores(tuned, base, TRUTH, TEXTS, 0)}
     assert tuned.held_out is not None
     assert base.held_out is not None
-    cos = measures.cosine
+    cos = metrics.cosine
     wanted = {
         ("prior", "picture"): cos(tuned.held_out.embeds, TRUTH.pictures),
         ("prior", "text"): cos(tuned.held_out.embeds, TRUTH.texts),
@@ -51,10 +51,10 @@ def test_every_line_by_hand() -> None:
     for key, values in wanted.items():
         assert found[key].tuned.value == pytest.approx(values.mean()), key
         assert found[key].tuned.n == len(values), key
-    kid = measures.mmd_terms(tuned.redrawn, TRUTH.pictures, measures.polynomial)
-    assert found["decoder", "kid"].tuned == measures.pair_mean(kid)
-    cmmd = measures.mmd_terms(tuned.held_out.pictures, TRUTH.pictures, measures.gaussian)
-    assert found["both", "cmmd"].tuned == measures.pair_mean(cmmd)
+    kid = metrics.mmd_terms(tuned.redrawn, TRUTH.pictures, metrics.polynomial)
+    assert found["decoder", "kid"].tuned == metrics.pair_mean(kid)
+    cmmd = metrics.mmd_terms(tuned.held_out.pictures, TRUTH.pictures, metrics.gaussian)
+    assert found["both", "cmmd"].tuned == metrics.pair_mean(cmmd)
     alone = {key for key, score in found.items() if score.change is None}
     drifts = {("english", n) for n in ("drift", "picture_drift", "kid", "cmmd")}
     assert alone == {("both", "ceiling"), *drifts}

@@ -13,10 +13,11 @@ from e2e import NETWORK, network, refused, train, wassily
 from helpers import write_folder
 from safetensors.torch import load_file
 
-from wassily import measures, sweep
-from wassily.measures import Estimate
+from wassily import sweep
+from wassily.evaluation import metrics
+from wassily.evaluation.metrics import Estimate
+from wassily.evaluation.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.mini.untrained import Tiny
-from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.sweep import Line
 
 FEW = ("--steps", 2, "--prior_steps", 2, "--max_prompts", 4)
@@ -61,12 +62,12 @@ def test_learned_is_a_cosine_to_the_true_picture() -> None:
         {},
         {sweep.LEARNED: GeneratedEmbeddings(embeds, drawn)},
     )
-    one, two = measures.cosine(embeds, true), measures.cosine(redrawn, true)
+    one, two = metrics.cosine(embeds, true), metrics.cosine(redrawn, true)
     assert np.allclose(sweep.learned(side, truth, {}, ["prior"]), one)
     assert np.allclose(sweep.learned(side, truth, {}, ["decoder"]), two)
     assert np.allclose(sweep.learned(side, truth, {}, ["prior", "decoder"]), (one + two) / 2)
     own = sweep.learned(side, None, {sweep.LEARNED: text}, ["prior"])
-    assert np.allclose(own, measures.cosine(text, drawn))
+    assert np.allclose(own, metrics.cosine(text, drawn))
 
 
 # ---------------------------------------------------------------- whole sweeps

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from wassily.config.evaluation import EvaluateConfig
     from wassily.config.training import DecoderConfig, PriorConfig
     from wassily.errors import UserError
+    from wassily.evaluation.scores import Score
     from wassily.generation.sample import Canvas, Drawing, Mix
-    from wassily.scores import Score
 else:
     # Where each name is fetched from when it is first asked for: the import itself stays light.
     _HOMES = {
@@ -52,7 +52,7 @@ else:
         "Canvas": "generation.sample",
         "Drawing": "generation.sample",
         "Mix": "generation.sample",
-        "Score": "scores",
+        "Score": "evaluation.scores",
     }
 
     def __getattr__(name):

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import best, drift, gauge, optim, weights
+from wassily import best, optim, weights
 from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import ExtraExamples, Split
 from wassily.encodings import definitions
+from wassily.evaluation import validation_scores, variance_drift
 from wassily.files import run_state
 from wassily.files.run_state import Saved
 from wassily.material import Inputs
@@ -177,9 +178,9 @@ def _measures(setup: Setup, inputs: Inputs, kit: Kit) -> Measures:
     config, runtime, probe = setup.config, setup.runtime, inputs.probe
     where = (setup.repositories["decoder"], runtime)
     return Measures(
-        drift.of_variance(config, *where, kit, inputs.reading, setup.seed),
+        variance_drift.of_variance(config, *where, kit, inputs.reading, setup.seed),
         functools.partial(probe.losses, runtime=runtime) if probe else None,
-        gauge.chosen(config, probe, setup.repositories["prior"], setup.seed),
+        validation_scores.chosen(config, probe, setup.repositories["prior"], setup.seed),
     )
 
 

@@ -58,7 +58,7 @@ VERBS = {
     ("generate",): ("GenerateConfig", "wassily.generation.command:generate"),
     ("mix",): ("MixConfig", "wassily.generation.command:mix"),
     ("data", "check"): ("DataCheckConfig", "wassily.doctor:check"),
-    ("evaluate",): ("EvaluateConfig", "wassily.evaluation:evaluate"),
+    ("evaluate",): ("EvaluateConfig", "wassily.evaluation.evaluate:evaluate"),
     ("sweep",): ("SweepConfig", "wassily.sweep:sweep"),
     ("report",): ("ReportConfig", "wassily.reporting.report:report"),
     ("cache", "build", "prior"): ("PriorConfig", "wassily.prefill:build_cache"),

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-from wassily import heldout
 from wassily.config.training import TrainConfig
 from wassily.encodings import definitions
 from wassily.encodings.definitions import EncoderContext
-from wassily.heldout import HeldOutLoss
+from wassily.evaluation import heldout_loss
+from wassily.evaluation.heldout_loss import HeldOutLoss
 from wassily.reporting import run_facts
 from wassily.training_data import (
     extra_sources,
@@ -50,7 +50,7 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     reading_of = functools.partial(
         training_set.make_reading, wanted, seed=seed, context=still, skip_bad=skip
     )
-    probe = heldout.small_held_out_loss(held, reading_of, seed, config.train_batch_size)
+    probe = heldout_loss.small_held_out_loss(held, reading_of, seed, config.train_batch_size)
     own = training_set.make_reading(
         wanted, source, seed, context, flips=config.random_flip, skip_bad=skip
     )

@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from wassily import gauge
 from wassily.config.training import TrainConfig
 from wassily.data import png, sheets
-from wassily.drift import Drift, NoDrift
 from wassily.errors import listed
-from wassily.gauge import Gauge
+from wassily.evaluation import validation_scores
+from wassily.evaluation.heldout_loss import Losses
+from wassily.evaluation.validation_scores import Gauge
+from wassily.evaluation.variance_drift import Drift, NoDrift
 from wassily.generation import pipelines, sample
-from wassily.heldout import Losses
 from wassily.maths.losses import Objective
 from wassily.models.adapters import Lora, Whole
 from wassily.reporting import report, run_facts, run_log
@@ -190,7 +190,7 @@ class Results:
         with progress(f"scores at step {step}", asked.count(), unit="picture") as bar:
             found = asked.measure(prior, decoder, device, bar.advance)
         self.runtime.log({f"scores/{name}": score.value for name, score in found.items()}, step)
-        self._write(gauge.as_row(step, found))
+        self._write(validation_scores.as_row(step, found))
         told = ", ".join(f"{name} {score.value:.4f}" for name, score in found.items())
         self.runtime.say(f"step {step}: {told}")
 

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import drift, optim
+from wassily import optim
 from wassily.config import schema, source_checks, training
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
+from wassily.evaluation import variance_drift
 from wassily.files import atomic, checksums, lock, output_folder, run_state
 from wassily.files.run_state import RunState, Saved
 from wassily.maths import randomness
@@ -87,7 +88,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
         kinds.check_plain(repositories["decoder"], config.cache_dir)
         kinds.check_widths(repositories, config.cache_dir)
     generated_embeddings.repository(config, repositories["decoder"])
-    drift.check_variance(config, repositories["decoder"])
+    variance_drift.check_variance(config, repositories["decoder"])
     local = Path(repositories["prior"]).is_absolute()
     if config.push_to_hub and config.role == "decoder" and local and not config.hub_prior_id:
         raise UserError(

@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from wassily import evaluation, measures, merge
+from wassily import merge
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
+from wassily.evaluation import evaluate, metrics
+from wassily.evaluation.metrics import Estimate
+from wassily.evaluation.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.files import atomic
 from wassily.generation import load
-from wassily.measures import Estimate
 from wassily.models import names, parts
 from wassily.runtime.accelerator import quiet_libraries
-from wassily.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.training_data import generic_prompts
 from wassily.version import __version__
 
@@ -116,7 +117,7 @@ def _tuned(name: str, base: str) -> Tuned:
     return Tuned(home, base, name, adapter)
 
 
-def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluation.Bench:
+def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluate.Bench:
     """Both pipelines with the bases in them, and what is asked of each share."""
     named = {"prior": config.prior, "decoder": config.decoder}
     named |= {one.home: one.base for one in tuned}
@@ -126,19 +127,19 @@ def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluation.Bench:
     shared = {field.name for field in dataclasses.fields(MeasureConfig)}
     given = {k: v for k, v in dataclasses.asdict(config).items() if k in shared}
     question = EvaluateConfig(**given, **names)
-    asked = evaluation.prompt_lists(question)
+    asked = evaluate.prompt_lists(question)
     if config.learned_prompts:
         # A list of its own, of a name that no file has.
         asked = asked | {LEARNED: generic_prompts.prompt_lines(Path(config.learned_prompts))}
-    located = evaluation.located(question).tuned
-    pipelines = load.pipelines(evaluation.to_draw(question, *names.values()), located)
-    bench = evaluation.Bench(question, *pipelines, asked)
+    located = evaluate.located(question).tuned
+    pipelines = load.pipelines(evaluate.to_draw(question, *names.values()), located)
+    bench = evaluate.Bench(question, *pipelines, asked)
     bench.hold_out(located, sides=len({0.0, *config.alphas}))
     return bench
 
 
 def _measured(
-    config: SweepConfig, tuned: list[Tuned], bench: evaluation.Bench, alpha: float
+    config: SweepConfig, tuned: list[Tuned], bench: evaluate.Bench, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a share learned (N,) and kept (M,), a cosine for each example."""
     for one in tuned:
@@ -162,17 +163,17 @@ def learned(
         return _clip(side.lists[LEARNED], texts[LEARNED])
     assert side.held_out is not None and side.redrawn is not None
     made = {"prior": side.held_out.embeds, "decoder": side.redrawn}
-    return np.mean([measures.cosine(made[home], truth.pictures) for home in homes], axis=0)
+    return np.mean([metrics.cosine(made[home], truth.pictures) for home in homes], axis=0)
 
 
 def _clip(drawn: GeneratedEmbeddings, texts: np.ndarray) -> np.ndarray:
-    return measures.cosine(texts, drawn.pictures)
+    return metrics.cosine(texts, drawn.pictures)
 
 
 def _line(alpha: float, values: dict[float, tuple[np.ndarray, np.ndarray]], seed: int) -> Line:
     own, base = values[alpha], values[0.0]
-    scores = [measures.mean(row, seed) for row in own]
-    changes = [measures.mean(row - other, seed) for row, other in zip(own, base, strict=True)]
+    scores = [metrics.mean(row, seed) for row in own]
+    changes = [metrics.mean(row - other, seed) for row, other in zip(own, base, strict=True)]
     return Line(alpha, *scores, *changes)
 
 
@@ -190,12 +191,12 @@ def table(found: list[Line], best: Line) -> list[str]:
     head = f"{'alpha':<8}" + "".join(f"{name:<28}" for name in names) + "sum"
     lines = [f"n = {best.learned.n} learned, {best.kept.n} kept", head]
     for line in found:
-        scores = [evaluation.cell(e, "") for e in (line.learned, line.kept)]
-        changes = [evaluation.cell(e, "+") for e in (line.learned_change, line.kept_change)]
+        scores = [evaluate.cell(e, "") for e in (line.learned, line.kept)]
+        changes = [evaluate.cell(e, "+") for e in (line.learned_change, line.kept_change)]
         cells = "".join(f"{cell:<28}" for cell in [*scores, *changes])
         mark = "  best" if line is best else ""
         lines.append(f"{line.alpha:<8g}{cells}{line.both:.4f}{mark}")
-    level = f"in brackets: {measures.LEVEL:.0%} bootstrap intervals over the examples"
+    level = f"in brackets: {metrics.LEVEL:.0%} bootstrap intervals over the examples"
     return [*lines, "", level, f"best: alpha {best.alpha:g} ({RULE})"]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wassily import measures
+from wassily.evaluation import metrics
 from wassily.mini import judge, world
 from wassily.models import parts
 
@@ -66,7 +66,7 @@ def report(folder: Path) -> list[str]:
 
 
 def _line(what: str, values: np.ndarray) -> str:
-    e = measures.mean(values)
+    e = metrics.mean(values)
     return (
         f"{what:20s} {100 * e.value:6.1f} % wholly right "
         f"[{100 * e.low:.1f}, {100 * e.high:.1f}], {e.n} pictures"

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wassily import measures
 from wassily.config.training import TrainConfig
+from wassily.evaluation import metrics
+from wassily.evaluation.heldout_loss import HeldOutLoss
+from wassily.evaluation.metrics import Estimate
 from wassily.generation import pipelines, sample
-from wassily.heldout import HeldOutLoss
-from wassily.measures import Estimate
 from wassily.models import encode
 from wassily.training_data import generic_prompts
 
@@ -138,7 +138,7 @@ class Gauge:
 
 
 def _mean(one: np.ndarray, other: np.ndarray, seed: int) -> Estimate:
-    return measures.mean(measures.cosine(one, other), seed)
+    return metrics.mean(metrics.cosine(one, other), seed)
 
 
 def chosen(config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int) -> Gauge | None:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from wassily import measures
-from wassily.measures import Estimate
+from wassily.evaluation import metrics
+from wassily.evaluation.metrics import Estimate
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def all_scores(
         for group, rows in (("prior", _prior), ("decoder", _decoder), ("both", _both)):
             theirs = list(rows(base, truth)) if base else None
             groups.append((group, list(rows(tuned, truth)), theirs))
-        ceiling = measures.cosine(truth.texts, truth.pictures)
+        ceiling = metrics.cosine(truth.texts, truth.pictures)
         groups.append(("both", [("ceiling", "text to its true picture", ceiling)], None))
         for role, losses in tuned.losses.items():
             theirs = list(_losses(base.losses[role])) if base else None
@@ -116,27 +116,27 @@ def all_scores(
 
 def _score(group: str, row: Row, base: Row | None, seed: int) -> Score:
     name, what, values = row
-    own = measures.estimate(values, seed)
+    own = metrics.estimate(values, seed)
     if base is None:
         return Score(group, name, what, own)
-    other, change = measures.estimate(base[2], seed), measures.estimate(values - base[2], seed)
+    other, change = metrics.estimate(base[2], seed), metrics.estimate(values - base[2], seed)
     return Score(group, name, what, own, other, change)
 
 
 def _prior(side: Outcome, truth: Truth) -> Iterator[Row]:
     assert side.held_out is not None
     drawn = side.held_out.embeds
-    yield "picture", "drawn embedding to its picture", measures.cosine(drawn, truth.pictures)
-    yield "text", "drawn embedding to its text", measures.cosine(drawn, truth.texts)
+    yield "picture", "drawn embedding to its picture", metrics.cosine(drawn, truth.pictures)
+    yield "text", "drawn embedding to its text", metrics.cosine(drawn, truth.texts)
     known = truth.others >= 0
     if known.sum() > 1:
         unrelated = truth.texts[truth.others[known]]
-        yield "other", "drawn embedding to another text", measures.cosine(drawn[known], unrelated)
+        yield "other", "drawn embedding to another text", metrics.cosine(drawn[known], unrelated)
 
 
 def _decoder(side: Outcome, truth: Truth) -> Iterator[Row]:
     assert side.redrawn is not None
-    same = measures.cosine(side.redrawn, truth.pictures)
+    same = metrics.cosine(side.redrawn, truth.pictures)
     yield "source", "redrawn picture to its source", same
     yield from _distances(side.redrawn, truth.pictures, "redrawn to true pictures")
 
@@ -144,26 +144,26 @@ def _decoder(side: Outcome, truth: Truth) -> Iterator[Row]:
 def _both(side: Outcome, truth: Truth) -> Iterator[Row]:
     assert side.held_out is not None
     drawn = side.held_out.pictures
-    yield "clip", "text to its drawn picture", measures.cosine(truth.texts, drawn)
+    yield "clip", "text to its drawn picture", metrics.cosine(truth.texts, drawn)
     yield from _distances(drawn, truth.pictures, "drawn to true pictures")
 
 
 def _prompts(drawn: GeneratedEmbeddings, texts: np.ndarray) -> Iterator[Row]:
-    yield "clip", "text to its drawn picture", measures.cosine(texts, drawn.pictures)
-    yield "text", "drawn embedding to its text", measures.cosine(texts, drawn.embeds)
+    yield "clip", "text to its drawn picture", metrics.cosine(texts, drawn.pictures)
+    yield "text", "drawn embedding to its text", metrics.cosine(texts, drawn.embeds)
 
 
 def _drift(drawn: GeneratedEmbeddings, base: GeneratedEmbeddings) -> Iterator[Row]:
-    embeds = measures.cosine(drawn.embeds, base.embeds)
+    embeds = metrics.cosine(drawn.embeds, base.embeds)
     yield "drift", "drawn embedding to the base's", embeds
-    pictures = measures.cosine(drawn.pictures, base.pictures)
+    pictures = metrics.cosine(drawn.pictures, base.pictures)
     yield "picture_drift", "drawn picture to the base's", pictures
     yield from _distances(drawn.pictures, base.pictures, "drawn to the base's pictures")
 
 
 def _distances(drawn: np.ndarray, true: np.ndarray, what: str) -> Iterator[Row]:
-    yield "kid", f"KID, {what}", measures.mmd_terms(drawn, true, measures.polynomial)
-    yield "cmmd", f"CMMD, {what}", measures.mmd_terms(drawn, true, measures.gaussian)
+    yield "kid", f"KID, {what}", metrics.mmd_terms(drawn, true, metrics.polynomial)
+    yield "cmmd", f"CMMD, {what}", metrics.mmd_terms(drawn, true, metrics.gaussian)
 
 
 def _losses(values: np.ndarray) -> Iterator[Row]:

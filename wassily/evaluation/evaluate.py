@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from wassily import heldout, measures, scores
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.data import entries, png
@@ -19,15 +18,16 @@ from wassily.data.datasets import Pictures
 from wassily.encodings import cache, definitions, fill
 from wassily.encodings.definitions import EncoderContext
 from wassily.errors import UserError
+from wassily.evaluation import heldout_loss, metrics, scores
+from wassily.evaluation.scores import GeneratedEmbeddings, Outcome, Score, Truth
+from wassily.evaluation.validation_scores import Asked, Embedded, as_array
 from wassily.files import atomic
-from wassily.gauge import Asked, Embedded, as_array
 from wassily.generation import load, pipelines, sample
 from wassily.generation.load import Networks
 from wassily.maths import losses
 from wassily.models import names, parts
 from wassily.runtime.accelerator import Runtime, quiet_libraries
 from wassily.runtime.progress import Progress
-from wassily.scores import GeneratedEmbeddings, Outcome, Score, Truth
 from wassily.training_data import generic_prompts, holdout, training_set
 from wassily.version import __version__
 
@@ -180,7 +180,7 @@ class Bench:
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
-        self.probes: dict[str, heldout.HeldOutLoss] = {}
+        self.probes: dict[str, heldout_loss.HeldOutLoss] = {}
 
     def hold_out(self, names: Networks, sides: int) -> None:
         """Encode the held-out pictures and captions, if pictures were named; tell the time that
@@ -206,7 +206,7 @@ class Bench:
             source = reading.source  # without those that cannot be read
             if len(source) < 2:
                 raise UserError("at least 2 pictures that can be read are needed")
-            self.probes[role] = heldout.held_out_loss(reading, config.seed, config.batch_size)
+            self.probes[role] = heldout_loss.held_out_loss(reading, config.seed, config.batch_size)
         self.captions = list(self.probes["prior"].captions)
         batches = self.probes["prior"].batches
         self.truth = Truth(
@@ -308,14 +308,14 @@ def table(found: list[Score]) -> list[str]:
             lines += ["", _line(title, ["tuned", "base", "change"] if compared else [])]
         estimates = [(score.tuned, ""), (score.base, ""), (score.change, "+")]
         lines.append(_line(f"  {score.what}", [cell(e, sign) for e, sign in estimates]))
-    return [*lines, "", f"in brackets: {measures.LEVEL:.0%} bootstrap intervals over the examples"]
+    return [*lines, "", f"in brackets: {metrics.LEVEL:.0%} bootstrap intervals over the examples"]
 
 
 def _line(what: str, cells: list[str]) -> str:
     return (f"{what:46s}" + "".join(f"{cell:28s}" for cell in cells)).rstrip()
 
 
-def cell(estimate: measures.Estimate | None, sign: str) -> str:
+def cell(estimate: metrics.Estimate | None, sign: str) -> str:
     """A score and its interval; nothing of none."""
     if estimate is None:
         return ""
@@ -330,8 +330,8 @@ def as_json(config: EvaluateConfig, names: Networks, found: list[Score]) -> str:
         "wassily": __version__,
         "config": dataclasses.asdict(config),
         "space": f"the CLIP image encoder of {names.prior.repository}",
-        "level": measures.LEVEL,
-        "resamples": measures.RESAMPLES,
+        "level": metrics.LEVEL,
+        "resamples": metrics.RESAMPLES,
         "scores": [score.plain() for score in found],
     }
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
