@@ -76,16 +76,16 @@ def train() -> None:
     """Steps of the decoder of `mini` for as many seconds as each line of the input says."""
     import torch
 
-    from wassily import optim
     from wassily.config import parsing
     from wassily.models import names, trainable
     from wassily.runtime import accelerator
+    from wassily.training import optimizers
 
     words = "--dataset_name a/b --output_dir none --report_to none --resolution 64".split()
     config = parsing.parse("DecoderConfig", words, "busy")
     kit = trainable.make_kit(config, names.repositories("mini", "mini"))
     parameters = [p.requires_grad_(True) for p in kit.net.parameters()]
-    optimizer = optim.optimizer(config, parameters, torch.device("cpu"))
+    optimizer = optimizers.optimizer(config, parameters, torch.device("cpu"))
     accelerator.keep_freed_memory()
     batch, shape = int(sys.argv[1]), kit.noise_shape((64, 64))
     noise, t = torch.randn(batch, *shape), torch.randint(1000, (batch,))

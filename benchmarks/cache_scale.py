@@ -27,7 +27,7 @@ from wassily.encodings import fill as encodings_fill
 from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Encoding
 from wassily.runtime.accelerator import Runtime
-from wassily.start import check_surroundings
+from wassily.training.setup import check_surroundings
 from wassily.training_data import training_set
 
 PER_SHARD = 7000  # of the real model's captions: 14 tokens of 1280 values in bf16 make 36 kB

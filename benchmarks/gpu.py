@@ -26,8 +26,8 @@ from torch.profiler import profile
 from benchmarks import flops, memory, models, report, runs, step_speed
 from benchmarks import train_speed as speed
 from benchmarks.runs import Job
-from wassily import run
 from wassily.config import parsing
+from wassily.training import run
 
 HEAD = (
     "",

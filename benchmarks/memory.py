@@ -26,10 +26,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import models, report, runs
 from benchmarks.runs import Job
-from wassily import run, start
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
 from wassily.planning import plan
+from wassily.training import run, setup
 
 HEAD = ("", "measured, MB", "estimated, MB", "estimated / measured", "resident, MB more")
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
@@ -113,7 +113,7 @@ def child(words: list[str]) -> None:
 def estimated(config: TrainConfig) -> int:
     """Bytes of the tensors at the fullest moment after the encoding."""
     precision = config.mixed_precision or "no"
-    found = plan.estimate(config, start.check_surroundings(config), precision)
+    found = plan.estimate(config, setup.check_surroundings(config), precision)
     return max(kinds.total() for name, kinds in found.moments.items() if name != "encoding")
 
 

@@ -24,7 +24,6 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks import flops, models, report
-from wassily import graphs, optim
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
 from wassily.maths.ema import NoEma
@@ -34,7 +33,8 @@ from wassily.models import adapters, trainable
 from wassily.models.trainable import Kit
 from wassily.runtime import compile
 from wassily.runtime.accelerator import Runtime
-from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
+from wassily.training import cuda_graphs, optimizers
+from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward
 
 HEAD = ("", "flags", "batch", "ms a step", "pictures/s", "MFU", "peak, GB", "loss", "to the first")
 HALF = "--mixed_precision bf16 --weights_dtype bf16"
@@ -188,13 +188,13 @@ def measured(
     size, losses = models.SIZES[args.size], {}
     kit = built(config, size, runtime.device)
     trained = list(adapters.trained_parameters(kit.net).values())
-    optimizer = optim.optimizer(config, trained, runtime.device)
+    optimizer = optimizers.optimizer(config, trained, runtime.device)
     objective, optimizer = runtime.prepare(kit.objective, optimizer)
     if config.compile:
         compile.compile_in_place(kit.net)
     passes = forward_backward(objective, runtime)
-    if graphs.wanted(config, objective, runtime, count):
-        passes = graphs.Recorded(passes, objective, trained, kit.even, runtime)
+    if cuda_graphs.wanted(config, objective, runtime, count):
+        passes = cuda_graphs.Recorded(passes, objective, trained, kit.even, runtime)
     clock = Clock(encodings(config, kit, size, count, args.tokens), runtime, args.steps, profiled)
     stop, never = args.steps + (4 if profiled else 1), lambda done: False
     if torch.cuda.is_available():

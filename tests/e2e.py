@@ -86,7 +86,9 @@ def refused(*words: object) -> str:
 # ---------------------------------------------------------------- processes
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["wassily.run", "wassily.generation.generate", "tensorboard"])
+_forks.set_forkserver_preload(
+    ["wassily.training.run", "wassily.generation.generate", "tensorboard"]
+)
 
 
 def _fatal(moment: tuple[str, str]) -> None:

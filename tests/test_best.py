@@ -26,13 +26,13 @@ from helpers import read_jsonl, write_folder
 from test_resume import interrupt_after
 from test_stopping import when_done
 
-from wassily import best
-from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
 from wassily.files import checksums, output_folder
 from wassily.files.atomic import write_whole
 from wassily.mini.untrained import Tiny
 from wassily.reporting import run_log
+from wassily.training import best
+from wassily.training.best import Best, LastIsBest
 
 # ---------------------------------------------------------------- the rule
 

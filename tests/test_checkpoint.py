@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from helpers import filler, tree, with_checkpoints
 
-from wassily import checkpoint, start
 from wassily.errors import UserError
 from wassily.files import atomic, checksums, output_folder, platforms
 from wassily.models import pipeline_folder
+from wassily.training import checkpoints, resume, setup
 
 # ---------------------------------------------------------------- whole folders
 
@@ -118,7 +118,7 @@ def test_killed_at_any_rename_there_is_a_whole_one(
 
     def work() -> None:
         atomic.write_whole(tmp_path / "checkpoint-6", filler("six"))
-        checkpoint.rotate(tmp_path, 1)
+        checkpoints.rotate(tmp_path, 1)
 
     finished = _killed_at(number, work, monkeypatch)
     atomic.sweep(tmp_path)
@@ -198,33 +198,33 @@ def test_found_sorts_by_number(tmp_path: Path) -> None:
 
 def test_latest_is_the_newest_or_a_new_start(tmp_path: Path) -> None:
     """The same command serves the first start and every restart."""
-    assert start.chosen("latest", tmp_path / "none") is None
-    assert start.chosen("latest", tmp_path) is None
-    assert start.chosen("latest", with_checkpoints(tmp_path, 9, 10)) == tmp_path / "checkpoint-10"
+    assert resume.chosen("latest", tmp_path / "none") is None
+    assert resume.chosen("latest", tmp_path) is None
+    assert resume.chosen("latest", with_checkpoints(tmp_path, 9, 10)) == tmp_path / "checkpoint-10"
 
 
 def test_a_named_checkpoint(tmp_path: Path) -> None:
     """By its path; a folder that is none is refused."""
     with_checkpoints(tmp_path, 9, 10)
     nine = tmp_path / "checkpoint-9"
-    assert start.chosen(str(nine), tmp_path / "other") == nine
+    assert resume.chosen(str(nine), tmp_path / "other") == nine
     with pytest.raises(UserError, match="no checkpoint of wassily"):
-        start.chosen(str(tmp_path), tmp_path)
+        resume.chosen(str(tmp_path), tmp_path)
 
 
 def test_a_run_is_not_trained_over(tmp_path: Path) -> None:
     """Without a wish: refused where there are checkpoints, with both remedies."""
-    assert start.chosen(None, tmp_path) is None
+    assert resume.chosen(None, tmp_path) is None
     with pytest.raises(UserError, match=r"newest: checkpoint-3.*latest.*--output_dir"):
-        start.chosen(None, with_checkpoints(tmp_path, 3))
+        resume.chosen(None, with_checkpoints(tmp_path, 3))
 
 
 def test_rotate_keeps_the_newest(tmp_path: Path) -> None:
     """Oldest first, by number; no limit keeps all."""
     with_checkpoints(tmp_path, 1, 2, 9, 10)
-    assert checkpoint.rotate(tmp_path, None) == []
-    assert checkpoint.rotate(tmp_path, 4) == []
-    assert [p.name for p in checkpoint.rotate(tmp_path, 2)] == ["checkpoint-1", "checkpoint-2"]
+    assert checkpoints.rotate(tmp_path, None) == []
+    assert checkpoints.rotate(tmp_path, 4) == []
+    assert [p.name for p in checkpoints.rotate(tmp_path, 2)] == ["checkpoint-1", "checkpoint-2"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
 
 
@@ -240,9 +240,9 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.shutil, "rmtree", torn)
+        patch.setattr(checkpoints.shutil, "rmtree", torn)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.rotate(tmp_path, 1)
+            checkpoints.rotate(tmp_path, 1)
     found = output_folder.checkpoints_in(tmp_path)
     assert [step for step, _ in found] == [2, 3]
     assert set(tree(found[0][1])) == set(whole)
@@ -320,18 +320,18 @@ def test_an_early_checkpoint_is_not_gone_on_with_beside_later_ones(tmp_path: Pat
     """Rotation would keep the old run's later ones, and `latest` would take them."""
     with_checkpoints(tmp_path, 2, 4, 6)
     with pytest.raises(UserError, match="checkpoint-6 stands after it"):
-        start.chosen(str(tmp_path / "checkpoint-2"), tmp_path)
-    assert start.chosen(str(tmp_path / "checkpoint-6"), tmp_path).name == "checkpoint-6"
+        resume.chosen(str(tmp_path / "checkpoint-2"), tmp_path)
+    assert resume.chosen(str(tmp_path / "checkpoint-6"), tmp_path).name == "checkpoint-6"
 
 
 def test_an_export_does_not_replace_what_is_the_users(tmp_path: Path) -> None:
     """A folder with files of those names is refused, unless a run of ours made it."""
     parts = {"unet", "movq"}
-    start.check_free(tmp_path / "none", parts)
+    setup.check_free(tmp_path / "none", parts)
     (tmp_path / "notes.txt").write_text("mine")
-    start.check_free(tmp_path, parts)
+    setup.check_free(tmp_path, parts)
     (tmp_path / "unet").mkdir()
     with pytest.raises(UserError, match="would replace unet"):
-        start.check_free(tmp_path, parts)
+        setup.check_free(tmp_path, parts)
     (tmp_path / "run.toml").write_text("")
-    start.check_free(tmp_path, parts)
+    setup.check_free(tmp_path, parts)

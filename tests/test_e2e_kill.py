@@ -27,10 +27,10 @@ from e2e import (
 )
 
 from tools import chaos
-from wassily import start as starts
 from wassily.errors import UserError
 from wassily.files import atomic, checksums, output_folder, run_state
 from wassily.mini.untrained import Tiny
+from wassily.training import resume
 
 STEPS = 6
 FLAGS: dict[str, Any] = {
@@ -176,6 +176,6 @@ def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".writing-run.toml").write_text("half")
     assert output_folder.checkpoints_in(tmp_path) == []
     with pytest.raises(UserError, match=r"checkpoint-8 is damaged: .*move it away to start anew"):
-        starts.chosen("latest", tmp_path)
+        resume.chosen("latest", tmp_path)
     atomic.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-8"]

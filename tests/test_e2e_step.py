@@ -14,9 +14,9 @@ import torch
 from e2e import NETWORK, ROLES, assert_same_bits, command, losses, network, refused, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wassily import run
 from wassily.mini.untrained import Tiny
 from wassily.models import parts
+from wassily.training import run
 
 STEPS = 6
 SAME: dict[str, Any] = {"max_train_steps": STEPS, "checkpointing_steps": 3, "logging_steps": 1}

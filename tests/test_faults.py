@@ -23,9 +23,9 @@ from e2e import assert_same_bits, checkpoints, command, losses, refused, train, 
 from helpers import read_jsonl
 
 from wassily import errors
-from wassily import run as runs
 from wassily.files import checksums, disk, lock
 from wassily.mini.untrained import Tiny
+from wassily.training import run
 from wassily.training_data import training_set
 
 FLAGS: dict[str, Any] = {
@@ -161,7 +161,7 @@ def test_the_folder_is_removed_under_the_run(
     out: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not made anew with half a run in it."""
-    from wassily import train as loop
+    from wassily.training import loop
 
     before = loop.Progress.advance
 
@@ -259,7 +259,7 @@ def test_memory_of_the_machine_runs_out(
     out: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The CPU's allocator has its own error: the line is that of a GPU's."""
-    monkeypatch.setattr(runs, "fit", lambda *words, **more: torch.empty(2**60))
+    monkeypatch.setattr(run, "fit", lambda *words, **more: torch.empty(2**60))
     line = refused(*command("prior", out, tiny, photos, **FLAGS))
     assert "out of memory: the estimate was" in line and "--preset" not in line
     # Another error of that kind is none of this.
@@ -285,7 +285,7 @@ def test_pictures_of_a_bad_batch_are_named(
     """In the log and on the screen: those that the step read. The run goes on, its weights good."""
     _poison(monkeypatch, 1)
     read: list[list[str]] = []
-    before = runs._loader
+    before = run._loader
 
     def noted(run: Any) -> Any:
         loader = before(run)
@@ -299,7 +299,7 @@ def test_pictures_of_a_bad_batch_are_named(
         loader.dataset.fetch = fetching
         return loader
 
-    monkeypatch.setattr(runs, "_loader", noted)
+    monkeypatch.setattr(run, "_loader", noted)
     flags = FLAGS | {"train_batch_size": 2, "gradient_accumulation_steps": 1}
     done = train("prior", tmp_path / "run", tiny, photos, **flags)
     rows = [row for row in read_jsonl(tmp_path / "run" / "log.jsonl") if row.get("event")]
@@ -351,14 +351,14 @@ def test_weights_that_are_not_finite_are_not_saved(
     tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finite gradients may still throw them out of range."""
-    from wassily import optim
+    from wassily.training import optimizers
 
-    rate = optim.learning_rate
+    rate = optimizers.learning_rate
 
     def jump(config: Any, steps: int) -> Any:
         return lambda step: 1e38 * 10 if step == 3 else rate(config, steps)(step)
 
-    monkeypatch.setattr(optim, "learning_rate", jump)
+    monkeypatch.setattr(optimizers, "learning_rate", jump)
     line = refused(*command("prior", tmp_path / "run", tiny, photos, **FLAGS))
     assert "the weights are not finite after step 4, nothing was saved: checkpoint-2" in line
     assert checkpoints(tmp_path / "run") == ["checkpoint-2"]

@@ -16,7 +16,7 @@ import shard_files
 import torch
 from helpers import with_checkpoints
 
-from wassily import cli, merge, start
+from wassily import cli, merge
 from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig
@@ -31,6 +31,7 @@ from wassily.mini.untrained import Tiny, make_decoder
 from wassily.models import adapters, names, parts
 from wassily.planning import plan
 from wassily.reporting import next_command
+from wassily.training import resume, setup
 
 # ---------------------------------------------------------------- F6: names that look like patterns
 
@@ -236,7 +237,7 @@ def _resumed(asked: str, out: Path) -> Path | None:
     config: Any = parsing.parse(
         "PriorConfig", [*words, "--resume_from_checkpoint", asked], "wassily"
     )
-    return start.chosen(config.resume_from_checkpoint, Path(config.output_dir))
+    return resume.chosen(config.resume_from_checkpoint, Path(config.output_dir))
 
 
 NAMES_OF_IT = ["checkpoint-2", "checkpoint-2/", "latest", "latest/", "{}", "{}/"]
@@ -419,7 +420,7 @@ def test_f09_a_training_of_another_kind(
         pretrained_decoder_model_name_or_path=str(kinds[kind]),
         **flags,
     )
-    called: Any = plan.plan if training.startswith("plan") else start.check_surroundings
+    called: Any = plan.plan if training.startswith("plan") else setup.check_surroundings
     with pytest.raises(UserError) as caught:
         called(config)
     assert CHANNELS[kind] in str(caught.value) and str(kinds[kind]) in str(caught.value)
@@ -434,7 +435,7 @@ def test_f09_a_prior_alone_does_not_look_at_it(kinds: dict[str, Path], tiny: Tin
         pretrained_prior_model_name_or_path=str(tiny.prior),
         pretrained_decoder_model_name_or_path=str(kinds["inpainting"]),
     )
-    assert start.check_surroundings(config)["decoder"] == str(kinds["inpainting"])
+    assert setup.check_surroundings(config)["decoder"] == str(kinds["inpainting"])
 
 
 @pytest.mark.parametrize("flag", ["decoder", "base_decoder"])

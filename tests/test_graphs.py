@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wassily import graphs, results, run, train
 from wassily.config import parsing, training
 from wassily.errors import UserError
 from wassily.maths import losses, unpadded_prior
@@ -23,6 +22,7 @@ from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
 from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
+from wassily.training import cuda_graphs, loop, run, validation
 
 
 class Stand:
@@ -90,8 +90,8 @@ class Room:
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No GPU is needed."""
-    monkeypatch.setattr(graphs, "Graph", Stand)
-    monkeypatch.setattr(graphs, "Memory", Room)
+    monkeypatch.setattr(cuda_graphs, "Graph", Stand)
+    monkeypatch.setattr(cuda_graphs, "Memory", Room)
     Stand.made, Stand.replayed, Stand.most, Stand.factor, Room.enough = 0, 0, 99, 1.0, True
     yield
 
@@ -134,13 +134,13 @@ def _steps(passes: Any, objective: Objective, sizes: list[int], each: int) -> li
     return found
 
 
-def _both(sizes: list[int], each: int, large: int = 0) -> graphs.Recorded:
+def _both(sizes: list[int], each: int, large: int = 0) -> cuda_graphs.Recorded:
     """Recorded passes that gave what ordinary ones give."""
     objective = Objective()
     trained = list(objective.parameters())
     runtime = Runtime(None, each, ".", "logs", "none")
-    plain = train.forward_backward(objective, runtime)
-    recorded = graphs.Recorded(plain, objective, trained, dict, runtime)
+    plain = loop.forward_backward(objective, runtime)
+    recorded = cuda_graphs.Recorded(plain, objective, trained, dict, runtime)
     expected = _steps(plain, objective, sizes, each)
     objective.large = large
     assert _steps(recorded, objective, sizes, each) == expected
@@ -170,7 +170,7 @@ def test_as_ordinary_passes(sizes: list[int], each: int, made: int) -> None:
 def test_no_more_graphs_than_that() -> None:
     """What comes in a further shape is computed in the ordinary way."""
     _both(sorted(list(range(1, 13)) * 5), 1)
-    assert Stand.made == graphs.MOST
+    assert Stand.made == cuda_graphs.MOST
 
 
 @pytest.mark.usefixtures("stand")
@@ -216,7 +216,7 @@ def test_the_memory_of_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, number in numbers.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, number=number: number)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
-    memory = graphs.Memory(torch.device("cuda"))
+    memory = cuda_graphs.Memory(torch.device("cuda"))
     with memory.watched():
         pass
     for free, fits in ((5, True), (4, False)):
@@ -270,20 +270,20 @@ def test_where_it_is_done(
     """By itself on one GPU with small batches; never where a graph would be wrong."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     chosen = _config(*words.split())
-    assert graphs.wanted(chosen, Objective(), GPU, size) == recorded  # type: ignore[arg-type]
+    assert cuda_graphs.wanted(chosen, Objective(), GPU, size) == recorded  # type: ignore[arg-type]
 
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what was asked for by name; the line says why."""
     runtime = Runtime(None, 1, ".", "logs", "none")
-    graphs.check(_config(), runtime)
+    cuda_graphs.check(_config(), runtime)
     with pytest.raises(UserError, match="does not go on device cpu: an NVIDIA GPU has them"):
-        graphs.check(_config("--cuda_graphs", "on"), runtime)
+        cuda_graphs.check(_config("--cuda_graphs", "on"), runtime)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     for change, why in (({"world": 2}, "on 2 processes"), ({"compiles": True}, "with a compiler")):
         other = SimpleNamespace(**vars(GPU) | change)
         with pytest.raises(UserError, match=why):
-            graphs.check(_config("--cuda_graphs", "on"), other)  # type: ignore[arg-type]
+            cuda_graphs.check(_config("--cuda_graphs", "on"), other)  # type: ignore[arg-type]
 
 
 def test_dropout_is_recomputed() -> None:
@@ -335,13 +335,13 @@ def _alike(
     role: str, flags: dict[str, Any], out: Path, tiny: Tiny, photos: Path, patch: pytest.MonkeyPatch
 ) -> None:
     """The losses of twelve steps to the bit, with and without."""
-    plain = train.forward_backward
+    plain = loop.forward_backward
     patch.setattr(unpadded_prior, "EVEN", 4)  # captions of several shapes
-    patch.setattr(results, "VALIDATION_STEPS", 2)  # it is there to let go of the graphs
+    patch.setattr(validation, "VALIDATION_STEPS", 2)  # it is there to let go of the graphs
     if role == "prior":  # padded alike: other lengths of captions round otherwise
         even = functools.partial(unpadded_prior.evened, most=untrained.TOKENS)
 
-        def padded(objective: nn.Module, runtime: Runtime) -> train.Pass:
+        def padded(objective: nn.Module, runtime: Runtime) -> loop.Pass:
             passed = plain(objective, runtime)
             return lambda batch, noise, t: passed(even(batch), noise, t)
 
@@ -369,7 +369,7 @@ def test_trainings_with_the_stand_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a training reads and adds up, with each kind of batch."""
-    monkeypatch.setattr(graphs, "_against", lambda config, runtime: None)
+    monkeypatch.setattr(cuda_graphs, "_against", lambda config, runtime: None)
     _alike(role, flags, tmp_path, tiny, photos, monkeypatch)
     assert Stand.replayed > 1
 
@@ -380,9 +380,9 @@ def test_graphs_are_let_go_before_a_validation(
 ) -> None:
     """Generating needs their memory; saving does not. Afterwards the objective is in training."""
     happened: list[object] = []
-    let_go, forward = graphs.Recorded.let_go, losses.Prior.forward
+    let_go, forward = cuda_graphs.Recorded.let_go, losses.Prior.forward
 
-    def noted(self: graphs.Recorded) -> None:
+    def noted(self: cuda_graphs.Recorded) -> None:
         happened.append("let go")
         let_go(self)
 
@@ -390,14 +390,14 @@ def test_graphs_are_let_go_before_a_validation(
         assert self.training
         return forward(self, *given)
 
-    def validate(self: results.Results, step: int) -> None:
+    def validate(self: validation.Results, step: int) -> None:
         happened.append(step)
         self.weights.objective.eval()
 
-    monkeypatch.setattr(graphs, "_against", lambda config, runtime: None)
-    monkeypatch.setattr(graphs.Recorded, "let_go", noted)
+    monkeypatch.setattr(cuda_graphs, "_against", lambda config, runtime: None)
+    monkeypatch.setattr(cuda_graphs.Recorded, "let_go", noted)
     monkeypatch.setattr(losses.Prior, "forward", watched)
-    monkeypatch.setattr(results.Results, "validate", validate)
+    monkeypatch.setattr(validation.Results, "validate", validate)
     flags = {"cuda_graphs": "on", "validation_steps": 2, "checkpointing_steps": 3}
     e2e.train("prior", tmp_path / "run", tiny, photos, **flags, max_train_steps=5)
     assert happened == [0, "let go", 2, "let go", 4, 5]
@@ -416,12 +416,12 @@ def test_trainings_on_a_gpu(
 ) -> None:
     """With real graphs; a validation on the way lets go of them."""
     monkeypatch.delenv("ACCELERATE_USE_CPU")
-    replays, replay = [], graphs.Graph.replay
+    replays, replay = [], cuda_graphs.Graph.replay
 
-    def counted(self: graphs.Graph, given: dict[str, Tensor]) -> Tensor:
+    def counted(self: cuda_graphs.Graph, given: dict[str, Tensor]) -> Tensor:
         replays.append(self)
         return replay(self, given)
 
-    monkeypatch.setattr(graphs.Graph, "replay", counted)
+    monkeypatch.setattr(cuda_graphs.Graph, "replay", counted)
     _alike(role, flags, tmp_path, tiny, photos, monkeypatch)
     assert len(replays) > 1

@@ -22,19 +22,19 @@ ROWS = [
     {"studio.page.draw"},
     {"studio.form"},
     {"api", "demo"},
-    {"run"},
-    {"assemble"},
-    {"prefill", "skipped", "studio.page.parts", "validations"},
+    {"training.run"},
+    {"training.assemble"},
+    {"prefill", "studio.page.parts", "training.step_log"},
     {
         "generation.command",
-        "material",
         "planning.plan",
-        "results",
-        "saving",
         "studio.easel",
         "sweep",
+        "training.checkpoints",
+        "training.inputs",
+        "training.validation",
     },
-    {"evaluation.evaluate", "generation.generate", "start", "training_data.extra_sources"},
+    {"evaluation.evaluate", "generation.generate", "training.setup", "training_data.extra_sources"},
     {
         "evaluation.validation_scores",
         "generation.conditions",
@@ -43,27 +43,20 @@ ROWS = [
         "training_data.class_images",
         "training_data.generated_embeddings",
     },
-    {
-        "evaluation.variance_drift",
-        "generation.sample",
-        "merge",
-        "reporting.next_command",
-        "reporting.report",
-        "studio.looks",
-        "studio.watch",
-    },
+    {"evaluation.variance_drift", "generation.sample", "merge", "studio.looks"},
     {
         "about",
         "cli",
         "doctor",
         "evaluation.heldout_loss",
         "generation.pipelines",
-        "graphs",
         "models.adapters",
         "planning.blank_batches",
         "reporting.model_card",
-        "reporting.run_facts",
+        "reporting.next_command",
         "studio.shelf",
+        "studio.watch",
+        "training.cuda_graphs",
         "training_data.streamed_set",
         "training_data.training_set",
     },
@@ -77,6 +70,7 @@ ROWS = [
         "models.kinds",
         "models.names",
         "models.trainable",
+        "reporting.report",
         "training_data.generic_prompts",
         "training_data.holdout",
     },
@@ -88,20 +82,21 @@ ROWS = [
         "data.shards",
         "encodings.fill",
         "models.parts",
-        "optim",
+        "reporting.run_facts",
+        "training.optimizers",
     },
     {"config.training", "data.datasets"},
     {
-        "best",
         "config.training_checks",
         "data.folders",
         "reporting.report_page",
-        "stopping",
-        "train",
-        "weights",
+        "training.best",
+        "training.loop",
+        "training.resume",
+        "training.stopping",
+        "training.weights",
     },
     {
-        "checkpoint",
         "config.generation_checks",
         "config.mistakes",
         "config.source_checks",
@@ -134,6 +129,7 @@ ROWS = [
         "runtime.compile",
         "runtime.launcher",
         "studio.fence",
+        "training.optimizer_state",
     },
     {
         "commands",
@@ -178,6 +174,7 @@ ROWS = [
         "runtime.progress",
         "runtime.trackers",
         "studio.words",
+        "training",
         "training_data",
         "version",
     },
@@ -190,8 +187,8 @@ RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 # Which file alone may import a package; quiet_libraries touches what it quiets.
 OWNERS = {
     "accelerate": {"runtime.accelerator"},
-    "bitsandbytes": {"config.launch_checks", "config.training", "optim"},
-    "optimi": {"config.launch_checks", "config.training", "optim"},
+    "bitsandbytes": {"config.launch_checks", "config.training", "training.optimizers"},
+    "optimi": {"config.launch_checks", "config.training", "training.optimizers"},
     "datasets": {"data.shards", "data.datasets", "runtime.accelerator"},
     "dhash": {"lookalikes"},
     "huggingface_hub": {"models.hub"},
@@ -199,12 +196,17 @@ OWNERS = {
     "filelock": {"files.lock"},
     "PIL": {"data.colours", "data.images", "data.png", "data.sheets", "mini.judge", "mini.world"},
     "psutil": {"files.platforms"},
-    "safetensors": {"checkpoint", "models.pipeline_folder", "files.atomic"},
+    "safetensors": {
+        "training.checkpoints",
+        "training.optimizer_state",
+        "models.pipeline_folder",
+        "files.atomic",
+    },
     "tyro": {"cli", "config.parsing", "config.commands", "config.generation", "config.training"},
     "wandb": {"runtime.trackers"},
     "trackio": {"runtime.trackers"},
     "mlflow": {"runtime.trackers"},
-    "xformers": {"models.trainable", "training_data.training_set"},
+    "xformers": {"models.trainable", "training.setup", "training_data.training_set"},
     "tqdm": {"runtime.progress"},
 }
 # diffusers' and transformers' classes have several users, each with a reason.
@@ -218,7 +220,7 @@ DIFFUSERS = {
     "maths.unpadded_prior",
     "config.launch_checks",
     "config.training",
-    "optim",
+    "training.optimizers",
     "runtime.accelerator",
 }
 DIFFUSERS |= {"mini.untrained"}
@@ -343,7 +345,7 @@ def test_model_libraries_stay_with_those_who_name_classes() -> None:
 
 def test_the_loop_names_no_network() -> None:
     """If a line of train.py names the prior, it is in the wrong file."""
-    text = _path("train").read_text("utf-8").lower()
+    text = _path("training.loop").read_text("utf-8").lower()
     for word in ("prior", "decoder", "unet", "movq", "clip_mean", "lora"):
         assert word not in text, word
 

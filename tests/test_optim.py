@@ -9,10 +9,10 @@ import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
-from wassily import optim
 from wassily.config import launch_checks, schema, training
 from wassily.errors import UserError
 from wassily.models import adapters
+from wassily.training import optimizers
 
 
 def _config(folder: Path, **values: typing.Any) -> training.DecoderConfig:
@@ -32,7 +32,7 @@ def test_schedule_equals_the_stepped_library(name: str, warmup: int, tmp_path: P
         stock.step()
         schedule.step()
     given = _config(tmp_path, lr_scheduler=name, lr_warmup_steps=warmup, learning_rate=peak)
-    ours = optim.learning_rate(given, steps)
+    ours = optimizers.learning_rate(given, steps)
     assert [ours(step) for step in range(steps)] == pytest.approx(expected, rel=1e-12, abs=1e-20)
     # A pure function: asking again, out of order, gives the same.
     assert ours(5) == pytest.approx(expected[5], rel=1e-12)
@@ -61,7 +61,7 @@ def test_adamw_takes_every_setting(tmp_path: Path) -> None:
         adam_epsilon=1e-6,
     )
     mine, theirs = (torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
-    ours = optim.optimizer(given, [mine], torch.device("cpu"))
+    ours = optimizers.optimizer(given, [mine], torch.device("cpu"))
     stock = torch.optim.AdamW([theirs], lr=1e-2, betas=(0.8, 0.95), weight_decay=0.1, eps=1e-6)
     for step in range(3):
         for parameter, optimizer in ((mine, ours), (theirs, stock)):
@@ -84,11 +84,13 @@ def test_a_missing_package_is_one_line(
     values: dict[str, typing.Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names the flag and the remedy; those that torch itself has need nothing."""
-    monkeypatch.setattr(optim.importlib.util, "find_spec", lambda name: name == "torch" or None)
+    monkeypatch.setattr(
+        optimizers.importlib.util, "find_spec", lambda name: name == "torch" or None
+    )
     with pytest.raises(UserError, match=words):
-        optim.check(_config(tmp_path, **values))
+        optimizers.check(_config(tmp_path, **values))
     for name in ("adamw", "adafactor"):
-        optim.check(_config(tmp_path, optimizer=name))
+        optimizers.check(_config(tmp_path, optimizer=name))
 
 
 @pytest.mark.parametrize(
@@ -114,12 +116,12 @@ def test_the_other_adamw_is_the_same(decay: float, tmp_path: Path) -> None:
     """torch-optimi's in fp32, each weight updated in the backward pass, against torch's."""
     values = {"learning_rate": 1e-2, "adam_weight_decay": decay, "max_grad_norm": 0.0}
     mine, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 12)) for _ in range(2))
-    plain = optim.optimizer(_config(tmp_path, **values), [theirs], torch.device("cpu"))
+    plain = optimizers.optimizer(_config(tmp_path, **values), [theirs], torch.device("cpu"))
     config = _config(tmp_path, gradient_release=True, **values)
-    ours = optim.optimizer(config, [mine], torch.device("cpu"))
+    ours = optimizers.optimizer(config, [mine], torch.device("cpu"))
     module = torch.nn.Module()
     module.weight = mine
-    optim.release_gradients(module, ours)
+    optimizers.release_gradients(module, ours)
     for step in range(5):
         torch.manual_seed(step)
         slope = torch.randn(12)
@@ -139,7 +141,7 @@ def test_kahan_keeps_what_bf16_loses(tmp_path: Path) -> None:
     for dtype, weights in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         given = _config(tmp_path, weights_dtype=dtype, learning_rate=1e-5, adam_beta2=0.99)
         weight = torch.nn.Parameter(start.to(weights))
-        optimizer = optim.optimizer(given, [weight], torch.device("cpu"))
+        optimizer = optimizers.optimizer(given, [weight], torch.device("cpu"))
         for _ in range(2000):
             weight.grad = torch.ones_like(weight)
             optimizer.step()
@@ -157,10 +159,10 @@ def test_the_second_decay_is_one_that_moves(tmp_path: Path) -> None:
     for values, beta in cases:
         given = _config(tmp_path, **values)
         weight = torch.nn.Parameter(torch.zeros(2, dtype=adapters.DTYPES[given.weights_dtype]))
-        made = optim.optimizer(given, [weight], torch.device("cpu"))
+        made = optimizers.optimizer(given, [weight], torch.device("cpu"))
         assert (made.defaults.get("beta2") or made.defaults["betas"][1]) == beta
-        assert bool(optim.beta2_lines(given)) == (values == half)
-    assert not optim.beta2_lines(_config(tmp_path, weights_dtype="bf16", optimizer="lion"))
+        assert bool(optimizers.beta2_lines(given)) == (values == half)
+    assert not optimizers.beta2_lines(_config(tmp_path, weights_dtype="bf16", optimizer="lion"))
 
 
 @pytest.mark.parametrize(
@@ -181,9 +183,11 @@ def test_what_is_in_force_is_told_of_an_unset_second_decay(
     none, whatever an older checkpoint says of it.
     """
     plain = schema.public(_config(tmp_path, **values))
-    assert optim.in_force(plain) == plain | {"adam_beta2": used}
+    assert optimizers.in_force(plain) == plain | {"adam_beta2": used}
     if not values.get("adam_beta2"):
-        assert optim.in_force(plain | {"adam_beta2": used or 0.999}) == optim.in_force(plain)
+        assert optimizers.in_force(plain | {"adam_beta2": used or 0.999}) == optimizers.in_force(
+            plain
+        )
 
 
 @pytest.mark.parametrize(("beta", "falls"), [(0.99, True), (0.995, True), (0.999, False)])

@@ -260,9 +260,10 @@ def dies(rank: int, step: int) -> str:
     """A program: wassily, of whose first start a process is killed, as by kill -9, after a step."""
     return f"""
 import os, signal, sys
-from wassily import cli, train
+from wassily import cli
+from wassily.training import loop
 
-before = train.Progress.advance
+before = loop.Progress.advance
 
 def advance(self, count=1):
     before(self, count)
@@ -270,7 +271,7 @@ def advance(self, count=1):
     if first and self.what == "training" and self.done == {step} and os.environ["RANK"] == "{rank}":
         os.kill(os.getpid(), signal.SIGKILL)
 
-train.Progress.advance = advance
+loop.Progress.advance = advance
 sys.exit(cli.main(sys.argv[1:]))
 """
 

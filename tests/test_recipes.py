@@ -22,6 +22,7 @@ from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
 from wassily.models import parts, trainable
 from wassily.runtime.accelerator import Runtime
+from wassily.training import setup
 from wassily.training_data import training_set
 
 BATCH = 4
@@ -302,7 +303,7 @@ def test_xformers_or_one_line(
 
     monkeypatch.setitem(sys.modules, "xformers", None)
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
-    training_set.use_xformers(parts.load("prior", str(tiny.prior)), runtime)
+    setup.use_xformers(parts.load("prior", str(tiny.prior)), runtime)
     assert capsys.readouterr().out.count("xFormers is not installed") == 1
 
 

@@ -15,7 +15,6 @@ from helpers import read_jsonl
 from PIL import Image
 from torch import nn
 
-from wassily import results as module
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.evaluation.variance_drift import NoDrift
 from wassily.maths.ema import Ema, NoEma
@@ -25,17 +24,18 @@ from wassily.models.adapters import Whole, trained_parameters
 from wassily.reporting import run_log
 from wassily.reporting.model_card import Facts
 from wassily.reporting.run_log import LOG
-from wassily.results import Measures, Results
 from wassily.runtime.accelerator import Runtime
-from wassily.start import Setup
-from wassily.weights import Weights
+from wassily.training import validation
+from wassily.training.setup import Setup
+from wassily.training.validation import Measures, Results
+from wassily.training.weights import Weights
 
 PROMPTS = ("a red cat", "قطة حمراء")
 
 
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "VALIDATION_STEPS", 2)
+    monkeypatch.setattr(validation, "VALIDATION_STEPS", 2)
 
 
 def _results(

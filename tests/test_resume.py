@@ -70,7 +70,7 @@ def stopped(whole: Path, tmp_path: Path) -> Path:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C as soon as that step is done."""
-    from wassily import train as loop
+    from wassily.training import loop
 
     before = loop.Progress.advance
 

@@ -13,8 +13,6 @@ import pytest
 import torch
 from helpers import Outcome, read_jsonl, run_cli, write_folder
 
-from wassily import assemble, start
-from wassily.best import LastIsBest
 from wassily.config import training
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.data import datasets, example_order
@@ -23,7 +21,9 @@ from wassily.files import checksums
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import parts
 from wassily.runtime import accelerator
-from wassily.validations import Validations, sample_lines
+from wassily.training import assemble, setup
+from wassily.training.best import LastIsBest
+from wassily.training.validation import Validations, sample_lines
 
 
 def _train(home: str, tiny: Tiny, folder: Path, out: Path, *words: object) -> Outcome:
@@ -89,7 +89,7 @@ def test_a_resolution_far_from_the_models_is_remarked(tiny: Tiny, tmp_path: Path
 
     def said(cls: Any, side: int, *prompts: str) -> list[str]:
         config = cls(train_data_dir=str(tmp_path), resolution=side, validation_prompts=prompts)
-        return start.remarks(config, repositories)
+        return setup.remarks(config, repositories)
 
     (line,) = said(DecoderConfig, 512)
     assert line.startswith("--resolution is 512") and f"--resolution {SIDE}" in line
@@ -176,24 +176,24 @@ def _config(cls: type, tiny: Tiny, **values: Any) -> Any:
 
 def test_surroundings(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repositories resolved; a missing tracker, 8-bit Adam without its package."""
-    found = start.check_surroundings(_config(PriorConfig, tiny))
+    found = setup.check_surroundings(_config(PriorConfig, tiny))
     assert found == {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     monkeypatch.setattr(accelerator.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install wandb"):
-        start.check_surroundings(_config(PriorConfig, tiny, report_to="wandb"))
+        setup.check_surroundings(_config(PriorConfig, tiny, report_to="wandb"))
     with pytest.raises(UserError, match="bitsandbytes"):
-        start.check_surroundings(_config(PriorConfig, tiny, use_8bit_adam=True))
+        setup.check_surroundings(_config(PriorConfig, tiny, use_8bit_adam=True))
 
 
 def test_a_pushed_decoder_needs_a_prior_that_others_have(tiny: Tiny) -> None:
     """A local prior is named by --hub_prior_id; a hub's is its own name; a prior needs none."""
     with pytest.raises(UserError, match="--hub_prior_id"):
-        start.check_surroundings(_config(DecoderConfig, tiny, push_to_hub=True))
-    start.check_surroundings(
+        setup.check_surroundings(_config(DecoderConfig, tiny, push_to_hub=True))
+    setup.check_surroundings(
         _config(DecoderConfig, tiny, push_to_hub=True, hub_prior_id="me/prior")
     )
-    start.check_surroundings(_config(PriorConfig, tiny, push_to_hub=True))
-    start.check_surroundings(
+    setup.check_surroundings(_config(PriorConfig, tiny, push_to_hub=True))
+    setup.check_surroundings(
         _config(
             DecoderConfig,
             tiny,
@@ -217,15 +217,15 @@ def test_a_variance_loss_needs_a_learned_variance(
     """Told from the two configurations, in one line; without the flag such a decoder is trained."""
     folder = tmp_path / "fixed"
     shutil.copytree(tiny.decoder, folder)
-    start.check_surroundings(_config(DecoderConfig, tiny, variance_loss=0.001))
+    setup.check_surroundings(_config(DecoderConfig, tiny, variance_loss=0.001))
     file = folder / f"{part}.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change), "utf-8")
     values = {"pretrained_decoder_model_name_or_path": str(folder)}
-    start.check_surroundings(_config(DecoderConfig, tiny, **values))
+    setup.check_surroundings(_config(DecoderConfig, tiny, **values))
     with pytest.raises(
         UserError, match=r"--variance_loss: .*fixed has no learned variance"
     ) as caught:
-        start.check_surroundings(_config(DecoderConfig, tiny, **values, variance_loss=0.001))
+        setup.check_surroundings(_config(DecoderConfig, tiny, **values, variance_loss=0.001))
     assert "\n" not in str(caught.value)
 
 

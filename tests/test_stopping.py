@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from e2e import assert_same_bits, checkpoints, command, finish, losses, start, train, wassily
 
-from wassily import cli, stopping
-from wassily import train as loop
+from wassily import cli
 from wassily.encodings import cache
 from wassily.errors import Stopped
 from wassily.mini.untrained import Tiny
 from wassily.models import parts
-from wassily.stopping import SaveSchedule, StopSignals
+from wassily.training import loop, stopping
+from wassily.training.stopping import SaveSchedule, StopSignals
 from wassily.training_data import base_predictions
 
 FLAGS: dict[str, Any] = {

@@ -14,7 +14,7 @@ from wassily.maths.ema import Ema, NoEma
 from wassily.maths.losses import Batch
 from wassily.runtime import progress
 from wassily.runtime.accelerator import Runtime
-from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
+from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward
 
 
 class Objective(nn.Module):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wassily import checkpoint
 from wassily.maths.ema import NoEma
 from wassily.runtime.accelerator import Runtime
-from wassily.saving import all_finite
-from wassily.train import Events, Learner, Pending, Span, fit, forward_backward, update
+from wassily.training import optimizer_state
+from wassily.training.checkpoints import all_finite
+from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward, update
 
 NAN, INF = float("nan"), float("inf")
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -162,7 +162,7 @@ def _scaled(
     if start:
         objective.w.data.copy_(start[0])
         runtime.load_scaler(json.loads(json.dumps(start[1])))
-        checkpoint.load_optimizer(start[2], optimizer, names)
+        optimizer_state.load_optimizer(start[2], optimizer, names)
     skipped: list[int] = []
     never = lambda done: False  # noqa: E731
     events = Events(
@@ -192,7 +192,7 @@ def _scaled(
         pending=Pending(torch.zeros(())),
     )
     folder.mkdir(exist_ok=True)
-    checkpoint.save_optimizer(folder, optimizer, names)
+    optimizer_state.save_optimizer(folder, optimizer, names)
     state = runtime.scaler_state()
     assert state is not None
     return objective.w.detach().clone(), state, skipped

@@ -43,7 +43,7 @@ FLAGS = f"""--max_train_steps {STEPS} --gradient_accumulation_steps 2 --fuse_acc
 --report_to none --dataloader_num_workers 1 --resume_from_checkpoint latest"""
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["wassily.run"])
+_forks.set_forkserver_preload(["wassily.training.run"])
 
 
 class Wrong(Exception):

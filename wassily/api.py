@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 
-from wassily import run
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
@@ -21,6 +20,7 @@ from wassily.evaluation.scores import Score
 from wassily.generation import load, sample
 from wassily.generation.sample import Drawing, Mix, Subject
 from wassily.runtime.accelerator import quiet_libraries
+from wassily.training import run
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ On several GPUs: accelerate launch --multi_gpu -m wassily train decoder ...
 
 # words of a command -> (its config class, "module:function" that carries it out)
 VERBS = {
-    ("train", "prior"): ("PriorConfig", "wassily.run:train"),
-    ("train", "decoder"): ("DecoderConfig", "wassily.run:train"),
+    ("train", "prior"): ("PriorConfig", "wassily.training.run:train"),
+    ("train", "decoder"): ("DecoderConfig", "wassily.training.run:train"),
     ("plan", "prior"): ("PriorPlan", "wassily.planning.plan:plan"),
     ("plan", "decoder"): ("DecoderPlan", "wassily.planning.plan:plan"),
     ("merge",): ("MergeConfig", "wassily.merge:merge"),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from wassily import run
 from wassily.config.commands import DemoConfig
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import images, png, sheets
@@ -19,6 +18,7 @@ from wassily.mini import judge, world
 from wassily.models import names as model_names
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import Progress
+from wassily.training import run
 
 STEPS, PRIOR_STEPS = 25, 25
 GUIDANCE, PRIOR_GUIDANCE = model_names.GUIDANCE["decoder"], model_names.GUIDANCE["prior"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
-from wassily import start
 from wassily.config.training import TrainConfig
 from wassily.encodings import cache, definitions
 from wassily.errors import UserError
 from wassily.planning import plan
 from wassily.runtime.accelerator import Runtime
-from wassily.stopping import StopSignals
+from wassily.training import setup
+from wassily.training.stopping import StopSignals
 from wassily.training_data import extra_sources, generated_embeddings, training_set
 
 
@@ -20,12 +20,12 @@ def build_cache(config: TrainConfig) -> None:
         raise UserError("cache build with --no_cache: nothing to do")
     if config.streaming:
         raise UserError("cache build with --streaming: a stream is encoded as it comes, not kept")
-    repositories = start.check_surroundings(config)
+    repositories = setup.check_surroundings(config)
     root = cache.default_folder(config.cache_dir)
     with StopSignals(extra_sources.retained_remark(config, root)), contextlib.ExitStack() as held:
         runtime = Runtime(config.mixed_precision, 1, config.output_dir, config.logging_dir, "none")
         held.callback(runtime.end)
-        seed = start.seed_of(config, None, runtime)
+        seed = setup.seed_of(config, None, runtime)
         context = definitions.of_training(config, repositories, runtime, root)
         source = training_set.chosen_pictures(config, seed, runtime)
         wanted = definitions.make_encodings(context)

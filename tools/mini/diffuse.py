@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tools.mini import bank, encoded, nets, stage
-from wassily import checkpoint
 from wassily.files import atomic, output_folder
 from wassily.maths import losses
 from wassily.maths.ema import Ema
 from wassily.models import adapters, parts
 from wassily.runtime.accelerator import Runtime
-from wassily.train import Events, Learner, Pending, Span, fit, forward_backward
+from wassily.training import checkpoints, optimizer_state
+from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward
 
 DROPPED = 0.1  # fraction of examples trained without their condition
 PICTURES = 80_000
@@ -112,7 +112,7 @@ def train(work, role, net, objective, example, target, plan):
         kept = {"step": done, "role": role, "seconds": time.time() - began}
         write = save(net, optimizer, trained, ema, kept)
         atomic.write_whole(folder / f"checkpoint-{done}", write)
-        checkpoint.rotate(folder, 2)
+        checkpoints.rotate(folder, 2)
 
     fit(
         Learner(
@@ -160,7 +160,7 @@ def save(net, optimizer, trained, ema, state):
     def write(folder):
         net.save_pretrained(folder / state["role"])
         save_file({k: v.contiguous() for k, v in ema.averages.items()}, folder / "ema.safetensors")
-        checkpoint.save_optimizer(folder, optimizer, trained)
+        optimizer_state.save_optimizer(folder, optimizer, trained)
         (folder / output_folder.STATE).write_text(json.dumps(state), "utf-8")
 
     return write
@@ -174,6 +174,6 @@ def restore(folder, net, optimizer, trained, ema):
     newest = found[-1][1]
     state = json.loads((newest / output_folder.STATE).read_text("utf-8"))
     net.load_state_dict(parts.load_network(newest / state["role"], state["role"]).state_dict())
-    checkpoint.load_optimizer(newest, optimizer, trained)
+    optimizer_state.load_optimizer(newest, optimizer, trained)
     ema.load(load_file(newest / "ema.safetensors"))
     return state

@@ -24,21 +24,6 @@ from wassily.models.trainable import Kit
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 
-# ---------------------------------------------------------------- the networks
-
-
-def use_xformers(net: Any, runtime: Runtime) -> None:
-    """Attention by xFormers where it is installed; else say that PyTorch's own does."""
-    try:
-        import xformers  # noqa: F401
-    except ImportError:
-        runtime.say(
-            "xFormers is not installed: PyTorch's own attention is memory-efficient already"
-        )
-        return
-    net.enable_xformers_memory_efficient_attention()
-
-
 # ---------------------------------------------------------------- data
 
 

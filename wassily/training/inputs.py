@@ -6,12 +6,16 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
+import numpy as np
+
 from wassily.config.training import TrainConfig
-from wassily.encodings import definitions
+from wassily.data import captions
+from wassily.data.datasets import Pictures
+from wassily.encodings import definitions, fill
 from wassily.encodings.definitions import EncoderContext
 from wassily.evaluation import heldout_loss
 from wassily.evaluation.heldout_loss import HeldOutLoss
-from wassily.reporting import run_facts
+from wassily.models import parts
 from wassily.training_data import (
     extra_sources,
     generated_embeddings,
@@ -56,7 +60,7 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     )
     reading = generated_embeddings.mixed(own, config, context)
     beside = extra_sources.sources(wanted, seed, config, context)
-    return Inputs(reading, probe, beside, run_facts.of_data(reading.source, context, held))
+    return Inputs(reading, probe, beside, of_data(reading.source, context, held))
 
 
 def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
@@ -66,3 +70,34 @@ def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs
     wanted = definitions.make_encodings(dataclasses.replace(context, no_cache=True))
     reading = streamed_set.StreamedSet(config, context, wanted, shards, seed)
     return Inputs(reading, None, beside, {"shards": len(shards)})
+
+
+def of_data(source: Pictures, context: EncoderContext, held_out: Pictures | None) -> dict[str, int]:
+    """Counts of what is trained on: pictures, and if they are kept in the cache, the equal ones
+    among them; captions, the different ones and the cut ones, where the network reads them.
+    """
+    runtime = context.runtime
+    found = {"pictures": len(source)}
+    if not context.no_cache:
+        contents, _ = fill.picture_contents(source, context.root, runtime)
+        found["duplicates"] = len(contents) - len(np.unique(contents, axis=0))
+    if context.role == "prior":
+        home = context.repositories["prior"]
+        tokenizer = parts.load("tokenizer", home, cache_dir=context.cache_dir)
+        cut, total = runtime.shared(lambda: captions.count_cut(source.all_captions(), tokenizer))
+        different = runtime.shared(lambda: len({hash(text) for text in source.all_captions()}))
+        found |= {"captions": total, "different_captions": different, "cut_captions": cut}
+        found["longest_caption_in_tokens"] = tokenizer.model_max_length
+    return found | ({"held_out": len(held_out)} if held_out else {})
+
+
+def count_lines(found: dict[str, int]) -> list[str]:
+    """What of these counts is said before the first step."""
+    told = []
+    if found.get("duplicates"):
+        told.append(f"{found['duplicates']} of {found['pictures']} pictures are copies of others")
+    if "captions" in found:
+        limit = found["longest_caption_in_tokens"]
+        counted = f"{found['cut_captions']} of {found['captions']} captions"
+        told.append(f"{counted} are longer than {limit} tokens and are cut there")
+    return told

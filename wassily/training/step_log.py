@@ -8,7 +8,7 @@ from pathlib import Path
 from wassily.errors import UserError
 from wassily.files import disk
 from wassily.reporting.run_log import LOG
-from wassily.results import Results
+from wassily.training.validation import Results
 
 
 class Skipped:

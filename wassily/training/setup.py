@@ -6,19 +6,20 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from wassily import optim
-from wassily.config import schema, source_checks, training
+from wassily.config import schema, training
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.evaluation import variance_drift
-from wassily.files import atomic, checksums, lock, output_folder, run_state
-from wassily.files.run_state import RunState, Saved
+from wassily.files import atomic, lock, output_folder, run_state
+from wassily.files.run_state import RunState
 from wassily.maths import randomness
 from wassily.models import adapters, hub, kinds, names
 from wassily.models import parts as model_parts
 from wassily.runtime import accelerator
 from wassily.runtime.accelerator import Runtime
+from wassily.training import optimizers, resume
 from wassily.training_data import generated_embeddings
 
 
@@ -80,7 +81,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
             f"--report_to {missing}: the package is not installed; pip install {missing}, "
             "or --report_to none"
         )
-    optim.check(config)
+    optimizers.check(config)
     repositories = names.repositories(
         config.pretrained_prior_model_name_or_path, config.pretrained_decoder_model_name_or_path
     )
@@ -137,7 +138,7 @@ def begin(
         output_dir.mkdir(parents=True, exist_ok=True)
         held.enter_context(lock.held(output_dir))
         atomic.sweep(output_dir)
-        return chosen(config.resume_from_checkpoint, output_dir, say)
+        return resume.chosen(config.resume_from_checkpoint, output_dir, say)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
 
@@ -169,73 +170,6 @@ def _check_no(output_dir: Path, file: str) -> None:
         )
 
 
-def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = print) -> Path | None:
-    """The checkpoint to go on from; None to start anew. Raises UserError.
-
-    `latest` takes the newest of `output_dir` that is as it was written, or none if there is none
-    yet. Without a wish, a folder that holds checkpoints is not trained over.
-    """
-    here = output_folder.named(output_dir)
-    if asked and source_checks.is_latest(asked):
-        return _newest_whole([folder for _, folder in here], say)
-    if asked:
-        path = source_checks.resumed(asked, str(output_dir))
-        if not (path / output_folder.STATE).is_file():
-            raise UserError(
-                f"--resume_from_checkpoint {asked}: no checkpoint of wassily (no {output_folder.STATE})"
-            )
-        if reason := checksums.damage(path):
-            raise UserError(f"--resume_from_checkpoint {path} is damaged: {reason}; name another")
-        _check_nothing_later(path, here)
-        return path
-    if here:
-        raise UserError(
-            f"{output_dir} holds a run already (newest: {here[-1][1].name}): add "
-            "--resume_from_checkpoint latest to go on with it, or name another --output_dir"
-        )
-    return None
-
-
-def _newest_whole(folders: list[Path], say: Callable[[str], None]) -> Path | None:
-    """The last of them that is not damaged; those after it step aside. None of none.
-
-    Raises UserError if all are damaged: nothing is trained over then, either.
-    """
-    reasons: dict[Path, str] = {}
-    for folder in reversed(folders):
-        reason = checksums.damage(folder)
-        if reason is None:
-            for damaged, why in reasons.items():
-                # Not removed, but not counted any more among those that the newest are kept of.
-                damaged.rename(_unused(damaged.with_name(f"damaged-{damaged.name}")))
-                say(f"{damaged} is damaged: {why}; going on from {folder.name}")
-            return folder
-        reasons[folder] = reason
-    if reasons:
-        newest = folders[-1]
-        raise UserError(
-            f"{newest} is damaged: {reasons[newest]}; there is no whole one before it: move it "
-            "away to start anew"
-        )
-    return None
-
-
-def _unused(path: Path) -> Path:
-    return next(p for n in range(1000) if not (p := path.with_suffix(f".{n}" * bool(n))).exists())
-
-
-def _check_nothing_later(path: Path, here: list[tuple[int, Path]]) -> None:
-    """A run that goes on from an early checkpoint must not mix its own with those after it."""
-    named = output_folder.NAME.fullmatch(path.name)
-    step = int(named[1]) if named else run_state.read(path, Saved).step
-    later = [folder.name for number, folder in here if number > step]
-    if later:
-        raise UserError(
-            f"{path.name} is not the newest: {later[-1]} stands after it; move that away, or name "
-            "another --output_dir"
-        )
-
-
 def seed_of(config: TrainConfig, saved: RunState | None, runtime: Runtime) -> int:
     """The seed that was named, the checkpoint's, or a fresh one for all processes."""
     if config.seed is not None:
@@ -250,3 +184,15 @@ def hub_repository(config: TrainConfig, output_dir: Path) -> str | None:
     if not config.push_to_hub:
         return None
     return hub.create(config.hub_model_id or output_dir.resolve().name, config.hub_token)
+
+
+def use_xformers(net: Any, runtime: Runtime) -> None:
+    """Attention by xFormers where it is installed; else say that PyTorch's own does."""
+    try:
+        import xformers  # noqa: F401
+    except ImportError:
+        runtime.say(
+            "xFormers is not installed: PyTorch's own attention is memory-efficient already"
+        )
+        return
+    net.enable_xformers_memory_efficient_attention()

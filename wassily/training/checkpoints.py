@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from wassily import best, checkpoint
-from wassily.best import Best, LastIsBest
 from wassily.errors import UserError
 from wassily.files import atomic, disk, run_state
+from wassily.files.output_folder import checkpoints_in
 from wassily.files.run_state import RunState, Saved
 from wassily.maths.ema import Ema
 from wassily.models.adapters import Lora, Whole
 from wassily.planning import blank_batches
 from wassily.runtime import fsdp
-from wassily.start import Setup
-from wassily.weights import Weights
+from wassily.training import best, optimizer_state
+from wassily.training.best import Best, LastIsBest
+from wassily.training.setup import Setup
+from wassily.training.weights import Weights
 
 
 class Saving:
@@ -56,7 +58,7 @@ class Saving:
         with disk.disk(self.output_dir):
             disk.check_room(self.output_dir, self.room, folder.name)
             atomic.write_whole(folder, functools.partial(self._write, state=state, whole=whole))
-            checkpoint.rotate(self.output_dir, self.limit)
+            rotate(self.output_dir, self.limit)
             best.prune()
             line = disk.warning(self.output_dir, self.room, state.step)
         if line and more:
@@ -67,7 +69,7 @@ class Saving:
         if isinstance(whole.ema, Ema):
             with whole.ema.applied():
                 self.adaptation.save(whole.net, folder, averaged=True)
-        checkpoint.save_optimizer(folder, whole.optimizer, whole.trained)
+        optimizer_state.save_optimizer(folder, whole.optimizer, whole.trained)
         run_state.write(folder, state)
 
     def write_best(self, folder: Path, state: Saved) -> None:
@@ -79,7 +81,7 @@ class Saving:
     def take(self, folder: Path) -> None:
         """Put the optimizer's state and the averages of a checkpoint back; UserError if damaged."""
         weights = self.weights
-        checkpoint.load_optimizer(folder, weights.optimizer, weights.trained)
+        optimizer_state.load_optimizer(folder, weights.optimizer, weights.trained)
         if isinstance(weights.ema, Ema):
             averages = self.adaptation.averages(weights.net, folder)
             trained = weights.trained.items()
@@ -89,3 +91,14 @@ class Saving:
 def all_finite(parameters: Iterable[nn.Parameter]) -> bool:
     """Whether all values that this process has of all parameters are."""
     return bool(torch.stack([torch.isfinite(fsdp.own(p)).all() for p in parameters]).all())
+
+
+def rotate(output_dir: Path, limit: int | None) -> list[Path]:
+    """Remove the oldest checkpoints beyond `limit`; what was removed."""
+    old = checkpoints_in(output_dir)[:-limit] if limit else []
+    for _, path in old:
+        # Out of the way in one rename first: a kill in between leaves no half checkpoint.
+        aside = path.parent / f"{atomic.ASIDE}{path.name}"
+        path.rename(aside)
+        shutil.rmtree(aside)
+    return [path for _, path in old]

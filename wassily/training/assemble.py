@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from wassily import best, optim, weights
-from wassily.best import Best, LastIsBest
 from wassily.config import schema
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import ExtraExamples, Split
@@ -21,21 +19,23 @@ from wassily.encodings import definitions
 from wassily.evaluation import validation_scores, variance_drift
 from wassily.files import run_state
 from wassily.files.run_state import Saved
-from wassily.material import Inputs
 from wassily.maths.ema import average
 from wassily.models import adapters, parts, trainable
 from wassily.models.adapters import Lora, Whole
 from wassily.models.trainable import Kit
 from wassily.planning import plan
-from wassily.results import Measures, Results
 from wassily.runtime import accelerator, compile
-from wassily.saving import Saving
-from wassily.skipped import Skipped
-from wassily.start import Setup
-from wassily.train import Pending
-from wassily.training_data import extra_sources, training_set
-from wassily.validations import Validations
-from wassily.weights import Weights
+from wassily.training import best, optimizers, weights
+from wassily.training import setup as training_setup
+from wassily.training.best import Best, LastIsBest
+from wassily.training.checkpoints import Saving
+from wassily.training.inputs import Inputs
+from wassily.training.loop import Pending
+from wassily.training.setup import Setup
+from wassily.training.step_log import Skipped
+from wassily.training.validation import Measures, Results, Validations
+from wassily.training.weights import Weights
+from wassily.training_data import extra_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def _signature(setup: Setup, kit: Kit, split: Split, beside: list[ExtraExamples]
         "condition_dropout": config.condition_dropout or None,
         "use_ema": config.use_ema,
         "ema_sigma_rel": config.ema_sigma_rel,
-        "optimizer": optim.described(config),
+        "optimizer": optimizers.described(config),
         "weights_dtype": config.weights_dtype,
         "beside": [side.described() for side in beside] or None,
     }
@@ -153,7 +153,7 @@ def _place(setup: Setup, kit: Kit) -> None:
     if config.allow_tf32:
         accelerator.allow_tf32()
     if config.enable_xformers_memory_efficient_attention:
-        training_set.use_xformers(kit.net, runtime)
+        training_setup.use_xformers(kit.net, runtime)
     adapters.keep_as(adapters.trained_parameters(kit.net), config.weights_dtype)
     kit.objective.to(runtime.device)
 
@@ -163,11 +163,11 @@ def _in_training(setup: Setup, kit: Kit) -> tuple[nn.Module, Weights]:
     config, runtime = setup.config, setup.runtime
     outline = weights.spread(kit.objective, runtime)
     trained = adapters.trained_parameters(kit.net)
-    optimizer = optim.optimizer(config, list(trained.values()), runtime.device)
+    optimizer = optimizers.optimizer(config, list(trained.values()), runtime.device)
     ema = average(trained, config.use_ema, config.ema_sigma_rel)
     objective, optimizer = runtime.prepare(kit.objective, optimizer)
     if config.gradient_release:
-        optim.release_gradients(kit.net, optimizer)
+        optimizers.release_gradients(kit.net, optimizer)
     if config.compile:
         compile.compile_in_place(kit.net)
     return objective, weights.weights_of(kit.objective, trained, ema, optimizer, outline, runtime)
@@ -216,6 +216,6 @@ def _restore(run: Run) -> None:
     total, run.pending.steps = state.pending_loss
     run.pending.total.fill_(total)
     now = json.loads(json.dumps(schema.public(run.setup.config)))
-    both = (optim.in_force(state.config), optim.in_force(now))
+    both = (optimizers.in_force(state.config), optimizers.in_force(now))
     for line in run_state.changed(*both, schema.remarked(type(run.setup.config))):
         runtime.say(line)

@@ -6,7 +6,6 @@ Only safetensors and JSON; nothing pickled is written or read. The only file tha
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,25 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wassily.errors import UserError
-from wassily.files import atomic
-from wassily.files.output_folder import checkpoints_in
 from wassily.runtime import fsdp
 
 OPTIMIZER = "optimizer.safetensors"
-
-
-# ---------------------------------------------------------------- whole folders
-
-
-def rotate(output_dir: Path, limit: int | None) -> list[Path]:
-    """Remove the oldest checkpoints beyond `limit`; what was removed."""
-    old = checkpoints_in(output_dir)[:-limit] if limit else []
-    for _, path in old:
-        # Out of the way in one rename first: a kill in between leaves no half checkpoint.
-        aside = path.parent / f"{atomic.ASIDE}{path.name}"
-        path.rename(aside)
-        shutil.rmtree(aside)
-    return [path for _, path in old]
 
 
 # ---------------------------------------------------------------- state

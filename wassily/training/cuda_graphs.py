@@ -20,7 +20,7 @@ from wassily.errors import UserError
 from wassily.maths.losses import Batch
 from wassily.models import trainable
 from wassily.runtime.accelerator import Runtime
-from wassily.train import Pass
+from wassily.training.loop import Pass
 
 if TYPE_CHECKING:
     from torch.cuda import _POOL_HANDLE

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wassily import checkpoint, graphs, material, optim, start
-from wassily.assemble import Run, assemble
 from wassily.config import launch_checks, schema
 from wassily.config.training import TrainConfig
 from wassily.data import example_order
@@ -23,16 +21,20 @@ from wassily.reporting import next_command, run_facts
 from wassily.reporting.model_card import facts_of
 from wassily.runtime import compile, failures
 from wassily.runtime.accelerator import Runtime
-from wassily.start import Setup
-from wassily.stopping import SaveSchedule, StopSignals
-from wassily.train import Events, Learner, Pass, Pending, Span, fit, forward_backward
+from wassily.training import checkpoints, cuda_graphs, optimizers
+from wassily.training import inputs as training_inputs
+from wassily.training import setup as training_setup
+from wassily.training.assemble import Run, assemble
+from wassily.training.loop import Events, Learner, Pass, Pending, Span, fit, forward_backward
+from wassily.training.setup import Setup
+from wassily.training.stopping import SaveSchedule, StopSignals
+from wassily.training.validation import sample_lines
 from wassily.training_data import extra_sources, training_set
-from wassily.validations import sample_lines
 
 
 def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
-    repositories = start.check_surroundings(config)
+    repositories = training_setup.check_surroundings(config)
     output_dir = Path(config.output_dir)
     with StopSignals() as signals, contextlib.ExitStack() as held, disk.disk(output_dir):
         runtime = Runtime(
@@ -43,13 +45,13 @@ def train(config: TrainConfig) -> None:
         if config.compile:
             compile.check_launch(config.role, runtime.device, runtime.precision)
             compile.check(runtime.device)
-        graphs.check(config, runtime)
-        setup = start.settle(config, repositories, runtime, held)
+        cuda_graphs.check(config, runtime)
+        setup = training_setup.settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
         with _failures(setup, fused=False):
             signals.kept = extra_sources.retained_remark(config, root)
             context = definitions.of_training(config, repositories, runtime, root)
-            inputs = material.gather(config, context, setup.seed)
+            inputs = training_inputs.gather(config, context, setup.seed)
             before = setup.resumed.state.fused if setup.resumed else None
             fused = plan.fused(config, repositories, runtime, before)
         with _failures(setup, fused):
@@ -81,7 +83,7 @@ def announce(run: Run) -> None:
     """Say what will happen, before the first step. Raises UserError if no step is left."""
     setup, split, reading = run.setup, run.split, run.inputs.reading
     config, runtime, say = setup.config, setup.runtime, setup.runtime.say
-    for line in start.told(config, setup.repositories, setup.output_dir):
+    for line in training_setup.told(config, setup.repositories, setup.output_dir):
         say(line)
     tensors = len(run.weights.trained)
     say(f"training the {config.role}: {_count(run):,} parameters in {tensors} tensors")
@@ -93,13 +95,13 @@ def announce(run: Run) -> None:
         f"{runtime.world} process(es), {run.stop} steps = {often}"
     )
     beside = [f"beside them {side.described()}" for side in run.beside]
-    for line in (*reading.shapes(split), *optim.beta2_lines(config), *beside):
+    for line in (*reading.shapes(split), *optimizers.beta2_lines(config), *beside):
         say(line)
     say(f"device {runtime.device}, precision {runtime.precision}, seed {setup.seed}")
     say(runtime.engine)
     pace = (split.global_batch, reading.count, setup.start, run.stop)
     for line in (
-        *run_facts.count_lines(run.inputs.facts),
+        *training_inputs.count_lines(run.inputs.facts),
         *sample_lines(config, *pace, setup.output_dir),
     ):
         say(line)
@@ -179,14 +181,14 @@ def _learner(run: Run) -> Learner:
     config, runtime, objective = run.setup.config, run.setup.runtime, run.objective
     trained = list(run.weights.trained.values())
     each: Pass = forward_backward(objective, runtime)
-    if graphs.wanted(config, objective, runtime, run.split.per_process):
-        each = graphs.Recorded(each, objective, trained, run.kit.even, runtime)
+    if cuda_graphs.wanted(config, objective, runtime, run.split.per_process):
+        each = cuda_graphs.Recorded(each, objective, trained, run.kit.even, runtime)
     return Learner(
         objective=objective,
         run=each,
         trained=trained,
         optimizer=run.weights.optimizer,
-        learning_rate=optim.learning_rate(config, run.stop),
+        learning_rate=optimizers.learning_rate(config, run.stop),
         max_grad_norm=config.max_grad_norm,
         ema=run.weights.ema,
     )
@@ -199,7 +201,7 @@ def _events(run: Run, learner: Learner, signals: StopSignals) -> Events:
     schedule = SaveSchedule(config.checkpointing_steps, minutes, signals, run.setup.runtime)
 
     def validate(done: int) -> bool:
-        if isinstance(learner.run, graphs.Recorded):
+        if isinstance(learner.run, cuda_graphs.Recorded):
             learner.run.let_go()  # what is generated needs their memory
         ends = run.validations.run(done)
         learner.objective.train()
@@ -245,7 +247,7 @@ def finish(run: Run, done: int) -> None:
     if done == run.stop:
         run.validations.run(run.stop)
     if runtime.main:  # once more: a kill between a save and its rotation leaves one over
-        checkpoint.rotate(setup.output_dir, config.checkpoints_total_limit)
+        checkpoints.rotate(setup.output_dir, config.checkpoints_total_limit)
     with run.weights.to_write() as whole:
         exported, best = run.validations.choose(done, whole)
         facts = facts_of(
