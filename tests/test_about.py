@@ -11,7 +11,7 @@ import torch
 from helpers import ROOT, run_cli
 
 import wassily
-from wassily import about, extras
+from wassily.commands import doctor, extras
 from wassily.config.commands import DoctorConfig
 
 TOKEN = "hf_" + "Qx9" * 11
@@ -20,7 +20,7 @@ TOKEN = "hf_" + "Qx9" * 11
 def _told(**given: str) -> dict[str, str]:
     """The first line about each thing."""
     found: dict[str, str] = {}
-    for name, words in about.told_of(DoctorConfig(**given)):
+    for name, words in doctor.told_of(DoctorConfig(**given)):
         found.setdefault(name, words)
     return found
 
@@ -65,12 +65,12 @@ def test_caches_are_measured(tmp_path: Path) -> None:
 
 def test_what_is_missing_has_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each extra is either there or missing, and every extra of the package is known."""
-    lines = [words for _, words in about.told_of(DoctorConfig(cache_dir=str(tmp_path)))]
+    lines = [words for _, words in doctor.told_of(DoctorConfig(cache_dir=str(tmp_path)))]
     text = "\n".join(lines)
-    for name, (extra, _) in about.EXTRAS.items():
+    for name, (extra, _) in doctor.EXTRAS.items():
         missing = f"{name}: {extras.install(extra) if extra else f'pip install {name}'} for" in text
-        assert missing == (about.importlib.util.find_spec(name) is None)
-    monkeypatch.setattr(about.importlib.util, "find_spec", lambda name: None)
+        assert missing == (doctor.importlib.util.find_spec(name) is None)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     told = _told(cache_dir=str(tmp_path))
     assert told["extras"] == "none" and told["missing"].startswith("tensorboard: pip install")
 
@@ -98,7 +98,7 @@ def test_an_extra_is_installed_from_where_the_package_is(
     monkeypatch.chdir(extras.ROOT)
     assert extras.install("8bit") == "pip install -e '.[8bit]'"
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    for extra in filter(None, (extra for extra, _ in about.EXTRAS.values())):
+    for extra in filter(None, (extra for extra, _ in doctor.EXTRAS.values())):
         assert f"\n{extra} = [" in project
 
 
@@ -112,5 +112,5 @@ def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: Card)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert len(about._devices()) == 2
-    assert about._devices()[0].startswith("A Card, 24.0 GiB, bf16, ")
+    assert len(doctor._devices()) == 2
+    assert doctor._devices()[0].startswith("A Card, 24.0 GiB, bf16, ")

@@ -287,7 +287,7 @@ def test_what_is_shown_does_not_depend_on_the_order_of_the_threads(
     """Chunks of two, over and over: as in one piece."""
     root = _folder(tmp_path / "pics", {f"{n}.png": _noise(n % 4, 80, 60) for n in range(9)})
     _, report = _check(root, prior)
-    monkeypatch.setattr("wassily.doctor.CHUNK", 2)
+    monkeypatch.setattr("wassily.commands.data_check.CHUNK", 2)
     assert _check(root, prior)[1] == report
 
 

@@ -16,7 +16,8 @@ import shard_files
 import torch
 from helpers import with_checkpoints
 
-from wassily import cli, merge
+from wassily import cli
+from wassily.commands import merge
 from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig

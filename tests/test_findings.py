@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from wassily.findings import Finding, as_json, as_text
+from wassily.commands.findings import Finding, as_json, as_text
 
 FOUND = [
     Finding("note", "small", "3 pictures are small", ["a", "b", "c"]),

@@ -21,15 +21,15 @@ ROWS = [
     {"studio.page.compare", "studio.page.data", "studio.page.train"},
     {"studio.page.draw"},
     {"studio.form"},
-    {"api", "demo"},
+    {"api", "commands.demo"},
     {"training.run"},
     {"training.assemble"},
-    {"prefill", "studio.page.parts", "training.step_log"},
+    {"commands.cache", "studio.page.parts", "training.step_log"},
     {
+        "commands.sweep",
         "generation.command",
         "planning.plan",
         "studio.easel",
-        "sweep",
         "training.checkpoints",
         "training.inputs",
         "training.validation",
@@ -43,11 +43,11 @@ ROWS = [
         "training_data.class_images",
         "training_data.generated_embeddings",
     },
-    {"evaluation.variance_drift", "generation.sample", "merge", "studio.looks"},
+    {"commands.merge", "evaluation.variance_drift", "generation.sample", "studio.looks"},
     {
-        "about",
         "cli",
-        "doctor",
+        "commands.data_check",
+        "commands.doctor",
         "evaluation.heldout_loss",
         "generation.pipelines",
         "models.adapters",
@@ -61,7 +61,6 @@ ROWS = [
         "training_data.training_set",
     },
     {
-        "commands.cache",
         "config.parsing",
         "data.stream_order",
         "encodings.definitions",
@@ -112,6 +111,7 @@ ROWS = [
     },
     {
         "__init__",
+        "commands.findings",
         "config.schema",
         "data.example_order",
         "data.images",
@@ -120,7 +120,6 @@ ROWS = [
         "files.disk",
         "files.lock",
         "files.run_state",
-        "findings",
         "generation.schedulers",
         "maths.losses",
         "mini.world",
@@ -133,6 +132,8 @@ ROWS = [
     },
     {
         "commands",
+        "commands.duplicates",
+        "commands.extras",
         "config",
         "config.presets",
         "data",
@@ -145,13 +146,11 @@ ROWS = [
         "errors",
         "evaluation",
         "evaluation.metrics",
-        "extras",
         "files",
         "files.checksums",
         "files.output_folder",
         "files.platforms",
         "generation",
-        "lookalikes",
         "maths",
         "maths.diffusion",
         "maths.ema",
@@ -190,7 +189,7 @@ OWNERS = {
     "bitsandbytes": {"config.launch_checks", "config.training", "training.optimizers"},
     "optimi": {"config.launch_checks", "config.training", "training.optimizers"},
     "datasets": {"data.shards", "data.datasets", "runtime.accelerator"},
-    "dhash": {"lookalikes"},
+    "dhash": {"commands.duplicates"},
     "huggingface_hub": {"models.hub"},
     "peft": {"models.adapters"},
     "filelock": {"files.lock"},
@@ -313,7 +312,7 @@ def test_the_bundled_model_is_a_guest() -> None:
         if _in("mini", _name(path)):
             assert _ours(path) - mini <= {"errors", "__init__"}, path.name
         else:
-            assert not mini or _name(path) == "demo", path.name
+            assert not mini or _name(path) == "commands.demo", path.name
 
 
 @pytest.mark.parametrize("package", OWNERS)

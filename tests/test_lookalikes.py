@@ -6,14 +6,14 @@ import numpy as np
 from helpers import draw_picture
 from PIL import Image
 
-from wassily import lookalikes
+from wassily.commands import duplicates
 from wassily.data import images
 
 
 def _looks(drawn: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-    greys = [images.small_pixels(p, lookalikes.GREY_SIDE, "L") for p in drawn]
-    hashes = np.array([lookalikes.difference_hash(grey) for grey in greys], np.uint64)
-    return hashes, np.stack([images.small_pixels(p, lookalikes.THUMB_SIDE) for p in drawn])
+    greys = [images.small_pixels(p, duplicates.GREY_SIDE, "L") for p in drawn]
+    hashes = np.array([duplicates.difference_hash(grey) for grey in greys], np.uint64)
+    return hashes, np.stack([images.small_pixels(p, duplicates.THUMB_SIDE) for p in drawn])
 
 
 def test_the_hash_is_the_sign_of_the_differences() -> None:
@@ -24,7 +24,7 @@ def test_the_hash_is_the_sign_of_the_differences() -> None:
     words = [
         int("".join("01"[bit] for bit in bits.ravel().astype(int)), 2) for bits in (across, down)
     ]
-    assert list(lookalikes.difference_hash(grey)) == words
+    assert list(duplicates.difference_hash(grey)) == words
 
 
 def test_groups_are_those_of_all_pairs() -> None:
@@ -40,20 +40,20 @@ def test_groups_are_those_of_all_pairs() -> None:
     hashes = np.packbits(bits, axis=1).view(">u8").astype(np.uint64)
     differ = (bits[:, None] != bits[None]).sum(-1)
     gaps = np.abs(thumbs[:, None].astype(int) - thumbs[None]).mean((2, 3, 4))
-    near = (differ <= lookalikes.BITS) & (gaps <= lookalikes.COLOUR)
+    near = (differ <= duplicates.BITS) & (gaps <= duplicates.COLOUR)
     wanted = {(a, b) for a, b in zip(*np.nonzero(np.triu(near, 1)), strict=True)}
     assert 20 < len(wanted) < 100
-    groups = lookalikes.members(lookalikes.near(hashes, thumbs))
+    groups = duplicates.members(duplicates.near(hashes, thumbs))
     assert {tuple(group.tolist()) for group in groups} == wanted
 
 
 def test_many_that_are_alike_are_one_group() -> None:
     """More than the window, all the same; a chain is one group by its first member."""
-    alike = lookalikes.near(np.zeros((1000, 2), np.uint64), np.zeros((1000, 8, 8, 3), np.uint8))
+    alike = duplicates.near(np.zeros((1000, 2), np.uint64), np.zeros((1000, 8, 8, 3), np.uint8))
     assert not alike.any()
     chain = np.array([[2 ** (k * 10) - 1, 0] for k in range(5)], np.uint64)
-    assert lookalikes.near(chain, np.zeros((5, 8, 8, 3), np.uint8)).tolist() == [0] * 5
-    assert lookalikes.near(np.zeros((0, 2), np.uint64), np.zeros((0, 8, 8, 3), np.uint8)).size == 0
+    assert duplicates.near(chain, np.zeros((5, 8, 8, 3), np.uint8)).tolist() == [0] * 5
+    assert duplicates.near(np.zeros((0, 2), np.uint64), np.zeros((0, 8, 8, 3), np.uint8)).size == 0
 
 
 def test_a_copy_is_near_and_another_picture_or_colour_is_not() -> None:
@@ -61,5 +61,5 @@ def test_a_copy_is_near_and_another_picture_or_colour_is_not() -> None:
     drawn = [draw_picture(n, 96, 80) for n in range(6)]
     red, green, blue = drawn[0].split()
     drawn += [drawn[0].resize((48, 40)), Image.merge("RGB", (blue, green, red))]
-    groups = lookalikes.members(lookalikes.near(*_looks(drawn)))
+    groups = duplicates.members(duplicates.near(*_looks(drawn)))
     assert [group.tolist() for group in groups] == [[0, 6]]

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from e2e import NETWORK, ROLES, network, refused, train, wassily
 
-from wassily import merge as module
+from wassily.commands import merge
 from wassily.errors import UserError
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
@@ -117,9 +117,9 @@ def test_what_does_not_go_together(role: str, tuned: Path, tiny: Tiny, tmp_path:
     assert str(tiny.prior.parent) in refused(*words, "--tuned", other)
     small = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match="no fine-tune of --base"):
-        module.interpolate(small, torch.nn.Linear(2, 3), 0.5)
+        merge.interpolate(small, torch.nn.Linear(2, 3), 0.5)
     with pytest.raises(UserError, match="no fine-tune of --base"):
-        module.interpolate(small, torch.nn.Sequential(small, small), 0.5)
+        merge.interpolate(small, torch.nn.Sequential(small, small), 0.5)
 
 
 def test_out_is_checked_first(tiny: Tiny, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from helpers import run_cli
 from PIL import Image
 
-from wassily import demo
+from wassily.commands import demo
 from wassily.config.commands import DemoConfig
 from wassily.mini import judge, world
 from wassily.models import names

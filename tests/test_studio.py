@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from helpers import run_cli
 
-from wassily import doctor, extras
+from wassily.commands import data_check, extras
 from wassily.config import parsing, schema
 from wassily.config.commands import StudioConfig
 from wassily.errors import UserError
@@ -93,7 +93,7 @@ def test_every_text_has_its_user_and_every_finding_its_text() -> None:
 def _kinds() -> set[str]:
     """Of findings, as the doctor's source names them."""
     found = set()
-    for node in ast.walk(ast.parse(Path(doctor.__file__).read_text("utf-8"))):
+    for node in ast.walk(ast.parse(Path(data_check.__file__).read_text("utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Finding", "find"):
             kind = node.args[1]
             if isinstance(kind, ast.Constant):

@@ -13,12 +13,12 @@ from e2e import NETWORK, network, refused, train, wassily
 from helpers import write_folder
 from safetensors.torch import load_file
 
-from wassily import sweep
+from wassily.commands import sweep
+from wassily.commands.sweep import Line
 from wassily.evaluation import metrics
 from wassily.evaluation.metrics import Estimate
 from wassily.evaluation.scores import GeneratedEmbeddings, Outcome, Truth
 from wassily.mini.untrained import Tiny
-from wassily.sweep import Line
 
 FEW = ("--steps", 2, "--prior_steps", 2, "--max_prompts", 4)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from wassily import extras
+from wassily.commands import extras
 from wassily.errors import UserError
 
 if TYPE_CHECKING:

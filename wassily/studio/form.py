@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from wassily import demo
+from wassily.commands import demo
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wassily import doctor
+from wassily.commands import data_check
+from wassily.commands.findings import GRAVITIES, Finding
 from wassily.config.commands import DataCheckConfig
 from wassily.data import images
-from wassily.findings import GRAVITIES, Finding
 from wassily.studio.fence import AllowedFolders
 
 SIDE = 160  # pixels of a thumbnail's longer side
@@ -36,7 +36,7 @@ def look(
         no_captions=not captions,
         pretrained_prior_model_name_or_path=prior,
     )
-    findings, summary = doctor.findings_of(config)
+    findings, summary = data_check.findings_of(config)
     return Looked(sorted(findings, key=lambda f: GRAVITIES.index(f.gravity)), summary)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from wassily.findings import Finding
+from wassily.commands.findings import Finding
 from wassily.studio import looks, shelf
 from wassily.studio.fence import AllowedFolders
 from wassily.studio.page import draw, parts

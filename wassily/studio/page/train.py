@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from wassily import demo
+from wassily.commands import demo
 from wassily.data import images, png
 from wassily.errors import UserError
 from wassily.reporting import run_log

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wassily import lookalikes
+from wassily.commands import duplicates
+from wassily.commands.findings import Finding, Gravity, as_json, as_text, counted
 from wassily.config.commands import DataCheckConfig
 from wassily.data import aspect_buckets, captions, datasets, images
 from wassily.data.folders import Fault
 from wassily.errors import SHOWN, UserError
-from wassily.findings import Finding, Gravity, as_json, as_text, counted
 from wassily.models import names
 from wassily.models import parts as model_parts
 from wassily.runtime.accelerator import quiet_libraries
@@ -42,7 +42,7 @@ LOOK = np.dtype(
         ("whole", np.bool_),
         ("content", np.uint64, (2,)),
         ("hash", np.uint64, (2,)),
-        ("thumb", np.uint8, (lookalikes.THUMB_SIDE, lookalikes.THUMB_SIDE, 3)),
+        ("thumb", np.uint8, (duplicates.THUMB_SIDE, duplicates.THUMB_SIDE, 3)),
         ("size", np.uint32, (2,)),
         ("sharpness", np.float32),
     ]
@@ -168,12 +168,12 @@ def look(image: str | bytes, side: int) -> tuple[object, ...]:
     """What is kept of one picture, in the order of LOOK. Raises BadPicture."""
     content = image if isinstance(image, bytes) else images.file_bytes(image)
     picture = images.open_rgb(content)
-    grey = images.small_pixels(picture, lookalikes.GREY_SIDE, "L")
+    grey = images.small_pixels(picture, duplicates.GREY_SIDE, "L")
     return (
         True,
         np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint64),
-        lookalikes.difference_hash(grey),
-        images.small_pixels(picture, lookalikes.THUMB_SIDE),
+        duplicates.difference_hash(grey),
+        images.small_pixels(picture, duplicates.THUMB_SIDE),
         picture.size,
         images.sharpness(picture, side),
     )
@@ -273,7 +273,7 @@ def alike(parts: list[Part], folder: Path) -> Iterator[Finding]:
     _, first, same = np.unique(looks["content"], axis=0, return_index=True, return_inverse=True)
     same = first[same.ravel()]  # the index of the first with these bytes
     single = np.sort(first)
-    near = single[lookalikes.near(looks["hash"][single], looks["thumb"][single])]
+    near = single[duplicates.near(looks["hash"][single], looks["thumb"][single])]
     group = near[np.searchsorted(single, same)]
 
     def name(index: int) -> str:
@@ -287,7 +287,7 @@ def alike(parts: list[Part], folder: Path) -> Iterator[Finding]:
 
     yield from _leaks(group, split, name)
     for kind, groups, adjective in (
-        ("duplicates", lookalikes.members(same), "the same file"),
+        ("duplicates", duplicates.members(same), "the same file"),
         ("near_duplicates", _members_of_several(group, same), "nearly the same picture"),
     ):
         if groups:
@@ -300,7 +300,7 @@ def alike(parts: list[Part], folder: Path) -> Iterator[Finding]:
 def _members_of_several(group: np.ndarray, same: np.ndarray) -> list[np.ndarray]:
     """Groups of near-duplicates, each file of which stands once, without groups of one file."""
     once = np.flatnonzero(same == np.arange(len(same)))
-    return [once[g] for g in lookalikes.members(group[once])]
+    return [once[g] for g in duplicates.members(group[once])]
 
 
 def _leaks(
@@ -308,7 +308,7 @@ def _leaks(
 ) -> Iterator[Finding]:
     """Pictures of which a near-duplicate stands in another split."""
     found = []
-    for members in lookalikes.members(group):
+    for members in duplicates.members(group):
         if len({split(index) for index in members.tolist()}) > 1:
             found.append(" = ".join(map(name, members.tolist())))
     if found:

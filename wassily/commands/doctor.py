@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from wassily import extras
+from wassily.commands import extras
 from wassily.config.commands import DoctorConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.encodings import cache

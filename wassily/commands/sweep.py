@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wassily import merge
+from wassily.commands import merge
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.config.training import DECODER, PRIOR
