@@ -23,8 +23,8 @@ from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.mini.untrained import Tiny
 from wassily.models import names, parts
-from wassily.studio import form, shelf, watch, words
-from wassily.studio.fence import AllowedFolders
+from wassily.studio import command_words, model_choices, run_status, texts
+from wassily.studio.allowed_folders import AllowedFolders
 
 # ---------------------------------------------------------------- the command
 
@@ -63,9 +63,9 @@ def _places(text: str) -> set[str]:
 
 def test_both_languages_say_the_same() -> None:
     """The same keys with the same places for values; no text is empty, and Arabic is Arabic."""
-    assert words.ENGLISH.keys() == words.ARABIC.keys()
-    for key, text in words.ENGLISH.items():
-        other = words.ARABIC[key]
+    assert texts.ENGLISH.keys() == texts.ARABIC.keys()
+    for key, text in texts.ENGLISH.items():
+        other = texts.ARABIC[key]
         assert text.strip() and other.strip(), key
         assert _places(text) == _places(other), key
         arabic = any("\u0600" <= letter <= "\u06ff" for letter in other)
@@ -74,19 +74,19 @@ def test_both_languages_say_the_same() -> None:
 
 def test_every_text_has_its_user_and_every_finding_its_text() -> None:
     """What is said is in the table, and what is in the table is said."""
-    folder = Path(words.__file__).parent
+    folder = Path(texts.__file__).parent
     pages = "\n".join(path.read_text("utf-8") for path in (folder / "page").glob("*.py"))
     made = ("state_", "find_", "of_", "base_", "start_")  # a value gives the rest of the key
     gravities = {"error", "warning", "note"}
-    for key in words.ENGLISH.keys() - gravities:
+    for key in texts.ENGLISH.keys() - gravities:
         assert (
             f'"{key}"' in pages
             or f"'{key}'" in pages
             or key.startswith(made)
             or key.endswith(("_info", "_lora"))
         ), key
-    assert {f"state_{state}" for state in typing.get_args(watch.State)} <= words.ENGLISH.keys()
-    kinds = {key.removeprefix("find_") for key in words.ENGLISH if key.startswith("find_")}
+    assert {f"state_{state}" for state in typing.get_args(run_status.State)} <= texts.ENGLISH.keys()
+    kinds = {key.removeprefix("find_") for key in texts.ENGLISH if key.startswith("find_")}
     assert kinds == _kinds() | {"duplicates", "near_duplicates"}
 
 
@@ -104,7 +104,7 @@ def _kinds() -> set[str]:
 def test_values_in_their_places() -> None:
     """In both languages."""
     for name in ("en", "ar"):
-        assert words.Say(name)("seed_of", seed=3).endswith("3")
+        assert texts.Say(name)("seed_of", seed=3).endswith("3")
 
 
 # ---------------------------------------------------------------- folders
@@ -180,18 +180,18 @@ def runs(tmp_path: Path, tiny: Tiny) -> Path:
 
 def test_models_are_found(runs: Path) -> None:
     """Each with its network; the studio's own folder, links and broken files are passed over."""
-    found = {(one.place, one.home, one.adapter) for one in shelf.model_choices(runs)}
+    found = {(one.place, one.home, one.adapter) for one in model_choices.model_choices(runs)}
     assert found == {
         ("one/prior-run", "prior", False),
         ("decoder-run/checkpoint-5", "decoder", False),
         ("adapter", "decoder", True),
     }
-    say = words.Say("en")
-    shown = [text for text, _ in shelf.networks(runs, "prior", say)]
-    assert shown == ["one/prior-run (finished)", "mini", shelf.RELEASED["prior"]]
-    adapters = shelf.adapters(runs, "decoder", say)
+    say = texts.Say("en")
+    shown = [text for text, _ in model_choices.networks(runs, "prior", say)]
+    assert shown == ["one/prior-run (finished)", "mini", model_choices.RELEASED["prior"]]
+    adapters = model_choices.adapters(runs, "decoder", say)
     assert adapters == [("adapter (finished)", str(runs / "adapter"))]
-    assert shelf.adapters(runs, "prior", say) == []
+    assert model_choices.adapters(runs, "prior", say) == []
 
 
 def test_what_is_finished_is_offered_first(runs: Path, tiny: Tiny) -> None:
@@ -212,36 +212,38 @@ def test_what_is_finished_is_offered_first(runs: Path, tiny: Tiny) -> None:
     shutil.copyfile(runs / "adapter" / names.ADAPTER, step / names.ADAPTER)
     (step / "state.json").write_bytes(state)
     os.utime(runs / "adapter" / names.ADAPTER, (1e9 + 9, 1e9 + 9))
-    finished, released = ["adapter", "new", "old"], ["mini", shelf.RELEASED["decoder"]]
+    finished, released = ["adapter", "new", "old"], ["mini", model_choices.RELEASED["decoder"]]
     saved = ["adapter/checkpoint-9", *reversed(made[2:])]
     for language, (done, way) in {
         "en": ("finished", "checkpoint"),
         "ar": ("مكتمل", "نقطة حفظ"),
     }.items():
-        say = words.Say(language)  # type: ignore[arg-type]
+        say = texts.Say(language)  # type: ignore[arg-type]
         expected = [f"{place} ({done})" for place in finished] + released
         expected += [f"{place} ({way})" for place in saved]
-        assert [text for text, _ in shelf.networks(runs, "decoder", say)] == expected
-        shown = [text for text, _ in shelf.adapters(runs, "decoder", say)]
+        assert [text for text, _ in model_choices.networks(runs, "decoder", say)] == expected
+        shown = [text for text, _ in model_choices.adapters(runs, "decoder", say)]
         assert shown == [f"adapter ({done})", f"adapter/checkpoint-9 ({way})"]
-    last = shelf.model_choices(runs)[-1]
-    assert last.shown(words.Say("en"), "decoder") == f"{made[2]} (decoder, checkpoint)"
+    last = model_choices.model_choices(runs)[-1]
+    assert last.shown(texts.Say("en"), "decoder") == f"{made[2]} (decoder, checkpoint)"
     for place in (*finished, *saved):
-        assert shelf.checked(runs, "decoder", str(runs / place)) == str(runs / place)
+        assert model_choices.checked(runs, "decoder", str(runs / place)) == str(runs / place)
 
 
 def test_only_what_was_found_is_taken(runs: Path, tiny: Tiny) -> None:
     """No other path, no other hub name, no network of the other kind."""
     one = str(runs / "one/prior-run")
-    assert shelf.checked(runs, "prior", one) == one and shelf.checked(runs, "prior", "mini")
+    assert model_choices.checked(runs, "prior", one) == one and model_choices.checked(
+        runs, "prior", "mini"
+    )
     for name in (str(tiny.prior), "somebody/model", "", None, str(runs / "link/prior-run")):
         with pytest.raises(UserError, match="no prior that the studio found"):
-            shelf.checked(runs, "prior", name)
+            model_choices.checked(runs, "prior", name)
     with pytest.raises(UserError, match="no decoder that the studio found"):
-        shelf.checked(runs, "decoder", one)
-    assert shelf.checked_adapter(runs, "decoder", shelf.NONE) is None
+        model_choices.checked(runs, "decoder", one)
+    assert model_choices.checked_adapter(runs, "decoder", model_choices.NONE) is None
     with pytest.raises(UserError, match="no adapter of a prior"):
-        shelf.checked_adapter(runs, "prior", str(runs / "adapter"))
+        model_choices.checked_adapter(runs, "prior", str(runs / "adapter"))
 
 
 def test_the_guidance_that_suits(runs: Path) -> None:
@@ -255,11 +257,11 @@ def test_the_guidance_that_suits(runs: Path) -> None:
     state = {"step": 5, "role": "decoder", "repositories": base}
     (step / "state.json").write_text(json.dumps(state), "utf-8")
     for name in ("mini", *(str(runs / place) for place in ("tuned", "tuned/checkpoint-5"))):
-        assert shelf.guidance(runs, "decoder", name) == 2.5, name
-    assert shelf.guidance(runs, "decoder", str(runs / "adapter")) == 2.5
-    assert shelf.guidance(runs, "prior", "mini") == 2
-    for name in (str(runs / "one/prior-run"), shelf.RELEASED["prior"], "/no/where", None):
-        assert shelf.guidance(runs, "prior", name) == 4, name
+        assert model_choices.guidance(runs, "decoder", name) == 2.5, name
+    assert model_choices.guidance(runs, "decoder", str(runs / "adapter")) == 2.5
+    assert model_choices.guidance(runs, "prior", "mini") == 2
+    for name in (str(runs / "one/prior-run"), model_choices.RELEASED["prior"], "/no/where", None):
+        assert model_choices.guidance(runs, "prior", name) == 4, name
 
 
 # ---------------------------------------------------------------- the command of a form
@@ -267,9 +269,9 @@ def test_the_guidance_that_suits(runs: Path) -> None:
 
 def test_what_the_form_proposed() -> None:
     """Gives way to what it proposes for the other network; what somebody typed does not."""
-    assert form.untouched("my-prior", "200") == (True, True)
-    assert form.untouched("my-decoder-2", " 300") == (True, True)
-    assert form.untouched("my-priority", "") == (False, False)
+    assert command_words.untouched("my-prior", "200") == (True, True)
+    assert command_words.untouched("my-decoder-2", " 300") == (True, True)
+    assert command_words.untouched("my-priority", "") == (False, False)
 
 
 def test_the_command_of_a_form(photos: Path) -> None:
@@ -286,14 +288,14 @@ def test_the_command_of_a_form(photos: Path) -> None:
         "mixed_precision": "",
         "validation_prompts": ("a red circle", "دائرة حمراء"),
     }
-    command = form.train("prior", values)
+    command = command_words.train("prior", values)
     config = parsing.parse("PriorConfig", command[2:], "wassily train prior")
     plain = schema.public(config)
     for name, value in values.items():
         if value is not None and value is not False and value != "":
             assert plain[name] == value, name
     assert "--rank" not in command and "--use_ema" not in command
-    text = form.shown(command)
+    text = command_words.shown(command)
     assert text.startswith("wassily train prior \\\n  --train_data_dir ")
 
     assert shlex.split(text.replace("\\\n", " ")) == ["wassily", *command]
@@ -314,31 +316,31 @@ def test_a_bad_form_is_one_line(photos: Path, values: dict[str, Any], message: s
     """In the words of the command line."""
     given = {"train_data_dir": str(photos), **values} if values else {}
     with pytest.raises(UserError, match=message) as caught:
-        form.train("decoder", given)
+        command_words.train("decoder", given)
     assert "\n" not in str(caught.value)
 
 
 def test_going_on(tmp_path: Path, photos: Path) -> None:
     """By the run's own file, in its own folder alone."""
     with pytest.raises(UserError, match=r"no run\.toml"):
-        form.resume(tmp_path)
-    config = form.checked(
+        command_words.resume(tmp_path)
+    config = command_words.checked(
         ["train", "decoder", "--train_data_dir", str(photos), "--output_dir", str(tmp_path)]
     )
     (tmp_path / "run.toml").write_text(schema.to_toml(config), "utf-8")
-    command = form.resume(tmp_path)
+    command = command_words.resume(tmp_path)
     assert command[:2] == ["train", "decoder"] and command[-1] == "latest"
     elsewhere = tmp_path / "moved"
     elsewhere.mkdir()
     shutil.copyfile(tmp_path / "run.toml", elsewhere / "run.toml")
     with pytest.raises(UserError, match="it writes into"):
-        form.resume(elsewhere)
+        command_words.resume(elsewhere)
     (tmp_path / "run.toml").write_text("nothing = 1\n", "utf-8")
     with pytest.raises(UserError, match="which network"):
-        form.resume(tmp_path)
+        command_words.resume(tmp_path)
 
 
 def test_prompts_are_lines() -> None:
     """Without the empty ones."""
-    assert form.prompts(" a\n\n b \n") == ("a", "b")
-    assert form.prompts(None) == ()
+    assert command_words.prompts(" a\n\n b \n") == ("a", "b")
+    assert command_words.prompts(None) == ()

@@ -23,10 +23,9 @@ from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.files import lock
 from wassily.mini.untrained import Tiny
-from wassily.studio import easel as easels
-from wassily.studio import looks, process, watch
-from wassily.studio.easel import Cancelled, GenerationQueue, Job
-from wassily.studio.fence import AllowedFolders
+from wassily.studio import data_findings, generation_queue, process, run_status
+from wassily.studio.allowed_folders import AllowedFolders
+from wassily.studio.generation_queue import Cancelled, GenerationQueue, Job
 
 
 def wait_for(holds: Callable[[], Any], seconds: float = 240) -> None:
@@ -75,7 +74,7 @@ def test_start_stop_and_start_again(
         with pytest.raises(UserError, match="runs already"):
             process.start(own, ["train", "prior"])
         wait_for(lambda: process.last_line(own) == "ready")
-        assert watch.look(allowed, allowed.runs / "a" / "b").state == "starting"
+        assert run_status.look(allowed, allowed.runs / "a" / "b").state == "starting"
         process.stop(own)
         process.stop(own) if process.runs(own) else None
         wait_for(lambda: not process.runs(own))
@@ -135,58 +134,60 @@ def a_run(folder: Path, steps: int = 50) -> Path:
 
 def test_how_a_training_stands(allowed: AllowedFolders) -> None:
     """From its files alone: not there, stopped, finished, and held by another process."""
-    assert watch.look(allowed, allowed.runs / "x") == watch.Seen("none")
+    assert run_status.look(allowed, allowed.runs / "x") == run_status.Seen("none")
     folder = a_run(allowed.runs / "x")
-    assert watch.look(allowed, folder) == watch.Seen("stopped", 20, 50)
+    assert run_status.look(allowed, folder) == run_status.Seen("stopped", 20, 50)
     with lock.held(folder):
-        found = watch.look(allowed, folder)
+        found = run_status.look(allowed, folder)
     # 30 steps of 6 pictures are left, at 3 a second in the mean
     assert (found.state, found.left) == ("elsewhere", pytest.approx(60))
     assert not lock.is_held(folder)
     (folder / "model_index.json").write_text("{}", "utf-8")
-    assert watch.look(allowed, folder).state == "stopped"
+    assert run_status.look(allowed, folder).state == "stopped"
     done = a_run(allowed.runs / "y" / "z", steps=20)
     (done / "model_index.json").write_text("{}", "utf-8")
-    assert watch.look(allowed, done).state == "finished"
+    assert run_status.look(allowed, done).state == "finished"
 
 
 def test_the_training_to_look_at_first(allowed: AllowedFolders) -> None:
     """The newest one that runs, however old it is; then the newest of those that rest."""
     for age, place in enumerate(("running", "old", "y/new")):
         os.utime(a_run(allowed.runs / place) / "run.toml", (1e9 + age, 1e9 + age))
-    assert watch.trainings(allowed) == ["y/new", "old", "running"]
+    assert run_status.trainings(allowed) == ["y/new", "old", "running"]
     with lock.held(allowed.runs / "running"):
-        assert watch.trainings(allowed) == ["running", "y/new", "old"]
+        assert run_status.trainings(allowed) == ["running", "y/new", "old"]
 
 
 def test_time_left() -> None:
     """At the pace of the last rows; unknown without one."""
-    assert watch.time_left(ROWS, 6, 50) == pytest.approx(60)
-    assert watch.time_left(ROWS, 6, 10) == 0
-    assert watch.time_left([], 6, 50) is None
-    assert watch.time_left(ROWS, None, 50) is None and watch.time_left(ROWS, 6, None) is None
-    assert watch.clock(3723.4) == "1:02:03"
+    assert run_status.time_left(ROWS, 6, 50) == pytest.approx(60)
+    assert run_status.time_left(ROWS, 6, 10) == 0
+    assert run_status.time_left([], 6, 50) is None
+    assert (
+        run_status.time_left(ROWS, None, 50) is None and run_status.time_left(ROWS, 6, None) is None
+    )
+    assert run_status.clock(3723.4) == "1:02:03"
 
 
 def test_losses_as_a_chart() -> None:
     """A line for each kind of loss that was logged."""
     titles = ("الخسارة", "step", "training", "<held out>")
-    svg = watch.chart(ROWS, titles)
+    svg = run_status.chart(ROWS, titles)
     assert svg.count("<polyline") == 2 and "الخسارة" in svg and "&lt;held out&gt;" in svg
-    assert watch.chart(ROWS[:1], titles).count("<polyline") == 1
-    assert watch.chart([], titles) == ""
+    assert run_status.chart(ROWS[:1], titles).count("<polyline") == 1
+    assert run_status.chart([], titles) == ""
 
 
 def test_samples_of_the_latest_step(tmp_path: Path) -> None:
     """Of a validation that is whole."""
-    assert watch.samples(tmp_path) == (0, [])
+    assert run_status.samples(tmp_path) == (0, [])
     for step in (5, 10, 20):
         folder = tmp_path / "validation" / f"step-{step}"
         folder.mkdir(parents=True)
         draw_picture(step).save(folder / "00.png")
         if step < 20:
             draw_picture(step).save(folder / "sheet.png")
-    assert watch.samples(tmp_path) == (10, [tmp_path / "validation/step-10/00.png"])
+    assert run_status.samples(tmp_path) == (10, [tmp_path / "validation/step-10/00.png"])
 
 
 # ---------------------------------------------------------------- drawing
@@ -220,12 +221,12 @@ def test_the_queue_draws_what_generate_does(tiny: Tiny, tmp_path: Path) -> None:
     assert told == [n / 14 for n in range(14)]
 
     loaded = queue._loaded
-    old = easels.provenance_of(found[3][0])
+    old = generation_queue.provenance_of(found[3][0])
     again = queue.again(old, tmp_path / "studio", None, Job())
     assert (pixels(again) == pixels(found[3][0])).all()
     assert queue._loaded is loaded  # nothing of it has changed
-    assert easels.history(tmp_path / "studio")[0] == again
-    assert len(easels.history(tmp_path / "studio")) == 5
+    assert generation_queue.history(tmp_path / "studio")[0] == again
+    assert len(generation_queue.history(tmp_path / "studio")) == 5
 
 
 def test_a_cancelled_drawing_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_pictures_of_others_are_not_followed(tiny: Tiny, tmp_path: Path) -> None
     words += ["--prior", tiny.prior, "--decoder", tiny.decoder, "--strength", 0.5]
     assert run_cli("generate", "a", *words, "--out", tmp_path / "h.png").code == 0
     with pytest.raises(UserError, match="drawn from other pictures; wassily generate --from"):
-        easels.provenance_of(tmp_path / "h.png")
+        generation_queue.provenance_of(tmp_path / "h.png")
 
 
 # ---------------------------------------------------------------- data
@@ -277,16 +278,16 @@ def test_findings_and_their_pictures(tmp_path: Path) -> None:
     (folder / "01.png").write_bytes((folder / "00.png").read_bytes())
     (folder / "02.png").write_bytes(b"no picture")
     allowed = AllowedFolders(tmp_path / "runs", (folder,))
-    looked = looks.look(allowed, str(folder), 32, True, "mini")
+    looked = data_findings.look(allowed, str(folder), 32, True, "mini")
     kinds = [finding.kind for finding in looked.findings]
     assert kinds[0] == "broken" and "duplicates" in kinds and looked.summary["pictures"] == 3
     found = dict(zip(kinds, looked.findings, strict=True))
-    assert looks.thumbnails(found["broken"], allowed) == []
-    shown = looks.thumbnails(found["duplicates"], allowed)
+    assert data_findings.thumbnails(found["broken"], allowed) == []
+    shown = data_findings.thumbnails(found["duplicates"], allowed)
     assert [name for _, name in shown] == ["00.png", "01.png"]
-    assert all(max(picture.size) <= looks.SIDE for picture, _ in shown)
+    assert all(max(picture.size) <= data_findings.SIDE for picture, _ in shown)
     with pytest.raises(UserError, match="--data"):
-        looks.look(allowed, str(tmp_path), 32, True, "mini")
+        data_findings.look(allowed, str(tmp_path), 32, True, "mini")
 
 
 def test_names_in_an_item(tmp_path: Path) -> None:
@@ -297,7 +298,7 @@ def test_names_in_an_item(tmp_path: Path) -> None:
         draw_picture(1).save(tmp_path / "pics" / name)
     draw_picture(1).save(tmp_path / "e.png")
     item = f"{tmp_path}/pics/a: b.png: 32 x 32"
-    assert [path.name for path in looks.files(item, allowed)] == ["a: b.png"]
+    assert [path.name for path in data_findings.files(item, allowed)] == ["a: b.png"]
     item = f"{tmp_path}/pics/a: b.png (train) = {tmp_path}/e.png (test)"
-    assert [path.name for path in looks.files(item, allowed)] == ["a: b.png"]
-    assert looks.files("nothing: here", allowed) == []
+    assert [path.name for path in data_findings.files(item, allowed)] == ["a: b.png"]
+    assert data_findings.files("nothing: here", allowed) == []

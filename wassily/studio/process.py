@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from wassily.errors import UserError
 from wassily.files import lock, platforms
-from wassily.studio.fence import AllowedFolders
+from wassily.studio.allowed_folders import AllowedFolders
 
 TAIL = 4096  # bytes of the output that are looked at
 _children: list[subprocess.Popen[bytes]] = []

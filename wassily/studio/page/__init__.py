@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wassily.errors import UserError
-from wassily.studio.easel import GenerationQueue
-from wassily.studio.fence import AllowedFolders
-from wassily.studio.words import Language, Say
+from wassily.studio.allowed_folders import AllowedFolders
+from wassily.studio.generation_queue import GenerationQueue
+from wassily.studio.texts import Language, Say
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -61,15 +61,15 @@ def build(allowed: AllowedFolders, cache_dir: str | None) -> gr.Blocks:
     """All pages as gradio's Blocks."""
     import gradio as gr
 
-    from wassily.studio.page import compare, data, draw, parts, train
+    from wassily.studio.page import compare, data, generate, shared, train
 
     queue = GenerationQueue()
 
     def fill(language: Language) -> None:
         say = Say(language)
-        parts.header(say)
+        shared.header(say)
         with gr.Tabs(elem_id="tabs"):
-            draw.tab(say, allowed, queue, cache_dir)
+            generate.tab(say, allowed, queue, cache_dir)
             compare.tab(say, allowed, queue, cache_dir)
             train.tab(say, allowed)
             data.tab(say, allowed)
@@ -86,7 +86,7 @@ def launch(
     demo: gr.Blocks, allowed: AllowedFolders, port: int, browser: bool
 ) -> tuple[FastAPI, str, str]:
     """Start to serve on this machine alone; gradio's answer: the app, its address, no share."""
-    from wassily.studio.page import parts
+    from wassily.studio.page import shared
 
     return demo.launch(
         server_name=HOST,
@@ -104,10 +104,10 @@ def launch(
         mcp_server=False,
         ssr_mode=False,
         pwa=False,
-        theme=parts.theme(),
-        css=parts.CSS,
-        head=parts.HEAD,
-        app_kwargs={"middleware": parts.middleware()},
+        theme=shared.theme(),
+        css=shared.CSS,
+        head=shared.HEAD,
+        app_kwargs={"middleware": shared.middleware()},
     )
 
 

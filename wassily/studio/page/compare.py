@@ -11,11 +11,10 @@ import gradio as gr
 
 from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
-from wassily.studio import easel as easels
-from wassily.studio import form, shelf
-from wassily.studio.fence import AllowedFolders
-from wassily.studio.page import draw, parts
-from wassily.studio.words import Say
+from wassily.studio import command_words, generation_queue, model_choices
+from wassily.studio.allowed_folders import AllowedFolders
+from wassily.studio.page import generate, shared
+from wassily.studio.texts import Say
 
 MOST = 8  # columns
 
@@ -33,7 +32,7 @@ def choices_of(say: Say, allowed: AllowedFolders) -> list[tuple[str, str]]:
     """(what is shown, network and name) of all that can be compared with the base."""
     return [
         (one.shown(say, say(f"of_{one.home}")), f"{one.home}:{one.name}")
-        for one in shelf.model_choices(allowed.runs)
+        for one in model_choices.model_choices(allowed.runs)
     ]
 
 
@@ -46,15 +45,15 @@ def columns_of(
     if len(picked) >= MOST:
         raise UserError(f"{len(picked)} choices; {MOST - 1} at most stand beside the base")
     base = {
-        "prior": shelf.checked(allowed.runs, "prior", prior),
-        "decoder": shelf.checked(allowed.runs, "decoder", decoder),
+        "prior": model_choices.checked(allowed.runs, "prior", prior),
+        "decoder": model_choices.checked(allowed.runs, "decoder", decoder),
     }
     columns = [Column(say("base"), base["prior"], base["decoder"])]
     for one in picked:
         home, _, name = one.partition(":")
         if home not in base:
             raise UserError(f"{one}: neither a prior nor a decoder")
-        pair = base | {home: shelf.checked(allowed.runs, home, name)}
+        pair = base | {home: model_choices.checked(allowed.runs, home, name)}
         place = Path(name).relative_to(allowed.runs) if Path(name).is_dir() else name
         columns.append(Column(str(place), pair["prior"], pair["decoder"]))
     return columns
@@ -105,10 +104,13 @@ class _Outputs:
 
 
 def tab(
-    say: Say, allowed: AllowedFolders, queue: easels.GenerationQueue, cache_dir: str | None
+    say: Say,
+    allowed: AllowedFolders,
+    queue: generation_queue.GenerationQueue,
+    cache_dir: str | None,
 ) -> None:
     """The tab with its events."""
-    jobs = parts.Jobs()
+    jobs = shared.Jobs()
     with gr.Tab(say("compare"), id="compare") as place:
         gr.HTML(f'<p class="quiet">{say("compare_info")}</p>')
         asked = _inputs(say, allowed)
@@ -118,24 +120,24 @@ def tab(
         [asked.prompts, *asked.networks, asked.seed],
         [shown.sheet, shown.slider, shown.state, shown.note],
         show_progress_on=shown.sheet,
-        **parts.QUEUED,
+        **shared.QUEUED,
     )
     jobs.wire(say, asked.cancel, [event], shown.note)
 
     def show(held: tuple[list[str], int] | None, event: gr.SelectData) -> object:
         return pair(held[0], held[1], event.index) if held else gr.skip()
 
-    shown.sheet.select(show, shown.state, shown.slider, **parts.SILENT)
+    shown.sheet.select(show, shown.state, shown.slider, **shared.SILENT)
 
     def offered(prior: str = "", decoder: str = "", chosen: Sequence[str] = ()) -> list[object]:
         now = choices_of(say, allowed)
         kept = [value for value in chosen if value in [name for _, name in now]]
-        lists = [shelf.networks(allowed.runs, home, say) for home in draw.HOMES]
-        both = [parts.among(c, v, "mini") for c, v in zip(lists, (prior, decoder), strict=True)]
+        lists = [model_choices.networks(allowed.runs, home, say) for home in generate.HOMES]
+        both = [shared.among(c, v, "mini") for c, v in zip(lists, (prior, decoder), strict=True)]
         return [*both, gr.update(choices=now, value=kept)]
 
-    place.select(offered, asked.networks, asked.networks, **parts.SILENT)
-    parts.at_opening(offered, asked.networks)
+    place.select(offered, asked.networks, asked.networks, **shared.SILENT)
+    shared.at_opening(offered, asked.networks)
 
 
 def _inputs(say: Say, allowed: AllowedFolders) -> _Inputs:
@@ -152,8 +154,8 @@ def _inputs(say: Say, allowed: AllowedFolders) -> _Inputs:
                 elem_id="compare-choices",
             )
         with gr.Column(scale=2, min_width=280):
-            bases = [_base(say, allowed, home) for home in draw.HOMES]
-            seed = draw.number(say("seed"), 0)
+            bases = [_base(say, allowed, home) for home in generate.HOMES]
+            seed = generate.number(say("seed"), 0)
             with gr.Row():
                 go = gr.Button(
                     say("compare_button"), variant="primary", elem_id="compare-go", min_width=140
@@ -163,20 +165,20 @@ def _inputs(say: Say, allowed: AllowedFolders) -> _Inputs:
 
 
 def _base(say: Say, allowed: AllowedFolders, home: str) -> gr.Dropdown:
-    choices = shelf.networks(allowed.runs, home, say)
+    choices = model_choices.networks(allowed.runs, home, say)
     return gr.Dropdown(
         choices,
-        value=parts.first(choices, "mini"),
+        value=shared.first(choices, "mini"),
         label=say(f"base_{home}"),
         elem_id=f"compare-{home}",
     )
 
 
 def _outputs(say: Say) -> _Outputs:
-    note = parts.notice()
+    note = shared.notice()
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
-            sheet = parts.gallery(
+            sheet = shared.gallery(
                 label=say("side_by_side"), elem_id="compared", columns=2, allow_preview=False
             )
         with gr.Column(scale=2, min_width=280):
@@ -193,14 +195,14 @@ def _outputs(say: Say) -> _Outputs:
 def _comparison(
     say: Say,
     allowed: AllowedFolders,
-    queue: easels.GenerationQueue,
+    queue: generation_queue.GenerationQueue,
     cache_dir: str | None,
-    jobs: parts.Jobs,
-) -> parts.Handler:
+    jobs: shared.Jobs,
+) -> shared.Handler:
     """The handler of the compare button."""
     folder = allowed.own / "compared"
 
-    @parts.guarded(say, 3)
+    @shared.guarded(say, 3)
     def compare(
         text: str,
         prior: str,
@@ -208,11 +210,11 @@ def _comparison(
         chosen: list[str],
         seed: str | None,
         request: gr.Request,
-        progress: gr.Progress = parts.PROGRESS,
+        progress: gr.Progress = shared.PROGRESS,
     ) -> tuple[object, ...]:
         columns = columns_of(say, allowed, prior, decoder, chosen)
-        lines = form.prompts(text)
-        first = draw.whole("seed", seed) or 0
+        lines = command_words.prompts(text)
+        first = generate.whole("seed", seed) or 0
         configs = configs_of(allowed, columns, lines, first, folder, cache_dir)
         drawn = _draw(queue, configs, jobs.begin(request, progress), progress)
         cells = table(columns, drawn, lines)
@@ -222,7 +224,7 @@ def _comparison(
             gr.update(value=cells, columns=width),
             pair(files, width, 1),
             (files, width),
-            parts.good(say("drawn", count=len(files)), folder),
+            shared.good(say("drawn", count=len(files)), folder),
         )
 
     return compare
@@ -238,8 +240,8 @@ def configs_of(
 ) -> list[GenerateConfig]:
     """One command for each column, all with the guidance of the first. Raises UserError."""
     guidance: dict[str, Any] = {
-        f"{name}_scale": shelf.guidance(allowed.runs, home, getattr(columns[0], home))
-        for home, name in draw.GUIDANCE.items()
+        f"{name}_scale": model_choices.guidance(allowed.runs, home, getattr(columns[0], home))
+        for home, name in generate.GUIDANCE.items()
     }
     configs = [
         GenerateConfig(
@@ -253,15 +255,15 @@ def configs_of(
         )
         for c in columns
     ]
-    if (count := len(prompts) * len(columns)) > draw.MOST:
-        raise UserError(f"{count} pictures; {draw.MOST} at most")
+    if (count := len(prompts) * len(columns)) > generate.MOST:
+        raise UserError(f"{count} pictures; {generate.MOST} at most")
     return configs
 
 
 def _draw(
-    queue: easels.GenerationQueue,
+    queue: generation_queue.GenerationQueue,
     configs: list[GenerateConfig],
-    job: easels.Job,
+    job: generation_queue.Job,
     progress: Callable[[float], object],
 ) -> list[list[Path]]:
     """The files of each config, one config after another; `progress` covers all of them."""
@@ -271,6 +273,6 @@ def _draw(
         def share(of_one: float, before: int = number) -> object:
             return progress((before + of_one) / len(configs))
 
-        files = queue.draw(config, easels.Job(share, job.cancelled))
+        files = queue.draw(config, generation_queue.Job(share, job.cancelled))
         drawn.append([file for file, _ in files])
     return drawn

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import gradio as gr
 
 from wassily.commands.findings import Finding
-from wassily.studio import looks, shelf
-from wassily.studio.fence import AllowedFolders
-from wassily.studio.page import draw, parts
-from wassily.studio.words import Say
+from wassily.studio import data_findings, model_choices
+from wassily.studio.allowed_folders import AllowedFolders
+from wassily.studio.page import generate, shared
+from wassily.studio.texts import Say
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ def tab(say: Say, allowed: AllowedFolders) -> None:
     with gr.Tab(say("data"), id="data") as place:
         fields = _fields(say, allowed)
 
-    @parts.guarded(say, 2)
+    @shared.guarded(say, 2)
     def check(name: str | None, side: str | None, captions: bool, prior: str) -> tuple[object, ...]:
-        base = shelf.checked(allowed.runs, "prior", prior)
-        resolution = draw.whole("resolution", side)
-        looked = looks.look(
+        base = model_choices.checked(allowed.runs, "prior", prior)
+        resolution = generate.whole("resolution", side)
+        looked = data_findings.look(
             allowed, name, 512 if resolution is None else resolution, captions, base
         )
         cells = [
             (picture, f"{file}: {say('find_' + finding.kind)}")
             for finding in looked.findings
-            for picture, file in looks.thumbnails(finding, allowed)
+            for picture, file in data_findings.thumbnails(finding, allowed)
         ]
         return page_of(say, looked), gr.update(value=cells, visible=bool(cells)), ""
 
@@ -55,13 +55,13 @@ def tab(say: Say, allowed: AllowedFolders) -> None:
         api_visibility="private",
     )
     place.select(
-        lambda name: parts.among([(f, f) for f in allowed.folders()], name),
+        lambda name: shared.among([(f, f) for f in allowed.folders()], name),
         fields.folder,
         fields.folder,
-        **parts.SILENT,
+        **shared.SILENT,
     )
-    parts.at_opening(
-        lambda: parts.among([(f, f) for f in allowed.folders()], None), [fields.folder]
+    shared.at_opening(
+        lambda: shared.among([(f, f) for f in allowed.folders()], None), [fields.folder]
     )
 
 
@@ -77,14 +77,14 @@ def _fields(say: Say, allowed: AllowedFolders) -> _Fields:
             elem_id="data-folder",
             min_width=220,
         )
-        side = draw.number(say("resolution"), 32, name="data-resolution")
-        choices = shelf.networks(allowed.runs, "prior", say)
+        side = generate.number(say("resolution"), 32, name="data-resolution")
+        choices = model_choices.networks(allowed.runs, "prior", say)
         prior = gr.Dropdown(choices, value="mini", label=say("prior"), min_width=160)
     captions = gr.Checkbox(True, label=say("captions"))
     go = gr.Button(say("check"), variant="primary", elem_id="data-go")
-    note = parts.notice()
+    note = shared.notice()
     findings = gr.HTML(elem_id="findings")
-    thumbs = parts.gallery(
+    thumbs = shared.gallery(
         label=say("thumbnails"),
         columns=6,
         elem_id="thumbnails",
@@ -94,7 +94,7 @@ def _fields(say: Say, allowed: AllowedFolders) -> _Fields:
     return _Fields(folder, side, captions, prior, go, note, findings, thumbs)
 
 
-def page_of(say: Say, looked: looks.Looked) -> str:
+def page_of(say: Say, looked: data_findings.Looked) -> str:
     """Findings and summary as HTML."""
     found = "".join(_finding(say, finding) for finding in looked.findings)
     rows = "".join(
@@ -110,7 +110,7 @@ def page_of(say: Say, looked: looks.Looked) -> str:
 
 
 def _finding(say: Say, finding: Finding) -> str:
-    items = [f"<li>{html.escape(item)}</li>" for item in finding.items[: looks.LISTED]]
+    items = [f"<li>{html.escape(item)}</li>" for item in finding.items[: data_findings.LISTED]]
     if more := len(finding.items) - len(items):
         items.append(f'<li dir="auto">{say("and_more", count=more)}</li>')
     listed = f"<ul>{''.join(items)}</ul>" if items else ""

@@ -13,10 +13,10 @@ from wassily.commands import demo
 from wassily.data import images, png
 from wassily.errors import UserError
 from wassily.reporting import run_log
-from wassily.studio import form, process, shelf, watch
-from wassily.studio.fence import AllowedFolders
-from wassily.studio.page import draw, parts
-from wassily.studio.words import Say
+from wassily.studio import command_words, model_choices, process, run_status
+from wassily.studio.allowed_folders import AllowedFolders
+from wassily.studio.page import generate, shared
+from wassily.studio.texts import Say
 
 ALIVE = "starting running"
 EVERY = 2.0  # seconds between two looks
@@ -28,21 +28,21 @@ WHOLE = (
 ).split()
 
 
-def words_of(allowed: AllowedFolders, values: parts.Values) -> list[str]:
+def words_of(allowed: AllowedFolders, values: shared.Values) -> list[str]:
     """The words of the training that a page asks for, checked. Raises UserError."""
     network = values["network"]
-    if network not in form.CLASSES:
+    if network not in command_words.CLASSES:
         raise UserError(f"{network}: neither prior nor decoder")
     flags: dict[str, object] = {
         "train_data_dir": allowed.data_folder(values["train_data_dir"]),
         "output_dir": str(allowed.new_run(values["name"])),
     }
-    for home in draw.HOMES:
-        flags[f"pretrained_{home}_model_name_or_path"] = shelf.checked(
+    for home in generate.HOMES:
+        flags[f"pretrained_{home}_model_name_or_path"] = model_choices.checked(
             allowed.runs, home, values[home]
         )
-    flags |= {name: draw.whole(name, values[name]) for name in WHOLE}
-    flags["validation_prompts"] = form.prompts(values["validation_prompts"])
+    flags |= {name: generate.whole(name, values[name]) for name in WHOLE}
+    flags["validation_prompts"] = command_words.prompts(values["validation_prompts"])
     if not flags["validation_prompts"] and not values["holdout"]:
         flags["validation_steps"] = None
     if not values["lora"]:
@@ -51,7 +51,7 @@ def words_of(allowed: AllowedFolders, values: parts.Values) -> list[str]:
         flags[name] = None if values[name] in (None, 0) else float(values[name])
     others = ("preset", "mixed_precision", "lora", "use_ema", "gradient_checkpointing")
     flags |= {name: values[name] for name in others}
-    return form.train(network, flags)
+    return command_words.train(network, flags)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Watched:
 def tab(say: Say, allowed: AllowedFolders) -> None:
     """The tab with its events."""
     with gr.Tab(say("train"), id="train") as place:
-        fields: parts.Fields = {}
+        fields: shared.Fields = {}
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 _form(say, allowed, fields)
@@ -98,7 +98,7 @@ def tab(say: Say, allowed: AllowedFolders) -> None:
     with place:
         tick = gr.Timer(EVERY)
     lines = [command.started, watched.told]
-    live = parts.SILENT | {
+    live = shared.SILENT | {
         "fn": lambda name, *lines: seen(say, allowed, name, lines),
         "inputs": [watched.run, *lines],
         "outputs": [*watched.outputs, *lines],
@@ -111,32 +111,32 @@ def _command(say: Say) -> _Command:
     gr.HTML(f'<p class="quiet">{say("command")}</p>')
     shown = gr.HTML(elem_id="command", elem_classes="command")
     start = gr.Button(say("start"), variant="primary", elem_id="train-start")
-    return _Command(shown, start, parts.notice())
+    return _Command(shown, start, shared.notice())
 
 
 def _wire_command(
-    say: Say, allowed: AllowedFolders, fields: parts.Fields, command: _Command, run: gr.Dropdown
+    say: Say, allowed: AllowedFolders, fields: shared.Fields, command: _Command, run: gr.Dropdown
 ) -> Callable[[Held], str]:
     """Each change of a field shows the new command, and the button starts it. The handler that
     shows it.
     """
     every = set(fields.values())
 
-    def given(held: Held) -> parts.Values:
+    def given(held: Held) -> shared.Values:
         return {name: held[field] for name, field in fields.items()}
 
     def show(held: Held) -> str:
         try:
             return _shown(words_of(allowed, given(held)))
         except UserError as error:
-            return parts.wrong(str(error))
+            return shared.wrong(str(error))
 
-    @parts.guarded(say, 2)
+    @shared.guarded(say, 2)
     def begin(held: Held) -> tuple[object, ...]:
         words = words_of(allowed, given(held))
         folder = allowed.new_run(given(held)["name"])
         process.start(process.process_of(allowed, folder), words)
-        told = parts.good(say("started", name=folder.name), states=ALIVE)
+        told = shared.good(say("started", name=folder.name), states=ALIVE)
         return _shown(words), _runs(allowed, folder.name), told
 
     for field in fields.values():
@@ -146,40 +146,40 @@ def _wire_command(
             command.shown,
             trigger_mode="always_last",
             concurrency_limit=1,  # one after another, so that the last word is the newest
-            **parts.SILENT,
+            **shared.SILENT,
         )
     outputs = [command.shown, run, command.started]
     command.start.click(begin, every, outputs, api_visibility="private")
     return show
 
 
-def _wire_proposals(allowed: AllowedFolders, fields: parts.Fields) -> None:
+def _wire_proposals(allowed: AllowedFolders, fields: shared.Fields) -> None:
     """Another network has another name and number of steps, where nobody has changed them."""
 
     def follow(network: str, name: str, steps: str) -> list[object]:
-        own_name, own_steps = form.untouched(name, steps)
+        own_name, own_steps = command_words.untouched(name, steps)
         return [
-            allowed.unused(form.NAMES[network]) if own_name else gr.skip(),
+            allowed.unused(command_words.NAMES[network]) if own_name else gr.skip(),
             str(demo.TRAINING[network]) if own_steps else gr.skip(),
         ]
 
     followers = [fields["name"], fields["max_train_steps"]]
-    fields["network"].input(follow, [fields["network"], *followers], followers, **parts.SILENT)
+    fields["network"].input(follow, [fields["network"], *followers], followers, **shared.SILENT)
 
 
 def _wire_buttons(say: Say, allowed: AllowedFolders, watched: _Watched) -> None:
     """Stop and resume the chosen training."""
 
-    @parts.guarded(say, 0)
+    @shared.guarded(say, 0)
     def end(name: str | None) -> tuple[str]:
         process.stop(process.process_of(allowed, allowed.run(name)))
-        return (parts.good(say("stopping", name=name), states="stopping"),)
+        return (shared.good(say("stopping", name=name), states="stopping"),)
 
-    @parts.guarded(say, 0)
+    @shared.guarded(say, 0)
     def go_on(name: str | None) -> tuple[str]:
         folder = allowed.run(name)
-        process.start(process.process_of(allowed, folder), form.resume(folder))
-        return (parts.good(say("started", name=name), states=ALIVE),)
+        process.start(process.process_of(allowed, folder), command_words.resume(folder))
+        return (shared.good(say("started", name=name), states=ALIVE),)
 
     run, told = watched.run, watched.told
     watched.stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
@@ -190,7 +190,7 @@ def _wire_refresh(
     say: Say,
     allowed: AllowedFolders,
     place: gr.Tab,
-    fields: parts.Fields,
+    fields: shared.Fields,
     run: gr.Dropdown,
     show: Callable[[Held], str],
     command: gr.HTML,
@@ -200,24 +200,24 @@ def _wire_refresh(
     def refresh(
         prior: str = "", decoder: str = "", folder: str = "", name: str = ""
     ) -> list[object]:
-        lists = [shelf.networks(allowed.runs, home, say) for home in draw.HOMES]
+        lists = [model_choices.networks(allowed.runs, home, say) for home in generate.HOMES]
         lists.append([(f, f) for f in allowed.folders()])
         kept = zip(lists, (prior, decoder, folder), strict=True)
-        return [*(parts.among(c, v, "mini") for c, v in kept), _runs(allowed, name)]
+        return [*(shared.among(c, v, "mini") for c, v in kept), _runs(allowed, name)]
 
     lists = [fields["prior"], fields["decoder"], fields["train_data_dir"], run]
-    event = place.select(refresh, lists, lists, **parts.SILENT)
-    event.then(show, set(fields.values()), command, concurrency_limit=1, **parts.SILENT)
-    parts.at_opening(
-        lambda: [*refresh(), allowed.unused(form.NAMES["prior"])], [*lists, fields["name"]]
+    event = place.select(refresh, lists, lists, **shared.SILENT)
+    event.then(show, set(fields.values()), command, concurrency_limit=1, **shared.SILENT)
+    shared.at_opening(
+        lambda: [*refresh(), allowed.unused(command_words.NAMES["prior"])], [*lists, fields["name"]]
     )
 
 
 def _shown(words: list[str]) -> str:
-    return f'<pre dir="ltr">{html.escape(form.shown(words))}</pre>'
+    return f'<pre dir="ltr">{html.escape(command_words.shown(words))}</pre>'
 
 
-def _form(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+def _form(say: Say, allowed: AllowedFolders, fields: shared.Fields) -> None:
     """The settings, by name; those of `WHOLE` and others are flags."""
     _source_fields(say, allowed, fields)
     _length_fields(say, fields)
@@ -226,7 +226,7 @@ def _form(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
         _further_fields(say, fields)
 
 
-def _source_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+def _source_fields(say: Say, allowed: AllowedFolders, fields: shared.Fields) -> None:
     """The network, the training's name, its images, and the models that it starts from."""
     networks = [(say("prior"), "prior"), (say("decoder"), "decoder")]
     fields["network"] = gr.Radio(
@@ -234,7 +234,7 @@ def _source_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> N
     )
     with gr.Row():
         fields["name"] = gr.Textbox(
-            allowed.unused(form.NAMES["prior"]),
+            allowed.unused(command_words.NAMES["prior"]),
             max_lines=1,
             label=say("name"),
             info=say("name_info", folder=allowed.runs),
@@ -251,42 +251,42 @@ def _source_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> N
             min_width=160,
         )
     with gr.Row():
-        for home in draw.HOMES:
-            choices = shelf.networks(allowed.runs, home, say)
+        for home in generate.HOMES:
+            choices = model_choices.networks(allowed.runs, home, say)
             fields[home] = gr.Dropdown(
                 choices,
-                value=parts.first(choices, "mini"),
+                value=shared.first(choices, "mini"),
                 label=say(f"start_{home}"),
                 elem_id=f"train-{home}",
                 min_width=180,
             )
 
 
-def _length_fields(say: Say, fields: parts.Fields) -> None:
+def _length_fields(say: Say, fields: shared.Fields) -> None:
     """The size of images and batches, and the number of steps."""
     with gr.Row():
-        fields["resolution"] = draw.number(say("resolution"), 32, name="train-resolution")
-        fields["train_batch_size"] = draw.number(say("batch"), 16, name="train-batch")
-        fields["max_train_steps"] = draw.number(
+        fields["resolution"] = generate.number(say("resolution"), 32, name="train-resolution")
+        fields["train_batch_size"] = generate.number(say("batch"), 16, name="train-batch")
+        fields["max_train_steps"] = generate.number(
             say("max_steps"), demo.TRAINING["prior"], name="train-steps"
         )
         fields["learning_rate"] = gr.Number(1e-4, label=say("rate"), min_width=140)
-        fields["checkpointing_steps"] = draw.number(say("checkpoints"), 50, name="train-every")
-        fields["seed"] = draw.number(say("seed"), None, say("seed_info"))
+        fields["checkpointing_steps"] = generate.number(say("checkpoints"), 50, name="train-every")
+        fields["seed"] = generate.number(say("seed"), None, say("seed_info"))
 
 
-def _validation_fields(say: Say, fields: parts.Fields) -> None:
+def _validation_fields(say: Say, fields: shared.Fields) -> None:
     fields["validation_prompts"] = gr.Textbox(
         label=say("validation_prompts"), lines=2, elem_id="train-prompts"
     )
     with gr.Row():
-        fields["validation_steps"] = draw.number(
+        fields["validation_steps"] = generate.number(
             say("validation_steps"), 50, name="train-validation"
         )
         fields["holdout"] = gr.Slider(0, 0.5, 0, step=0.01, label=say("holdout"), min_width=160)
 
 
-def _further_fields(say: Say, fields: parts.Fields) -> None:
+def _further_fields(say: Say, fields: shared.Fields) -> None:
     """Memory, adapters and the EMA."""
     usual = [(say("usual"), "")]
     with gr.Row():
@@ -298,16 +298,16 @@ def _further_fields(say: Say, fields: parts.Fields) -> None:
             value="",
             label=say("precision"),
         )
-        fields["gradient_accumulation_steps"] = draw.number(say("accumulation"), None)
+        fields["gradient_accumulation_steps"] = generate.number(say("accumulation"), None)
     with gr.Row():
         fields["lora"] = gr.Checkbox(False, label=say("lora"))
-        fields["rank"] = draw.number(say("rank"), None)
+        fields["rank"] = generate.number(say("rank"), None)
     fields["use_ema"] = gr.Checkbox(False, label=say("ema"))
     fields["gradient_checkpointing"] = gr.Checkbox(False, label=say("gradient_checkpointing"))
 
 
 def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
-    names = watch.trainings(allowed)
+    names = run_status.trainings(allowed)
     run = gr.Dropdown(
         names,
         value=names[0] if names else None,
@@ -319,9 +319,9 @@ def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
     with gr.Row():
         stop = gr.Button(say("stop"), elem_id="train-stop", variant="stop", min_width=100)
         resume = gr.Button(say("resume"), elem_id="train-resume", min_width=100)
-    told = parts.notice()
+    told = shared.notice()
     chart = gr.HTML(elem_id="losses", elem_classes="chart")
-    samples = parts.gallery(
+    samples = shared.gallery(
         label=say("samples"),
         columns=3,
         elem_id="samples",
@@ -331,7 +331,7 @@ def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
 
 
 def _runs(allowed: AllowedFolders, chosen: str | None) -> object:
-    names = watch.trainings(allowed)
+    names = run_status.trainings(allowed)
     if chosen and chosen not in names:  # it has only just begun
         names.insert(0, chosen)
     value = chosen or (names[0] if names else None)
@@ -352,14 +352,14 @@ def seen(
         return [*shown, *(gr.skip() for _ in lines)]
     rows = run_log.read_log(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
-    chart = watch.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
-    step, files = watch.samples(folder)
-    now = watch.look(allowed, folder)
-    told = [parts.outlived(line, now.state) for line in lines]
+    chart = run_status.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
+    step, files = run_status.samples(folder)
+    now = run_status.look(allowed, folder)
+    told = [shared.outlived(line, now.state) for line in lines]
     return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state), *told]
 
 
-def _buttons(state: watch.State) -> list[object]:
+def _buttons(state: run_status.State) -> list[object]:
     """Stop and go on, each where it can be done."""
     running = state in ("starting", "running")
     resting = state in ("stopped", "finished")
@@ -379,13 +379,13 @@ def _samples(say: Say, step: int, files: list[Path]) -> object:
     return gr.update(value=found, visible=True, label=say("samples_at", step=step))
 
 
-def _state(say: Say, now: watch.Seen) -> str:
+def _state(say: Say, now: run_status.Seen) -> str:
     """The line of state, step and time left, a bar, and what it said last."""
     pieces = [f'<b data-state="{now.state}">{say("state_" + now.state)}</b>']
     if now.steps:
         pieces.append(f"<span>{say('step_of', step=now.step, steps=now.steps)}</span>")
     if now.left is not None:
-        pieces.append(f"<span>{say('left', time=watch.clock(now.left))}</span>")
+        pieces.append(f"<span>{say('left', time=run_status.clock(now.left))}</span>")
     text = f'<p class="state">{"".join(pieces)}</p>'
     if now.steps:
         share = min(100, 100 * now.step / now.steps)

@@ -11,7 +11,7 @@ from wassily.commands import data_check
 from wassily.commands.findings import GRAVITIES, Finding
 from wassily.config.commands import DataCheckConfig
 from wassily.data import images
-from wassily.studio.fence import AllowedFolders
+from wassily.studio.allowed_folders import AllowedFolders
 
 SIDE = 160  # pixels of a thumbnail's longer side
 SHOWN = 6  # thumbnails of one finding

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wassily.errors import UserError, out_of_memory, printable
 from wassily.files import disk
-from wassily.studio.easel import Cancelled, Job
-from wassily.studio.words import Say
+from wassily.studio.generation_queue import Cancelled, Job
+from wassily.studio.texts import Say
 
 CAPTION = 60  # letters of a prompt under a picture
 DRAWING = "drawing"  # gradio's name of the one queue

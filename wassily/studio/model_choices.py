@@ -15,8 +15,8 @@ from wassily.files import atomic, output_folder, run_state
 from wassily.files.run_state import Saved
 from wassily.models import names as model_names
 from wassily.models import parts
-from wassily.studio.fence import OWN
-from wassily.studio.words import Say
+from wassily.studio.allowed_folders import OWN
+from wassily.studio.texts import Say
 
 DEPTH = 4  # folders below --runs
 RELEASED = {"prior": PRIOR, "decoder": DECODER}

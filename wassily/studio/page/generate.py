@@ -13,11 +13,10 @@ from wassily.config.generation import GenerateConfig
 from wassily.config.generation_checks import SCHEDULER
 from wassily.errors import UserError
 from wassily.generation import schedulers
-from wassily.studio import easel as easels
-from wassily.studio import form, shelf
-from wassily.studio.fence import AllowedFolders
-from wassily.studio.page import parts
-from wassily.studio.words import Say
+from wassily.studio import command_words, generation_queue, model_choices
+from wassily.studio.allowed_folders import AllowedFolders
+from wassily.studio.page import shared
+from wassily.studio.texts import Say
 
 MOST = 64  # pictures at once
 
@@ -33,18 +32,20 @@ def whole(name: str, text: str | None) -> int | None:
 
 
 def config_of(
-    allowed: AllowedFolders, cache_dir: str | None, out: Path, values: parts.Values
+    allowed: AllowedFolders, cache_dir: str | None, out: Path, values: shared.Values
 ) -> GenerateConfig:
     """The drawing that a page asks for, as of `wassily generate`. Raises UserError."""
-    prompts = form.prompts(values["prompts"])
+    prompts = command_words.prompts(values["prompts"])
     count = whole("num_images", values["num_images"])
     count = 1 if count is None else count
     if len(prompts) * count > MOST:
         raise UserError(f"{len(prompts) * count} pictures at once; the studio draws {MOST} at most")
     given: dict[str, Any] = {"prompts": prompts, "num_images": count}
     for home in HOMES:
-        given[home] = shelf.checked(allowed.runs, home, values[home])
-        given[f"{home}_lora"] = shelf.checked_adapter(allowed.runs, home, values[f"{home}_lora"])
+        given[home] = model_choices.checked(allowed.runs, home, values[home])
+        given[f"{home}_lora"] = model_choices.checked_adapter(
+            allowed.runs, home, values[f"{home}_lora"]
+        )
     if any(given[f"{home}_lora"] for home in HOMES):
         given["lora_scale"] = float(values["lora_scale"])
     for name in ("seed", "steps", "prior_steps", "width", "height"):
@@ -52,7 +53,9 @@ def config_of(
             given[name] = number
     for home, name in GUIDANCE.items():
         own = values[name]
-        suits = shelf.guidance(allowed.runs, home, given[home]) if own is None else float(own)
+        suits = (
+            model_choices.guidance(allowed.runs, home, given[home]) if own is None else float(own)
+        )
         given[f"{name}_scale"] = suits
     return GenerateConfig(
         **given,
@@ -73,9 +76,9 @@ class _Page:
 
     say: Say
     allowed: AllowedFolders
-    queue: easels.GenerationQueue
+    queue: generation_queue.GenerationQueue
     cache_dir: str | None
-    jobs: parts.Jobs
+    jobs: shared.Jobs
 
     @property
     def folder(self) -> Path:
@@ -94,12 +97,15 @@ class _Results:
 
 
 def tab(
-    say: Say, allowed: AllowedFolders, queue: easels.GenerationQueue, cache_dir: str | None
+    say: Say,
+    allowed: AllowedFolders,
+    queue: generation_queue.GenerationQueue,
+    cache_dir: str | None,
 ) -> None:
     """The tab with its events."""
-    page = _Page(say, allowed, queue, cache_dir, parts.Jobs())
+    page = _Page(say, allowed, queue, cache_dir, shared.Jobs())
     with gr.Tab(say("draw"), id="draw") as place:
-        fields: parts.Fields = {}
+        fields: shared.Fields = {}
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
                 _main_fields(say, allowed, fields)
@@ -114,9 +120,9 @@ def tab(
         set(fields.values()),
         [new.drawn, new.note],
         show_progress_on=new.drawn,
-        **parts.QUEUED,
+        **shared.QUEUED,
     )
-    event.then(lambda: shown_history(page.folder), None, history.gallery, **parts.SILENT)
+    event.then(lambda: shown_history(page.folder), None, history.gallery, **shared.SILENT)
     page.jobs.wire(say, new.cancel, [event, again], new.note)
     _show_usual_guidance(allowed, fields)
     networks = [fields[name] for name in (*HOMES, "prior_lora", "decoder_lora")]
@@ -126,73 +132,73 @@ def tab(
         return *offered(say, allowed, kept), shown_history(page.folder)
 
     outputs = [*networks, history.gallery]
-    place.select(now, networks, outputs, **parts.SILENT)
-    parts.at_opening(now, outputs)
+    place.select(now, networks, outputs, **shared.SILENT)
+    shared.at_opening(now, outputs)
 
 
 def _results(say: Say) -> _Results:
     with gr.Row():
         go = gr.Button(say("draw"), variant="primary", elem_id="draw-go", min_width=120)
         cancel = gr.Button(say("cancel"), elem_id="draw-cancel", min_width=100)
-    note = parts.notice()
-    drawn = parts.gallery(
+    note = shared.notice()
+    drawn = shared.gallery(
         label=say("pictures"), columns=2, elem_id="drawn", buttons=["download", "fullscreen"]
     )
     return _Results(go, cancel, note, drawn)
 
 
-def _painter(page: _Page, fields: parts.Fields) -> parts.Handler:
+def _painter(page: _Page, fields: shared.Fields) -> shared.Handler:
     """The handler of the draw button."""
     say = page.say
 
-    @parts.guarded(say, 1)
+    @shared.guarded(say, 1)
     def paint(
         values: dict[gr.components.Component, object],
         request: gr.Request,
-        progress: gr.Progress = parts.PROGRESS,
+        progress: gr.Progress = shared.PROGRESS,
     ) -> tuple[object, str]:
         given = {name: values[field] for name, field in fields.items()}
         job = page.jobs.begin(request, progress)
         config = config_of(page.allowed, page.cache_dir, page.folder, given)
         found = page.queue.draw(config, job)
         shown = [
-            (str(file), parts.caption(config.prompts[n // config.num_images], say, seed))
+            (str(file), shared.caption(config.prompts[n // config.num_images], say, seed))
             for n, (file, seed) in enumerate(found)
         ]
-        return shown, parts.good(say("drawn", count=len(found)), page.folder)
+        return shown, shared.good(say("drawn", count=len(found)), page.folder)
 
     return paint
 
 
-def _show_usual_guidance(allowed: AllowedFolders, fields: parts.Fields) -> None:
+def _show_usual_guidance(allowed: AllowedFolders, fields: shared.Fields) -> None:
     """An empty guidance field shows the value for the chosen network."""
     for home, name in GUIDANCE.items():
         fields[home].change(
             lambda chosen, home=home: gr.update(
-                placeholder=f"{shelf.guidance(allowed.runs, home, chosen):g}"
+                placeholder=f"{model_choices.guidance(allowed.runs, home, chosen):g}"
             ),
             fields[home],
             fields[name],
-            **parts.SILENT,
+            **shared.SILENT,
         )
 
 
 def offered(say: Say, allowed: AllowedFolders, kept: tuple[object, ...]) -> list[object]:
     """The choices of both networks and both adapters, as they are now."""
-    none = [(say("none"), shelf.NONE)]
-    lists = [shelf.networks(allowed.runs, home, say) for home in HOMES]
-    lists += [none + shelf.adapters(allowed.runs, home, say) for home in HOMES]
-    return [parts.among(choices, value) for choices, value in zip(lists, kept, strict=True)]
+    none = [(say("none"), model_choices.NONE)]
+    lists = [model_choices.networks(allowed.runs, home, say) for home in HOMES]
+    lists += [none + model_choices.adapters(allowed.runs, home, say) for home in HOMES]
+    return [shared.among(choices, value) for choices, value in zip(lists, kept, strict=True)]
 
 
-def _main_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+def _main_fields(say: Say, allowed: AllowedFolders, fields: shared.Fields) -> None:
     """Prompts, networks, seed and count."""
     fields["prompts"] = gr.Textbox(
         say("prompts_example"), label=say("prompts"), lines=3, elem_id="prompts"
     )
     with gr.Row():
         for home in HOMES:
-            choices = shelf.networks(allowed.runs, home, say)
+            choices = model_choices.networks(allowed.runs, home, say)
             fields[home] = gr.Dropdown(
                 choices,
                 value=choices[0][1],
@@ -206,7 +212,7 @@ def _main_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> Non
         fields["num_images"] = number(say("num_images"), 1, None, "draw-count")
 
 
-def _how_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+def _how_fields(say: Say, allowed: AllowedFolders, fields: shared.Fields) -> None:
     """Scheduler, steps, guidance and size."""
     with gr.Accordion(say("how"), open=False):
         with gr.Row():
@@ -216,7 +222,7 @@ def _how_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None
             fields["steps"] = number(say("steps"), None, say("steps_info"), "draw-steps")
         with gr.Row():
             for home, name in GUIDANCE.items():
-                suits = shelf.guidance(allowed.runs, home, fields[home].value)
+                suits = model_choices.guidance(allowed.runs, home, fields[home].value)
                 fields[name] = gr.Number(
                     None,
                     label=say(name),
@@ -232,13 +238,16 @@ def _how_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None
             fields["height"] = number(say("height"), None, say("size_info"))
 
 
-def _adapter_fields(say: Say, allowed: AllowedFolders, fields: parts.Fields) -> None:
+def _adapter_fields(say: Say, allowed: AllowedFolders, fields: shared.Fields) -> None:
     with gr.Accordion(say("adapters"), open=False):
         with gr.Row():
             for home in HOMES:
-                choices = [(say("none"), shelf.NONE), *shelf.adapters(allowed.runs, home, say)]
+                choices = [
+                    (say("none"), model_choices.NONE),
+                    *model_choices.adapters(allowed.runs, home, say),
+                ]
                 fields[f"{home}_lora"] = gr.Dropdown(
-                    choices, value=shelf.NONE, label=say(f"{home}_lora"), min_width=200
+                    choices, value=model_choices.NONE, label=say(f"{home}_lora"), min_width=200
                 )
         fields["lora_scale"] = gr.Slider(0, 2, 1, step=0.05, label=say("lora_scale"))
 
@@ -272,7 +281,7 @@ class _History:
 
 def shown_history(folder: Path) -> object:
     """The history's pictures, none of them chosen."""
-    files = [(str(file), file.stem) for file in easels.history(folder)]
+    files = [(str(file), file.stem) for file in generation_queue.history(folder)]
     return gr.update(value=files, selected_index=None)
 
 
@@ -280,8 +289,8 @@ def _history(page: _Page) -> _History:
     say = page.say
     with gr.Accordion(say("history"), open=False, elem_id="history-place"):
         gr.HTML(f'<p class="quiet">{say("history_info")}</p>')
-        gallery = parts.gallery(
-            value=[(str(file), file.stem) for file in easels.history(page.folder)],
+        gallery = shared.gallery(
+            value=[(str(file), file.stem) for file in generation_queue.history(page.folder)],
             show_label=False,
             columns=5,
             elem_id="history",
@@ -295,53 +304,53 @@ def _history(page: _Page) -> _History:
 def _wire_history(page: _Page, history: _History, new: _Results) -> gr.events.Dependency:
     """Choosing an image shows its notes; the button draws it again. The event of the button."""
 
-    @parts.guarded(page.say, 1)
+    @shared.guarded(page.say, 1)
     def choose(event: gr.SelectData) -> tuple[str, str]:
         file = page.folder / str(event.value["caption"] + ".png")
-        if file not in easels.history(page.folder):
+        if file not in generation_queue.history(page.folder):
             raise UserError(f"{file.name}: not in the history")
         return str(file), _told(file)
 
-    history.gallery.select(choose, None, [history.chosen, history.notes], **parts.SILENT)
+    history.gallery.select(choose, None, [history.chosen, history.notes], **shared.SILENT)
     event = history.again.click(
         _repeater(page),
         history.chosen,
         [new.drawn, new.note],
         show_progress_on=new.drawn,
-        **parts.QUEUED,
+        **shared.QUEUED,
     )
-    event.then(lambda: shown_history(page.folder), None, history.gallery, **parts.SILENT)
+    event.then(lambda: shown_history(page.folder), None, history.gallery, **shared.SILENT)
     return event
 
 
-def _repeater(page: _Page) -> parts.Handler:
+def _repeater(page: _Page) -> shared.Handler:
     """The handler of the button that draws a chosen image again."""
     say, allowed = page.say, page.allowed
 
-    @parts.guarded(say, 1)
+    @shared.guarded(say, 1)
     def repeat(
-        name: str | None, request: gr.Request, progress: gr.Progress = parts.PROGRESS
+        name: str | None, request: gr.Request, progress: gr.Progress = shared.PROGRESS
     ) -> tuple[object, str]:
         if name is None:
             raise UserError(say("choose_picture"))
-        old = easels.provenance_of(Path(name))
+        old = generation_queue.provenance_of(Path(name))
         config = old.config
         assert isinstance(config, GenerateConfig) and config.seed is not None  # others are refused
         for home in HOMES:
-            shelf.checked(allowed.runs, home, getattr(config, home))
-            shelf.checked_adapter(allowed.runs, home, getattr(config, f"{home}_lora"))
+            model_choices.checked(allowed.runs, home, getattr(config, home))
+            model_choices.checked_adapter(allowed.runs, home, getattr(config, f"{home}_lora"))
         job = page.jobs.begin(request, progress)
         file = page.queue.again(old, page.folder, page.cache_dir, job)
         prompt = " / ".join(config.prompts)
-        shown = [(str(file), parts.caption(prompt, say, config.seed))]
-        return shown, parts.good(say("drawn", count=1), page.folder)
+        shown = [(str(file), shared.caption(prompt, say, config.seed))]
+        return shown, shared.good(say("drawn", count=1), page.folder)
 
     return repeat
 
 
 def _told(file: Path) -> str:
     """What a picture's notes say, as a list."""
-    config = easels.provenance_of(file).config
+    config = generation_queue.provenance_of(file).config
     assert isinstance(config, GenerateConfig)  # others are refused
     rows = {
         "prompt": " / ".join(config.prompts),

@@ -14,7 +14,7 @@ from wassily.reporting import charts, run_facts, run_log
 from wassily.reporting.charts import Series
 from wassily.reporting.run_log import Row
 from wassily.studio import process
-from wassily.studio.fence import OWN, AllowedFolders
+from wassily.studio.allowed_folders import OWN, AllowedFolders
 
 BLUE, ORANGE = 212, 28
 DEPTH = 3  # folders below --runs
