@@ -157,8 +157,9 @@ ROWS = [
         "maths.randomness",
         "maths.unpadded_prior",
         "mini",
+        "mini.language",
+        "mini.scene",
         "mini.untrained",
-        "mini.words",
         "models",
         "models.encode",
         "planning",
@@ -180,7 +181,7 @@ ROWS = [
 ]
 # `__init__` fetches what it gives when asked for; the words describe a scene, and the scenes are
 # told in words.
-TYPES_ASIDE = {"__init__", "mini.words"}
+TYPES_ASIDE = {"__init__", "mini.language"}
 RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 
 # Which file alone may import a package; quiet_libraries touches what it quiets.
@@ -193,7 +194,15 @@ OWNERS = {
     "huggingface_hub": {"models.hub"},
     "peft": {"models.adapters"},
     "filelock": {"files.lock"},
-    "PIL": {"data.colours", "data.images", "data.png", "data.sheets", "mini.judge", "mini.world"},
+    "PIL": {
+        "data.colours",
+        "data.images",
+        "data.png",
+        "data.sheets",
+        "mini.judge",
+        "mini.scene",
+        "mini.world",
+    },
     "psutil": {"files.platforms"},
     "safetensors": {
         "training.checkpoints",

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from wassily.evaluation import metrics
-from wassily.mini import judge, world
+from wassily.mini import judge, scene, world
 from wassily.models import parts
 
 SEED, COUNT = 21, 100
@@ -21,7 +21,7 @@ LANGUAGES = {"english": "en", "arabic": "ar"}
 ASKED = ("shape", "colour", "background", "count", "style")  # all right: the picture is right
 
 
-def pairs(language: str) -> list[tuple[str, world.Scene]]:
+def pairs(language: str) -> list[tuple[str, scene.Scene]]:
     """COUNT different held-out prompts and their scenes, the same scenes in both languages."""
     english = world.prompts(SEED, 4 * COUNT, language="en")
     said = world.prompts(SEED, 4 * COUNT, language=language)

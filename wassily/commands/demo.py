@@ -14,7 +14,7 @@ from wassily.data import images, png, sheets
 from wassily.errors import UserError
 from wassily.generation import pipelines as generation_pipelines
 from wassily.generation import sample
-from wassily.mini import judge, world
+from wassily.mini import judge, scene, world
 from wassily.models import names as model_names
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import Progress
@@ -27,7 +27,7 @@ SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12
 MARK = ".wassily-demo"  # in a folder whose contents a demo may replace
 
-Job = tuple[str, world.Scene]  # a prompt and the scene it asks for
+Job = tuple[str, scene.Scene]  # a prompt and the scene it asks for
 
 
 def demo(config: DemoConfig) -> None:

@@ -1,0 +1,4 @@
+"""The bundled small model.
+
+Imports nothing of wassily but the errors.
+"""

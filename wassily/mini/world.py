@@ -18,10 +18,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wassily.mini import words
+from wassily.mini import language as language_of_mini
+from wassily.mini.scene import Places, Scene
 
 T = TypeVar("T")
-Places = tuple[tuple[float, float], ...]
 
 SIZE = 32  # pixels a side: the size at which `mini` draws
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
@@ -56,26 +56,6 @@ CORNER = 1.12  # how far their corners go
 GAP = 1.2 / 32
 MIN_CONTRAST = 75  # between a stripe and the background, Euclidean, of 0..255
 SUPERSAMPLING = 6
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a picture shows: `count` equal shapes, their places in units of its side."""
-
-    shape: str
-    colour: str
-    background: str
-    size: str = "large"
-    count: int = 1
-    fill: str = "plain"
-    style: str = "flat"
-    places: Places = ((0.5, 0.5),)
-    scale: float = 1.0
-
-    @property
-    def triple(self) -> tuple[str, str, str]:
-        """The (shape, colour, background) by which the world is split."""
-        return self.shape, self.colour, self.background
 
 
 def is_held_out(shape: str, colour: str, background: str) -> bool:
@@ -126,7 +106,7 @@ def coverage(scene: Scene, size: int = SIZE) -> np.ndarray:
 
 def caption(scene: Scene, rng: np.random.Generator, language: str = "en") -> str:
     """One of the sentences that describe the scene; language is "en" or "ar"."""
-    return words.sentence(scene, rng, language)
+    return language_of_mini.sentence(scene, rng, language)
 
 
 def scenes(seed: int, n: int, split: str = "train", kind: str = "world") -> list[Scene]:
@@ -146,7 +126,9 @@ def prompts(
     """n pairs (prompt, scene) of a split; the scene is what the prompt asks for."""
     rng = np.random.default_rng([seed, 1])
     chosen = scenes(seed, n, split, kind)
-    return [(words.sentence(scene, rng, language, plain=True), scene) for scene in chosen]
+    return [
+        (language_of_mini.sentence(scene, rng, language, plain=True), scene) for scene in chosen
+    ]
 
 
 def write(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from wassily.mini.world import Scene
+    from wassily.mini.scene import Scene
 
 
 @dataclass(frozen=True)
