@@ -274,7 +274,7 @@ def test_help_does_not_show_a_files_token(word: str, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- the page
 
-CITED = re.findall(r"`(tests/\w+\.py)::(\w+)`", PAGE.read_text("utf-8"))
+CITED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE.read_text("utf-8"))
 
 
 def test_the_page_cites_tests_that_are_there() -> None:

@@ -29,10 +29,9 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 # What touches the libraries' borders: networks, pipelines, adapters, data, trackers, whole runs.
-LOWEST_TESTS = (
-    "models sample sample_tasks schedulers objectives adapt optim data encode generate merge"
-)
-LOWEST_TESTS += " runtime checkpoint trackers e2e_lora e2e_trackers guide_snippets"
+LOWEST_TESTS = "parts sample sample_conditions schedulers losses adapters optimizers"
+LOWEST_TESTS += " datasets encode generate merge accelerator run_state trackers e2e_lora"
+LOWEST_TESTS += " e2e_trackers guide_snippets"
 TESTING = ("pytest", "pytest-timeout", "hypothesis", "torch-optimi", "pyyaml")
 TRACKERS = ("wandb", "trackio", "mlflow")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -119,7 +118,7 @@ def lowest(args: argparse.Namespace) -> None:
     bare.install(*wanted, *TESTING)
     bare.install("--no-deps", "--editable", str(ROOT))
     print(bare.versions(*(re.split(r"[=<>;]", b)[0] for b in wanted if ";" not in b)))
-    tests = [f"tests/test_{name}.py" for name in LOWEST_TESTS.split()]
+    tests = [str(next(ROOT.rglob(f"tests/**/test_{name}.py"))) for name in LOWEST_TESTS.split()]
     run(bare.bin / "python", "-m", "pytest", "-q", *(args.more or tests))
 
 
@@ -134,7 +133,7 @@ def trackers(args: argparse.Namespace) -> None:
         "-m",
         "pytest",
         "-q",
-        *(args.more or ["tests/test_trackers.py", "tests/test_e2e_trackers.py"]),
+        *(args.more or ["tests/runtime/test_trackers.py", "tests/runtime/test_e2e_trackers.py"]),
     )
 
 

@@ -45,7 +45,7 @@ NOT_RUN = {
     "torchrun --nproc_per_node 8": "wants eight GPUs; tests/test_processes.py has two processes",
     "accelerate launch train_text_to_image_prior.py": "shows one flag and names no pictures",
     "python -m benchmarks.experiments": "takes hours; tests/test_benchmarks.py has small ones",
-    "python -m tools.mini.prompts": "judges pictures of real trainings; tests/test_mini_judge.py",
+    "python -m tools.mini.prompts": "judges pictures of real trainings; tests/mini/test_judge.py",
 }
 RUN_ON_TWO = "accelerate launch --multi_gpu --num_processes 2"
 # Pages whose commands are run elsewhere, on what only that test makes.

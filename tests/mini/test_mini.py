@@ -19,7 +19,7 @@ from wassily.mini import judge, world
 from wassily.models import names
 from wassily.models import parts as model_parts
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 PARTS = model_parts.PARTS
 FP32 = torch.float32  # transformers alone would take its parts as they are stored, in fp16
 PROMPTS = 32  # held-out ones; the card has the figures for 256

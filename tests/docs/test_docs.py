@@ -18,7 +18,7 @@ from pages import FENCE, arabic_pages, english_pages, links, slugs
 
 from wassily.mini.untrained import Tiny
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*english_pages(), *arabic_pages()]
 # Flags of the programs that stand in our commands beside ours.
 FOREIGN = {
@@ -148,7 +148,7 @@ def test_the_tree_in_the_readme_is_the_real_one() -> None:
 def test_promises_have_their_tests() -> None:
     """What docs/reliability.md names as a test is one, and no row of its tables is without."""
     text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     for file, name in named:
         assert f"\ndef {name}(" in (ROOT / file).read_text("utf-8"), f"{file}: no {name}"
     rows = re.findall(r"^\| (?!promise|-)(.*) \|$", text, re.M)
