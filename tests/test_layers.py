@@ -1,238 +1,96 @@
-"""The shape of the code: imports go down only, one owner for each dependency, small files."""
+"""The shape of the code: rooms whose imports go down only, one owner of each dependency, sizes."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import os
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 from helpers import ROOT
 
+import wassily
+from wassily import cli
+
 PACKAGE = ROOT / "wassily"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the top, by the dotted names below `wassily`. A module may import those of lower rows only
-# (of its own row: none). `cli` calls the studio by name.
-ROWS = [
-    {"__main__"},
-    {"studio"},
-    {"studio.page"},
-    {"studio.page.compare", "studio.page.data", "studio.page.train"},
-    {"studio.page.generate"},
-    {"studio.command_words"},
-    {"api", "commands.demo"},
-    {"training.run"},
-    {"training.assemble"},
-    {"commands.cache", "studio.page.shared", "training.step_log"},
-    {
-        "commands.sweep",
-        "generation.command",
-        "planning.plan",
-        "studio.generation_queue",
-        "training.checkpoints",
-        "training.inputs",
-        "training.validation",
-    },
-    {"evaluation.evaluate", "generation.generate", "training.setup", "training_data.extra_sources"},
-    {
-        "evaluation.validation_scores",
-        "generation.conditions",
-        "generation.load",
-        "training_data.base_predictions",
-        "training_data.class_images",
-        "training_data.generated_embeddings",
-    },
-    {"commands.merge", "evaluation.variance_drift", "generation.sample", "studio.data_findings"},
-    {
-        "cli",
-        "commands.data_check",
-        "commands.doctor",
-        "evaluation.heldout_loss",
-        "generation.pipelines",
-        "models.adapters",
-        "planning.blank_batches",
-        "reporting.model_card",
-        "reporting.next_command",
-        "studio.model_choices",
-        "studio.run_status",
-        "training.cuda_graphs",
-        "training_data.streamed_set",
-        "training_data.training_set",
-    },
-    {
-        "config.parsing",
-        "data.stream_order",
-        "encodings.definitions",
-        "encodings.lookup",
-        "generation.metadata",
-        "models.kinds",
-        "models.names",
-        "models.trainable",
-        "reporting.report",
-        "training_data.generic_prompts",
-        "training_data.holdout",
-    },
-    {
-        "config.commands",
-        "config.evaluation",
-        "config.generation",
-        "config.launch_checks",
-        "data.shards",
-        "encodings.fill",
-        "models.parts",
-        "reporting.run_facts",
-        "training.optimizers",
-    },
-    {"config.training", "data.datasets"},
-    {
-        "config.training_checks",
-        "data.folders",
-        "reporting.report_page",
-        "training.best",
-        "training.loop",
-        "training.resume",
-        "training.stopping",
-        "training.weights",
-    },
-    {
-        "config.generation_checks",
-        "config.mistakes",
-        "config.source_checks",
-        "data.entries",
-        "data.png",
-        "encodings.cache",
-        "mini.judge",
-        "models.origins",
-        "models.pipeline_folder",
-        "reporting.run_log",
-        "runtime.accelerator",
-        "studio.process",
-    },
-    {
-        "__init__",
-        "commands.findings",
-        "config.schema",
-        "data.example_order",
-        "data.images",
-        "evaluation.scores",
-        "files.atomic",
-        "files.disk",
-        "files.lock",
-        "files.run_state",
-        "generation.schedulers",
-        "maths.losses",
-        "mini.world",
-        "models.hub",
-        "models.missing",
-        "runtime.compile",
-        "runtime.launcher",
-        "studio.allowed_folders",
-        "training.optimizer_state",
-    },
-    {
-        "commands",
-        "commands.duplicates",
-        "commands.extras",
-        "config",
-        "config.presets",
-        "data",
-        "data.aspect_buckets",
-        "data.captions",
-        "data.colours",
-        "data.containers",
-        "data.sheets",
-        "encodings",
-        "errors",
-        "evaluation",
-        "evaluation.metrics",
-        "files",
-        "files.checksums",
-        "files.output_folder",
-        "files.platforms",
-        "generation",
-        "maths",
-        "maths.diffusion",
-        "maths.ema",
-        "maths.randomness",
-        "maths.unpadded_prior",
-        "mini",
-        "mini.language",
-        "mini.scene",
-        "mini.untrained",
-        "models",
-        "models.encode",
-        "planning",
-        "planning.memory",
-        "reporting",
-        "reporting.charts",
-        "reporting.report_style",
-        "runtime",
-        "runtime.failures",
-        "runtime.fsdp",
-        "runtime.loading",
-        "runtime.progress",
-        "runtime.trackers",
-        "studio.texts",
-        "training",
-        "training_data",
-        "version",
-    },
-]
-# `__init__` fetches what it gives when asked for; the words describe a scene, and the scenes are
-# told in words.
-TYPES_ASIDE = {"__init__", "mini.language"}
-RANK = {name: number for number, row in enumerate(ROWS) for name in row}
+# Room -> the rooms that it imports, from the ground up. A room imports rooms above it in this table
+# only. The table is exact both ways: an import too many fails, and so does an entry without one.
+ROOMS = {
+    "maths": "",
+    "files": "",
+    "config": "",
+    "runtime": "",
+    "mini": "",
+    "data": "maths",
+    "models": "config files maths runtime",
+    "encodings": "config data files maths models runtime",
+    "generation": "config data maths models runtime",
+    "reporting": "config data files models runtime",
+    "training_data": "config data encodings generation maths models runtime",
+    "planning": "config maths models runtime training_data",
+    "evaluation": "config data encodings files generation maths models runtime training_data",
+    "training": (
+        "config data encodings evaluation files generation maths models planning"
+        " reporting runtime training_data"
+    ),
+    "commands": (
+        "config data encodings evaluation files generation mini models planning"
+        " reporting runtime training training_data"
+    ),
+    "studio": "commands config data files generation models reporting runtime",
+}
+# The modules without a room; `cli` and `__init__` name what they call by strings.
+TOPS = {
+    "__init__": "runtime",
+    "__main__": "cli",
+    "api": "config data evaluation generation runtime training",
+    "cli": "config runtime",
+    "errors": "",
+    "version": "",
+}
+OPEN = {"errors", "version"}  # to everybody
 
-# Which file alone may import a package; quiet_libraries touches what it quiets.
+# Which file alone may import a package; the accelerator also touches what it quiets.
 OWNERS = {
     "accelerate": {"runtime.accelerator"},
-    "bitsandbytes": {"config.launch_checks", "config.training", "training.optimizers"},
-    "optimi": {"config.launch_checks", "config.training", "training.optimizers"},
-    "datasets": {"data.shards", "data.datasets", "runtime.accelerator"},
+    "bitsandbytes": {"training.optimizers"},
+    "datasets": {"data.datasets", "data.shards"},
     "dhash": {"commands.duplicates"},
-    "huggingface_hub": {"models.hub"},
-    "peft": {"models.adapters"},
     "filelock": {"files.lock"},
-    "PIL": {
-        "data.colours",
-        "data.images",
-        "data.png",
-        "data.sheets",
-        "mini.judge",
-        "mini.scene",
-        "mini.world",
-    },
-    "psutil": {"files.platforms"},
-    "safetensors": {
-        "training.checkpoints",
-        "training.optimizer_state",
-        "models.pipeline_folder",
-        "files.atomic",
-    },
-    "tyro": {"cli", "config.parsing", "config.commands", "config.generation", "config.training"},
-    "wandb": {"runtime.trackers"},
-    "trackio": {"runtime.trackers"},
+    "huggingface_hub": {"models.hub"},
     "mlflow": {"runtime.trackers"},
-    "xformers": {"models.trainable", "training.setup", "training_data.training_set"},
+    "optimi": {"training.optimizers"},
+    "peft": {"models.adapters"},
+    "PIL": {"data.colours", "data.images", "data.png", "data.sheets", "mini.judge", "mini.world"},
+    "psutil": {"files.platforms"},
+    "safetensors": {"files.atomic", "training.optimizer_state"},
     "tqdm": {"runtime.progress"},
+    "trackio": {"runtime.trackers"},
+    "tyro": {"config.commands", "config.generation", "config.parsing", "config.training"},
+    "wandb": {"runtime.trackers"},
+    "xformers": {"training.setup"},
 }
-# diffusers' and transformers' classes have several users, each with a reason.
+# The classes of diffusers and transformers have several users, each with a reason.
 DIFFUSERS = {
-    "models.names",
-    "models.parts",
     "generation.pipelines",
     "generation.sample",
     "generation.schedulers",
     "maths.losses",
     "maths.unpadded_prior",
-    "config.launch_checks",
-    "config.training",
-    "training.optimizers",
+    "mini.untrained",
+    "models.parts",
     "runtime.accelerator",
+    "training.optimizers",
 }
-DIFFUSERS |= {"mini.untrained"}
-TRANSFORMERS = {"models.names", "models.parts", "runtime.accelerator", "mini.untrained"}
+TRANSFORMERS = {"mini.untrained", "runtime.accelerator"}
+
+# Rooms that take values, not the config of a training.
+PLAIN = {"maths", "files", "runtime", "data", "generation"}
 
 
 def _name(path: Path) -> str:
@@ -241,20 +99,24 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def _path(name: str) -> Path:
-    return PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+NAMES = {_name(path) for path in FILES}
 
 
-def _imports(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere, `from a import b` as a.b."""
-    tree = ast.parse(path.read_text("utf-8"))
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def _imports(path: Path, types: bool = True) -> set[str]:
+    """Dotted names that a file imports anywhere, `from a import b` as a.b; with or without those
+    for type checkers alone.
+    """
     aside: set[ast.AST] = set()
-    if path.is_relative_to(PACKAGE) and _name(path) in TYPES_ASIDE:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-                aside |= set(ast.walk(node))
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
+            aside |= {inner for child in node.body for inner in ast.walk(child)}
     found: set[str] = set()
-    for node in set(ast.walk(tree)) - aside:
+    for node in set(ast.walk(_tree(path))) - aside:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -266,73 +128,102 @@ def _imports(path: Path) -> set[str]:
 def _module(name: str) -> str:
     """The module behind a name that is imported: the longest part of it that is one."""
     parts = name.split(".")[1:]
-    while parts and ".".join(parts) not in RANK:
+    while parts and ".".join(parts) not in NAMES:
         parts.pop()
     return ".".join(parts) or "__init__"
 
 
-def _ours(path: Path) -> set[str]:
+def _ours(path: Path, types: bool = True) -> set[str]:
     """Modules of wassily that a file imports."""
-    return {_module(name) for name in _imports(path) if name.split(".")[0] == "wassily"}
+    names = {name for name in _imports(path, types) if name.split(".")[0] == "wassily"}
+    return {_module(name) for name in names}
 
 
 def _packages(path: Path) -> set[str]:
     return {name.split(".")[0] for name in _imports(path)}
 
 
-def _in(room: str, name: str) -> bool:
-    return name == room or name.startswith(f"{room}.")
+def _room(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _arrows() -> dict[str, set[str]]:
+    """Room or top module -> those that it imports, in functions and for types as well."""
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        room = _room(_name(path))
+        # What `import wassily` gives is fetched when asked for: those of its types are no imports.
+        others = {_room(other) for other in _ours(path, types=room != "__init__")}
+        found.setdefault(room, set()).update(others - {room} - OPEN)
+    return found
 
 
 def test_every_file_is_read_under_a_name_of_its_own() -> None:
     """As many names as there are files: none escapes the rules below for lying in a folder."""
     there = [name for _, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py")]
-    assert len({_name(path) for path in FILES}) == len(FILES) == len(there)
+    assert len(NAMES) == len(FILES) == len(there)
 
 
-def test_every_module_has_a_row() -> None:
-    """One row: a new file needs a place in the order, and a row does not name what is gone."""
-    assert {_name(path) for path in FILES} == set(RANK)
-    assert len(RANK) == sum(map(len, ROWS))
+def test_every_file_is_in_a_room() -> None:
+    """A new room needs a line in the table; each has an `__init__.py`, a docstring and no code."""
+    assert {_room(name) for name in NAMES} == set(ROOMS) | set(TOPS)
+    for room in ROOMS:
+        body = _tree(PACKAGE / room / "__init__.py").body
+        assert ast.get_docstring(_tree(PACKAGE / room / "__init__.py")), room
+        assert len(body) == 1 or room == "studio", f"{room}/__init__.py holds code"
 
 
-@pytest.mark.parametrize("path", FILES, ids=_name)
-def test_imports_go_down_only(path: Path) -> None:
-    """Imports inside of functions count as well."""
-    for other in _ours(path):
-        assert RANK[other] > RANK[_name(path)], f"{_name(path)} imports {other}"
+@pytest.mark.parametrize("room", [*ROOMS, *TOPS])
+def test_the_arrows_are_those_of_the_table(room: str) -> None:
+    """None too many and none of yesterday."""
+    assert _arrows()[room] == set((ROOMS | TOPS)[room].split())
+
+
+def test_imports_go_down_only() -> None:
+    """In the order of the table, so there is no circle of rooms; nothing imports the studio."""
+    before: set[str] = set()
+    for room, others in ROOMS.items():
+        assert set(others.split()) <= before, room
+        before.add(room)
+    assert not any("studio" in others.split() for others in [*ROOMS.values(), *TOPS.values()])
+
+
+def test_files_import_one_another_in_one_direction() -> None:
+    """No circle of files, inside of a room either; what types alone need makes none."""
+    open_ = {_name(path): _ours(path, types=False) - {_name(path)} for path in FILES}
+    # A module in a package that imports a sibling does not import what imports it: the package.
+    for name, others in open_.items():
+        others -= {other for other in others if name.startswith(f"{other}.")}
+    while free := {name for name, others in open_.items() if not others & open_.keys()}:
+        open_ = {name: others for name, others in open_.items() if name not in free}
+    assert not open_, {name: sorted(others & open_.keys()) for name, others in open_.items()}
 
 
 def test_one_folder_knows_gradio() -> None:
     """And one module starts processes; nothing else of the studio has a dependency of its own."""
-    studio = [path for path in FILES if _in("studio", _name(path))]
+    studio = [path for path in FILES if _room(_name(path)) == "studio"]
     for path in studio:
         used = _packages(path)
-        assert not used & {"gradio", "starlette"} or _in("studio.page", _name(path)), path
+        assert not used & {"gradio", "starlette"} or path.parent.name == "page", path
         assert "subprocess" not in used or _name(path) == "studio.process"
         assert not used & {*OWNERS, "torch", "diffusers", "transformers"}, path
     assert any("gradio" in _packages(path) for path in studio)
 
 
 def test_the_bundled_model_is_a_guest() -> None:
-    """Only the demo knows its pictures; it knows nothing of training."""
-    for path in FILES:
-        mini = {other for other in _ours(path) if _in("mini", other)}
-        if _in("mini", _name(path)):
-            assert _ours(path) - mini <= {"errors", "__init__"}, path.name
-        else:
-            assert not mini or _name(path) == "commands.demo", path.name
+    """Only the demo knows its images."""
+    users = {_name(path) for path in FILES if any(_room(o) == "mini" for o in _ours(path))}
+    assert {name for name in users if _room(name) != "mini"} == {"commands.demo"}
 
 
 @pytest.mark.parametrize("package", OWNERS)
 def test_one_owner_for_each_dependency(package: str) -> None:
     """When upstream moves, one file moves."""
-    users = {_name(path) for path in FILES if package in _packages(path)}
-    assert users <= OWNERS[package]
+    assert {_name(path) for path in FILES if package in _packages(path)} <= OWNERS[package]
 
 
 def test_owners_own() -> None:
-    """The table is not of yesterday: what must be there is there."""
+    """The table is not of yesterday: what must be there is there, and owners exist."""
     for package in (
         "accelerate",
         "datasets",
@@ -343,6 +234,7 @@ def test_owners_own() -> None:
         "tyro",
     ):
         assert any(package in _packages(path) for path in FILES), package
+    assert set().union(*OWNERS.values(), DIFFUSERS, TRANSFORMERS) <= NAMES
 
 
 def test_model_libraries_stay_with_those_who_name_classes() -> None:
@@ -351,50 +243,76 @@ def test_model_libraries_stay_with_those_who_name_classes() -> None:
     assert {_name(p) for p in FILES if "transformers" in _packages(p)} <= TRANSFORMERS
 
 
+def test_the_config_of_a_training_stops_above_the_plain_rooms() -> None:
+    """They take values, and so serve every command."""
+    for path in FILES:
+        if _room(_name(path)) in PLAIN:
+            assert not re.search(r"\bTrainConfig\b", ast.unparse(_without_docstrings(path))), path
+
+
 def test_the_loop_names_no_network() -> None:
-    """If a line of train.py names the prior, it is in the wrong file."""
-    text = _path("training.loop").read_text("utf-8").lower()
+    """If a line of the loop names the prior, it is in the wrong file."""
+    text = (PACKAGE / "training" / "loop.py").read_text("utf-8").lower()
     for word in ("prior", "decoder", "unet", "movq", "clip_mean", "lora"):
         assert word not in text, word
 
 
 def test_the_maths_imports_only_torch() -> None:
-    """diffusion and ema are pure; draws and measures have numpy."""
+    """Pure: torch and numpy; the two files that hold a network name its class."""
     allowed = {"torch", "numpy", "__future__", "collections", "contextlib", "dataclasses", "math"}
-    for name in ("maths.diffusion", "maths.randomness", "maths.ema", "evaluation.metrics"):
-        assert _packages(_path(name)) <= allowed, name
+    allowed |= {"typing", "functools", "wassily"}
+    pure = [path for path in FILES if _room(_name(path)) == "maths"]
+    for path in [*pure, PACKAGE / "evaluation" / "metrics.py"]:
+        classes = {"diffusers"} if _name(path) in DIFFUSERS else set()
+        assert _packages(path) <= allowed | classes, path
 
 
 def test_the_way_to_a_checked_config_is_light() -> None:
-    """cli, the configs and what they rest on import nothing of ours or others' that is heavy, at
-    the top or in their functions.
+    """The command line and the configs import nothing that is heavy, at the top or in functions."""
+    heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
+    light = [path for path in FILES if _room(_name(path)) in ("cli", "config", "errors", "version")]
+    for path in [*light, PACKAGE / "models" / "missing.py"]:
+        assert not _packages(path) & heavy, path
+
+
+def test_verbs_and_homes_are_there() -> None:
+    """What is named by a string is found: the function of each command, the home of each name."""
+    for _, target in cli.VERBS.values():
+        module, function = target.split(":")
+        assert callable(getattr(importlib.import_module(module), function)), target
+    for name in wassily.__all__:
+        home = importlib.import_module(f"wassily.{wassily._HOMES.get(name, 'api')}")  # type: ignore[attr-defined]
+        assert hasattr(home, name), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ar.md"])
+def test_the_readme_lists_the_rooms(page: str) -> None:
+    """Each room with a line of its own, in both languages, and none that is gone; the English one
+    says what the docstring of the room says.
     """
-    light = {
-        "cli",
-        "config.parsing",
-        "config.commands",
-        "config.generation",
-        "config.evaluation",
-        "config.training",
-        "config.generation_checks",
-        "config.training_checks",
-        "config.presets",
-        "config.schema",
-        "config.mistakes",
-    }
-    light |= {"errors", "runtime.loading", "config.source_checks"}
-    for name in light:
-        heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
-        assert not _packages(_path(name)) & heavy, name
-        assert _ours(_path(name)) <= light - {"cli"} | {"__init__"}, name
+    text = (ROOT / page).read_text("utf-8")
+    tree = re.search(r"^wassily/\n((?: {2}.*\n)+)", text, re.M)
+    assert tree, page
+    listed = dict(re.findall(r"^ {2}(\w+)/ +(.+?)$", tree[1], re.M))
+    assert set(listed) == set(ROOMS)
+    if page == "README.md":
+        for room, said in listed.items():
+            first = (ast.get_docstring(_tree(PACKAGE / room / "__init__.py")) or "").splitlines()[0]
+            assert first.rstrip(".") == said.rstrip("."), room
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_no_file_is_long(path: Path) -> None:
     """400 lines at most; each begins with what it is for."""
-    text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= 400
-    assert ast.get_docstring(ast.parse(text)) or not text.strip(), "no docstring"
+    assert len(path.read_text("utf-8").splitlines()) <= 400
+    assert ast.get_docstring(_tree(path)), "no docstring"
+
+
+def test_no_room_is_large() -> None:
+    """2,800 lines at most, the texts of the studio in both languages included."""
+    for room in ROOMS:
+        lines = sum(len(p.read_text("utf-8").splitlines()) for p in (PACKAGE / room).rglob("*.py"))
+        assert lines <= 2800, f"{room}: {lines}"
 
 
 def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
@@ -414,7 +332,7 @@ def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_what_is_public_says_what_it_is(path: Path) -> None:
     """A docstring each, and types all through."""
-    for node in _public(ast.parse(path.read_text("utf-8"))):
+    for node in _public(_tree(path)):
         assert ast.get_docstring(node), f"{_name(path)}.{node.name}"
         if isinstance(node, ast.FunctionDef):
             assert node.returns is not None, f"{_name(path)}.{node.name}"
@@ -426,9 +344,7 @@ def test_nothing_is_pickled_or_switched_off() -> None:
     forbidden = ("import pickle", "pickle.", "torch.save", "torch.load", "eval(", "exec(")
     forbidden += ("os.system", "shell=True", "trust_remote_code")
     for path in FILES:
-        code = "\n".join(
-            line for line in ast.unparse(_without_docstrings(path)).splitlines()
-        ).replace(".eval(", "")
+        code = ast.unparse(_without_docstrings(path)).replace(".eval(", "")
         for word in forbidden:
             assert word not in code, f"{_name(path)}: {word}"
 

@@ -135,7 +135,7 @@ def test_python_is_python_and_ours_is_ours(page: Path) -> None:
 
 def test_the_tree_in_the_readme_is_the_real_one() -> None:
     tree = (ROOT / "README.md").read_text("utf-8").partition("## Files")[2]
-    for folder, pattern in (("wassily", "*.py"), ("wassily/mini", "*.py"), ("docs", "*.md")):
+    for folder, pattern in (("wassily", "*.py"), ("docs", "*.md")):
         for path in (ROOT / folder).glob(pattern):
             if not path.name.startswith("__"):
                 assert re.search(rf"^ *{re.escape(path.name)}\s", tree, re.M), f"README: {path}"
