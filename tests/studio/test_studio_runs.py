@@ -90,7 +90,8 @@ def test_it_outlives_who_started_it(allowed: AllowedFolders) -> None:
     """And is found, and stopped, by another."""
     starter = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from wassily.studio import process\nfrom wassily.studio.allowed_folders import AllowedFolders\n"
+        "from wassily.studio import process\n"
+        "from wassily.studio.allowed_folders import AllowedFolders\n"
         "runs = Path(sys.argv[1])\nos.chdir(sys.argv[2])\n"
         "own = process.process_of(AllowedFolders(runs), runs / 'x')\n"
         "print(process.start(own, ['train', 'prior']))\n"
