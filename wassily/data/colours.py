@@ -1,7 +1,4 @@
-"""Embedded colour profiles: an image in another colour space becomes sRGB, as the networks know it.
-
-Beside `pictures` the only file that knows PIL.
-"""
+"""Embedded colour profiles: an image in another colour space becomes sRGB, as the networks know it."""
 
 from __future__ import annotations
 

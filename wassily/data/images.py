@@ -1,25 +1,19 @@
-"""Pictures: opened safely, and turned into what the encoders read.
-
-Beside `colours` and `sheets` the only file that knows PIL.
-"""
+"""Images as RGB, cropped and resized for the encoders. `decoding` opens their files."""
 
 from __future__ import annotations
 
-import functools
-import io
 import os
-import re
-import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from wassily.data import colours, containers
+from wassily.data import colours
+from wassily.data.decoding import BadPicture as BadPicture  # both known by this module's name
+from wassily.data.decoding import decoded
+from wassily.data.decoding import file_bytes as file_bytes
 
 Picture = Image.Image  # an open one
 SUFFIXES = frozenset(
@@ -40,8 +34,6 @@ SUFFIXES = frozenset(
         ".jp2",
     ]
 )
-# What is read at all. PIL knows more kinds; of PostScript it would start another program.
-KINDS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 READ_AS = colours.VERSION  # how colours are converted
 TRANSPARENT = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
@@ -55,13 +47,9 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-Result = TypeVar("Result")
-
-
-class BadPicture(Exception):
-    """A picture that cannot be read; the message says why, without its name."""
+# Pixels that are converted at a time: a whole image in every step between would take three times
+# the memory of its result.
+BAND = 2**21
 
 
 def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
@@ -71,7 +59,7 @@ def open_rgb(source: str | os.PathLike[str] | bytes) -> Image.Image:
     16-bit grey is scaled to 8 bits. Damage beside the pixels is passed over. Raises BadPicture for
     anything that is not a whole image.
     """
-    return _opened(source, lambda picture: _to_rgb(_upright(picture)))
+    return decoded(source, lambda picture: _upright(picture, _to_rgb))
 
 
 def open_mask(source: str | os.PathLike[str] | bytes) -> Image.Image:
@@ -79,135 +67,76 @@ def open_mask(source: str | os.PathLike[str] | bytes) -> Image.Image:
 
     Raises BadPicture for that, too, and for a mask without white.
     """
-    return _opened(source, lambda picture: _to_mask(_upright(picture)))
+    return decoded(source, lambda picture: _upright(picture, _to_mask))
 
 
 def recoloured(source: str | os.PathLike[str] | bytes) -> bool:
     """Whether `open_rgb` converts the colours of an image; False for what is none."""
     try:
-        return _opened(source, lambda picture: colours.of(picture) is not None, load=False)
+        return decoded(source, lambda picture: colours.of(picture) is not None, load=False)
     except BadPicture:
         return False
 
 
 def _to_mask(picture: Image.Image) -> Image.Image:
-    if _has_alpha(picture) and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
-        raise BadPicture("transparent in parts: save it in black and white alone")
+    if _has_alpha(picture):
+        least = min(_least_alpha(picture.crop(box)) for box in _bands(picture))
+        if least < 255:
+            raise BadPicture("transparent in parts: save it in black and white alone")
     mask = _to_rgb(picture)
-    if np.asarray(mask.convert("L")).max() < 128:
+    if max(np.asarray(mask.crop(box).convert("L")).max() for box in _bands(mask)) < 128:
         raise BadPicture("no white in it, so nothing would be painted anew")
     return mask
+
+
+def _least_alpha(band: Image.Image) -> int:
+    return int(np.asarray(band.convert("RGBA").getchannel("A")).min())
 
 
 def _has_alpha(picture: Image.Image) -> bool:
     return "transparency" in picture.info or picture.mode in TRANSPARENT
 
 
-def _opened(
-    source: str | os.PathLike[str] | bytes,
-    convert: Callable[[Image.Image], Result],
-    load: bool = True,
-) -> Result:
-    """A whole image, converted; without `load` its pixels are not decoded. Raises BadPicture."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        return _read(file, {}, convert, load)
-    except (BadPicture, Image.DecompressionBombError, MemoryError) as error:
-        raise BadPicture(_reason(error)) from None
-    except Exception as error:  # a decoder of damaged bytes raises whatever it likes
-        refusal = error
-    # It may be for what stands beside the pixels alone: without that once more.
-    try:
-        raw = _to_take_apart(source)
-        if raw is None:
-            raise refusal
-        pixels, beside = containers.pixels_alone(raw)
-        return _read(io.BytesIO(pixels), beside, convert, load)
-    except Exception as error:
-        raise BadPicture(_reason(error)) from None
-
-
-def _read(
-    file: str | os.PathLike[str] | io.BytesIO,
-    beside: dict[str, bytes],
-    convert: Callable[[Image.Image], Result],
-    load: bool,
-) -> Result:
-    with Image.open(file, formats=_kinds()) as picture:
-        for name, value in beside.items():
-            picture.info[name] = value
-        if load:
-            picture.load()
-        return convert(picture)
-
-
-def _to_take_apart(source: str | os.PathLike[str] | bytes) -> bytes | None:
-    """The bytes of a file that `containers` knows; None of any other. Raises OSError."""
-    if isinstance(source, bytes):
-        return source if containers.is_known(source[: containers.LEAST]) else None
-    with open(source, "rb") as file:
-        head = file.read(containers.LEAST)
-        return head + file.read() if containers.is_known(head) else None
-
-
-def _reason(error: Exception) -> str:
-    """Why an image is not read, in words of ours: PIL's are for programmers."""
-    if isinstance(error, BadPicture):
-        return str(error)
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture of a known kind"
-    if isinstance(error, Image.DecompressionBombError):
-        counts = [int(count) / 1e6 for count in re.findall(r"\d+", str(error))[:2]]
-        size = "too large ({:.1f} megapixels, the limit is {:.0f})".format(*counts)
-        return f"{size}: make it smaller"
-    if isinstance(error, MemoryError):
-        return "too large for the memory of this machine: make it smaller"
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if "truncated" in str(error).lower():
-        return "cut short: the file ends before the image does"
-    return "damaged: its pixels cannot be decoded"
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """An image turned as its camera was; as it is where its EXIF block cannot be read."""
+def _upright(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An image converted and turned as its camera was; not turned where its EXIF block cannot be
+    read.
+    """
     try:
         way = TURNS.get(picture.getexif().get(ORIENTATION, 1))
     except Exception:  # as of pixels
         way = None
+    made = convert(picture)
+    if way is None:
+        return made
+    picture.close()  # its pixels, beside which two more images would be in memory
     # Not by ImageOps.exif_transpose, which writes the whole block anew, damage and all.
-    return picture if way is None else picture.transpose(way)
+    return made.transpose(way)
 
 
-@functools.cache
-def _kinds() -> tuple[str, ...]:
-    """Those of KINDS that this PIL can read."""
-    Image.init()
-    # It warns of what it can read nevertheless; what it cannot is an error of its own, as are more
-    # than 179 megapixels.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    return tuple(kind for kind in KINDS if kind in Image.OPEN)
-
-
-def file_bytes(path: str) -> bytes:
-    """The bytes of a picture's file. Raises BadPicture."""
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise BadPicture("no such file") from None
-    except OSError as error:
-        raise BadPicture(error.strerror or type(error).__name__) from None
+def _bands(picture: Image.Image) -> list[tuple[int, int, int, int]]:
+    """Boxes of whole rows that make up an image, each of about BAND pixels."""
+    rows = max(1, BAND // picture.width)
+    tops = range(0, picture.height, rows)
+    return [(0, top, picture.width, min(top + rows, picture.height)) for top in tops]
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "F":
+        raise BadPicture("values with a fraction, of which nobody knows the white: save 8 bits")
     profile = colours.of(picture)
+    boxes = _bands(picture)
+    if len(boxes) == 1:
+        return _band_to_rgb(picture, profile)
+    made = Image.new("RGB", picture.size)
+    for box in boxes:
+        made.paste(_band_to_rgb(picture.crop(box), profile), box)
+    return made
+
+
+def _band_to_rgb(picture: Image.Image, profile: colours.Profile | None) -> Image.Image:
     if picture.mode in SIXTEEN_BIT:
         values = np.asarray(picture).astype(np.float32)
         picture = Image.fromarray((values.clip(0, 65535) / 257.0).round().astype(np.uint8))
-    if picture.mode == "F":
-        raise BadPicture("values with a fraction, of which nobody knows the white: save 8 bits")
     if _has_alpha(picture):
         picture = picture.convert("RGBA")
     if profile:

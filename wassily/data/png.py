@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
-from wassily.data import images
-from wassily.data.images import BadPicture
+from wassily.data import decoding
+from wassily.data.decoding import BadPicture
 
 
 def save_png(picture: Image.Image, path: Path, notes: Mapping[str, object]) -> None:
@@ -30,32 +30,31 @@ def save_png(picture: Image.Image, path: Path, notes: Mapping[str, object]) -> N
 def png_notes(path: Path) -> dict[str, str]:
     """The text chunks of a PNG; none where it cannot be read as one."""
     try:
-        with Image.open(path) as picture:
-            return {key: str(value) for key, value in getattr(picture, "text", {}).items()}
-    except (OSError, ValueError, SyntaxError):
+        return decoding.decoded(path, _texts, load=False, kinds=decoding.PNG)
+    except BadPicture:
         return {}
 
 
 def read_notes(path: Path) -> dict[str, str]:
     """The text chunks of a PNG. Raises BadPicture for what is none."""
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            picture.load()  # chunks may stand behind the pixels
-            return {key: str(value) for key, value in picture.text.items()}  # type: ignore[attr-defined]
-    except UnidentifiedImageError:
-        raise BadPicture("not a PNG") from None
-    except Exception as error:
-        raise BadPicture(images._reason(error)) from None
+    # Loaded, as chunks may stand behind the pixels.
+    return decoding.decoded(path, _texts, kinds=decoding.PNG, mend=False)
 
 
 def thumbnail(path: Path, side: int) -> tuple[str, bytes, dict[str, str], int]:
     """A PNG of ours made small: its kind ("png" as it is, or "jpeg"), the file's bytes, its notes
-    and the longer side of the original, in pixels. Raises OSError.
+    and the longer side of the original, in pixels. Raises BadPicture.
     """
-    with Image.open(path) as picture:
-        notes = {str(k): str(v) for k, v in getattr(picture, "text", {}).items()}
-        longer = max(picture.size)
-        small = picture.convert("RGB")
+    return decoding.decoded(path, lambda picture: _small(picture, side), kinds=decoding.PNG)
+
+
+def _texts(picture: Image.Image) -> dict[str, str]:
+    return {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
+
+
+def _small(picture: Image.Image, side: int) -> tuple[str, bytes, dict[str, str], int]:
+    notes, longer = _texts(picture), max(picture.size)
+    small = picture.convert("RGB")
     small.thumbnail((side, side))
     kind = "jpeg" if longer > side // 2 else "png"
     buffer = io.BytesIO()

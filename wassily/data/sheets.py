@@ -1,7 +1,4 @@
-"""Pictures laid out as labelled sheets.
-
-Beside `pictures` and `colours` the only file that knows PIL.
-"""
+"""Images laid out as labelled sheets."""
 
 from __future__ import annotations
 

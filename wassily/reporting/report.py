@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wassily.config.commands import ReportConfig
-from wassily.data import png
+from wassily.data import images, png
 from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.reporting import report_page, run_facts, run_log
@@ -105,7 +105,7 @@ def _shown(path: Path, step: int) -> tuple[str, Shown | None]:
     """A sample's prompt and the picture, as small as it is looked at; None if it cannot be read."""
     try:
         kind, content, notes, side = png.thumbnail(path, SIDE)
-    except OSError:
+    except images.BadPicture:
         return "", None
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return notes.get("prompt", path.stem), Shown(step, uri, side < SIDE // 2)
