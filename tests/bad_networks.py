@@ -105,7 +105,7 @@ def networks() -> Iterator[Case]:
         yield Case(f"only {name}", pickled(name), "is a pickle, which can run code")
     code = {"auto_map": {"AutoModel": "evil.Net"}, "_class_name": "Evil"}
     evil = then(configured(**code), lambda p: (p / "evil.py").write_text("import os; 1/0"))
-    yield Case("its own code", evil, "")
+    yield Case("its own code", evil, "auto_map takes weights or code from elsewhere")
 
 
 def _cut(path: Path, size: int) -> None:

@@ -114,14 +114,18 @@ def test_code_in_a_models_folder_is_not_run(tmp_path: Path, tiny: Tiny) -> None:
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     index |= {"_class_name": ["pipeline", "Evil"], "prior": ["evil", "Evil"]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    maps = {"auto_map": dict.fromkeys(["AutoModel", "AutoTokenizer", "AutoConfig"], "evil.Evil")}
-    for file in folder.rglob("*config.json"):
-        values = json.loads(file.read_text("utf-8"))
-        file.write_text(json.dumps(values | maps | {"custom_pipeline": "evil"}), "utf-8")
     import torch
 
     assert names.resolve(str(folder), "prior") == str(folder)
     pipelines.prior_pipeline(str(folder), torch.float32, None)
+    maps = {"auto_map": dict.fromkeys(["AutoModel", "AutoTokenizer", "AutoConfig"], "evil.Evil")}
+    for file in folder.rglob("*config.json"):
+        whole = file.read_text("utf-8")
+        for code in (maps, {"custom_pipeline": "evil"}):
+            file.write_text(json.dumps(json.loads(whole) | code), "utf-8")
+            with pytest.raises(UserError, match="takes weights or code from elsewhere"):
+                pipelines.prior_pipeline(str(folder), torch.float32, None)
+        file.write_text(whole, "utf-8")
     assert not (tmp_path / "was run").exists()
 
 

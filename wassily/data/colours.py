@@ -1,4 +1,4 @@
-"""Embedded colour profiles: an image in another colour space becomes sRGB, as the networks know it."""
+"""Embedded colour profiles: an image in another colour space becomes sRGB."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from wassily.config import training
 from wassily.errors import UserError, out_of_memory
-from wassily.models import hub
+from wassily.files import reading
+from wassily.models import hub, part_files
 from wassily.runtime import loading
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ class Part:
     name: str
     home: str
     folder: str
+
+    @property
+    def config(self) -> str:
+        """The name of its configuration's file."""
+        return "scheduler_config.json" if self.folder == "scheduler" else "config.json"
 
     @property
     def kind(self) -> Any:
@@ -59,6 +65,7 @@ PARTS = {
     "movq": Part("diffusers", "VQModel", "decoder", "movq"),
     "scheduler": Part("diffusers", "DDPMScheduler", "decoder", "scheduler"),
 }
+STEMS = {"transformers": "model", "diffusers": "diffusion_pytorch_model"}  # of weights' files
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 TRAINED = {
     "prior": "prior",
@@ -87,18 +94,20 @@ def load(
     Raises UserError in one line if it is not there or not whole.
     """
     part, kind = PARTS[role], PARTS[role].kind
+    folder = _folder(part, repository, cache_dir)
+    # Always of a folder that was looked at, so that no library asks the hub for a part of it.
+    options: dict[str, Any] = {"subfolder": part.folder, "local_files_only": True}
     network = issubclass(kind, nn.Module)
-    options: dict[str, Any] = {"subfolder": part.folder, "cache_dir": cache_dir}
     if network:
-        _check_files(Path(repository) / part.folder, repository, part.folder)
         options |= {"use_safetensors": True, "output_loading_info": True}
         options |= {dtype_name(part.library, importlib.metadata.version(part.library)): dtype}
         if part.library == "transformers":
             options |= {"ignore_mismatched_sizes": True}  # to be named below
     try:
-        with hub.unwarned():
-            loaded = kind.from_pretrained(repository, **options)
-    except Exception as error:  # of many kinds, each a matter of the folder or the hub
+        held = _checked(folder, part)
+        with hub.unwarned(), part_files.bounded(held):
+            loaded = kind.from_pretrained(str(folder.parent), **options)
+    except Exception as error:  # of many kinds, each a matter of the folder
         raise _not_loaded(repository, part.folder, error) from error
     if network:
         loaded, found = loaded
@@ -110,6 +119,32 @@ def load(
             raise _not_loaded(repository, part.folder, ValueError(reason))
         _forget_place(loaded, repository, part.home)
     return loaded.eval().requires_grad_(False) if network else loaded
+
+
+def _folder(part: Part, repository: str, cache_dir: str | None) -> Path:
+    """A part's folder on this disk, downloaded if need be. Raises UserError."""
+    folder = Path(repository) / part.folder
+    if not Path(repository).is_absolute():
+        try:
+            folder = hub.download(repository, part.folder, cache_dir) / part.folder
+        except UserError as error:
+            raise _not_loaded(repository, part.folder, error) from None
+    if not folder.is_dir():
+        raise _not_loaded(repository, part.folder, FileNotFoundError("no such folder"))
+    return folder
+
+
+def _checked(folder: Path, part: Part) -> part_files.Weights | None:
+    """What the weights in a part's folder hold. Raises UserError for a folder that names anything
+    elsewhere, and for a network's without config, or with a pickle for weights.
+    """
+    part_files.check(folder)
+    if not issubclass(part.kind, nn.Module):
+        return None
+    check_no_pickle(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json")
+    return part_files.weights(folder, STEMS[part.library])
 
 
 def _forget_place(network: Any, repository: str, home: str) -> None:
@@ -127,26 +162,19 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
     """
     if repository in (training.PRIOR, training.DECODER):
         return dict(json.loads(RELEASED.read_text(encoding="utf-8"))[role])
-    part, kind = PARTS[role], PARTS[role].kind
-    options = {"subfolder": part.folder, "cache_dir": cache_dir}
+    part = PARTS[role]
+    name = f"{part.folder}/{part.config}"
     try:
-        if part.library == "transformers":
-            found, _ = kind.config_class.get_config_dict(repository, **options)
-            return dict(found)
-        with hub.unwarned():
-            return dict(kind.load_config(repository, **options))
-    except Exception as error:
-        raise _not_loaded(repository, part.folder, error) from error
-
-
-def _check_files(folder: Path, repository: str, part: str) -> None:
-    """Raise UserError for a folder on this disk without config, or with a pickle for weights."""
-    try:
-        check_no_pickle(folder)
+        if Path(repository).is_absolute():
+            part_files.check(Path(repository) / part.folder)
+            file = Path(repository) / name
+        else:
+            file = hub.download_file(repository, name, cache_dir)
+        config = reading.read_table(file)
+        part_files.check_config(config, file)
     except UserError as error:
-        raise _not_loaded(repository, part, error) from None
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise _not_loaded(repository, part, FileNotFoundError("no config.json"))
+        raise _not_loaded(repository, part.folder, error) from None
+    return config
 
 
 def skeleton(
@@ -164,10 +192,13 @@ def skeleton(
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # a fake network cannot be converted afterwards
     try:
-        if PARTS[role].library == "transformers":
-            built: Any = kind(kind.config_class.from_dict(config))
-        else:
-            built = kind.from_config(config)
+        with part_files.bounded(None):
+            if PARTS[role].library == "transformers":
+                built: Any = kind(kind.config_class.from_dict(config))
+            else:
+                built = kind.from_config(config)
+    except part_files.TooMuch as error:
+        raise _not_loaded(repository, PARTS[role].folder, error) from None
     finally:
         torch.set_default_dtype(usual)
     return built.eval().requires_grad_(False) if isinstance(built, nn.Module) else built
@@ -180,6 +211,8 @@ def _not_loaded(repository: str, folder: str, error: Exception) -> UserError:
     if out_of_memory(error):
         raise error
     reason = " ".join(str(error).split()) or type(error).__name__
+    for known in (f"{repository}/", f"{repository}: "):  # the line begins with it
+        reason = reason.replace(known, "")
     if not Path(repository).is_absolute():
         reason = f"is the name right, and the hub within reach? {reason}"
     return UserError(f"{repository}: cannot load its {folder}: {reason[:300]}")
@@ -187,12 +220,7 @@ def _not_loaded(repository: str, folder: str, error: Exception) -> UserError:
 
 def files(role: str, repository: str, cache_dir: str | None = None) -> list[Path]:
     """The files of a part on this disk, downloaded if need be: what its identity rests on."""
-    part = PARTS[role]
-    folder = Path(repository) / part.folder
-    if not Path(repository).is_absolute():
-        folder = hub.download(repository, part.folder, cache_dir) / part.folder
-    if not folder.is_dir():
-        raise _not_loaded(repository, part.folder, FileNotFoundError("no such folder"))
+    folder = _folder(PARTS[role], repository, cache_dir)
     kept = (".json", ".txt", ".safetensors", ".model")
     return sorted(path for path in folder.iterdir() if path.suffix in kept)
 
@@ -208,12 +236,15 @@ def load_network(folder: Path, role: str) -> Network:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no such network (no config.json)")
     check_no_pickle(folder)
+    options = {"use_safetensors": True, "local_files_only": True}
     try:
-        network: Network = PARTS[role].kind.from_pretrained(folder, use_safetensors=True)
+        held = _checked(folder, PARTS[role])
+        with part_files.bounded(held):
+            network: Network = PARTS[role].kind.from_pretrained(folder, **options)
     except Exception as error:
         if out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).replace(f"{folder}/", "").split())
         raise UserError(f"{folder}: cannot load the {role}: {reason[:300]}") from error
     # A file that lacks a tensor is loaded without a word, with nothing in its place.
     lost = [name for name, value in network.named_parameters() if value.is_meta]
