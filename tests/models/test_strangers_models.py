@@ -16,9 +16,11 @@ import torch
 from heard import NETWORK, PROGRAMS, heard
 from safetensors.torch import load_file, save_file
 
+from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
+from wassily.generation import load
 from wassily.mini.untrained import Tiny
-from wassily.models import part_files, parts
+from wassily.models import names, part_files, parts
 
 NETWORKS = [role for role in parts.PARTS if role in ("prior", "unet", "movq")]
 ENCODERS = ["text_encoder", "image_encoder"]
@@ -192,6 +194,82 @@ def test_finding_07_nothing_outside_of_the_folder_is_opened(role: str, model: Pa
     opened = {name for _, name in seen if name.startswith(root)}
     assert opened, seen
     assert all(name.startswith(str(_folder(model, role)) + os.sep) for name in opened), opened
+
+
+# ---------------------------------------------------------------- 8: whose base
+
+
+def _checkpoint(folder: Path, model: Path, named: str) -> Path:
+    """A checkpoint of a prior whose state names that for the prior's other parts."""
+    shutil.copytree(model / "prior" / "prior", folder / "prior")
+    repositories = {"prior": named, "decoder": "mini"}
+    state = {"role": "prior", "step": 3, "repositories": repositories}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def _adapter_run(folder: Path, named: str) -> Path:
+    """An output folder with an adapter of a prior whose header names that for its base."""
+    folder.mkdir(parents=True)
+    notes = {"network": "prior", "base": named}
+    save_file({"x": torch.zeros(1)}, folder / names.ADAPTER, notes)
+    return folder
+
+
+def _run(kind: str, folder: Path, model: Path, named: str) -> Path:
+    made = folder / "run"
+    return _checkpoint(made, model, named) if kind == "checkpoint" else _adapter_run(made, named)
+
+
+@pytest.mark.parametrize("named", ["other", "a/other", "./other", "../x", "~/other", "x/../other"])
+@pytest.mark.parametrize("kind", ["checkpoint", "adapter"])
+def test_finding_08_a_file_names_no_folder_by_a_relative_name(
+    kind: str, named: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though there is one below the working folder, or at home: of owner/name the hub is meant."""
+    for place in ("other", "a/other"):
+        shutil.copytree(model / "prior", tmp_path / place)
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = _run(kind, tmp_path, model, named)
+    if named == "a/other":
+        assert names.locate(str(run), "prior").repository == named
+        return
+    with pytest.raises(UserError) as caught:
+        names.locate(str(run), "prior")
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(run) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "named", ["http://127.0.0.1/x", "file:///etc", "hf://a/b", "a/b/c", "", "/nowhere/at/all", "/"]
+)
+def test_finding_08_nor_an_address_or_a_folder_of_no_model(
+    named: str, model: Path, tmp_path: Path
+) -> None:
+    """One line, and nobody is asked."""
+    run = _checkpoint(tmp_path / "run", model, named)
+    with heard(*NETWORK) as asked, pytest.raises(UserError):
+        names.locate(str(run), "prior")
+    assert asked == []
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "adapter"])
+def test_finding_08_the_base_that_a_file_names_is_said(
+    kind: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any of it is loaded: a folder of this machine, a repository of the hub."""
+    for number, named in enumerate((str(model / "prior"), "owner/name")):
+        run = _run(kind, tmp_path / str(number), model, named)
+        load.find(GenerateConfig(prompts=("a",), prior=str(run), decoder=str(model / "decoder")))
+        out = capsys.readouterr().out
+        file = run / ("state.json" if kind == "checkpoint" else names.ADAPTER)
+        place = "the hub repository" if named == "owner/name" else "the folder"
+        assert out == f"{file}: its base model is {place} {named}\n"
+    run = _run(kind, tmp_path / "2", model, "mini")
+    load.find(GenerateConfig(prompts=("a",), prior=str(run), decoder=str(model / "decoder")))
+    assert capsys.readouterr().out == ""
 
 
 # ---------------------------------------------------------------- 13: sizes

@@ -47,6 +47,9 @@ class Networks:
 def find(config: DrawConfig) -> Networks:
     """Locate what a config names; no weights are loaded. Raises UserError for what is none."""
     prior, decoder = names.locate(config.prior, "prior"), names.locate(config.decoder, "decoder")
+    for home, found in (("prior", prior), ("decoder", decoder)):
+        if line := found.origin(home):
+            print(line, flush=True)
     adapters: dict[str, list[Path]] = {"prior": [], "decoder": []}
     for home, name in (("prior", config.prior_lora), ("decoder", config.decoder_lora)):
         if name is not None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wassily.errors import UserError
-from wassily.files import atomic, output_folder, run_state
+from wassily.files import atomic, output_folder, reading, run_state
 from wassily.files.run_state import Saved
-from wassily.models import hub, missing, origins, parts
+from wassily.models import hub, missing, origins, part_files, parts
 
 GUIDANCE = {"decoder": 2.5, "prior": 2.0}  # what the bundled model draws best with, see its card
 ADAPTER, ADAPTER_EMA = "pytorch_lora_weights.safetensors", "pytorch_lora_weights_ema.safetensors"
@@ -76,19 +75,30 @@ def config_of(found: Trained, home: str, cache_dir: str | None = None) -> dict[s
     role = parts.TRAINED[home]
     if found.network is None:
         return parts.load_config(role, found.repository, cache_dir)
-    try:
-        return dict(json.loads((found.network / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{found.network}: cannot load the {role}: {error}") from None
+    file = found.network / "config.json"
+    config = reading.read_table(file)
+    part_files.check_config(config, file)
+    return config
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Where a network to draw with is: a repository, and a folder that replaces its own."""
+    """Where a network to generate with is: a repository, and a folder that replaces its own.
+
+    `named_by` is the file that names the repository, where no person did.
+    """
 
     repository: str
     network: Path | None = None
     adapter: Path | None = None
+    named_by: Path | None = field(default=None, compare=False)
+
+    def origin(self, home: str) -> str | None:
+        """A line that says where the other parts come from, if a file decided it; None of mini."""
+        if self.named_by is None or parts.public_name(self.repository, home) == "mini":
+            return None
+        place = "the folder" if Path(self.repository).is_absolute() else "the hub repository"
+        return f"{self.named_by}: its base model is {place} {self.repository}"
 
 
 def example_prompt(repository: str, home: str) -> str:
@@ -129,7 +139,15 @@ def _of_adapter(name: str, home: str) -> Trained:
     given = f"--{home} BASE --{home}_lora {name}"
     if not base:
         raise UserError(f"{name}: the adapter names no base: give {given}")
-    return Trained(resolve(origins.check_here(base, file, given), home), adapter=file)
+    origins.check_here(base, file, given)
+    return Trained(_recorded(base, file, home), adapter=file, named_by=file)
+
+
+def _recorded(named: str, file: Path, home: str) -> str:
+    """`resolve` of a name in a file: never a folder by its relative name. Raises UserError."""
+    origins.check_recorded(named, file)
+    known = named == "mini" or Path(named).is_absolute()
+    return resolve(named, home) if known else named
 
 
 def locate(name: str, home: str) -> Trained:
@@ -149,11 +167,11 @@ def locate(name: str, home: str) -> Trained:
     repository = saved.repositories.get(home)
     if repository is None:
         raise UserError(f"{path / output_folder.STATE}: names no {home}")
+    state = path / output_folder.STATE
+    base = _recorded(repository, state, home)
     if (path / ADAPTER).is_file():
-        return Trained(resolve(repository, home), adapter=adapter_file(name, home))
+        return Trained(base, adapter=adapter_file(name, home), named_by=state)
     folder = parts.TRAINED[home]
     averaged = path / f"{folder}_ema"
-    return Trained(
-        resolve(repository, home),
-        (averaged if averaged.is_dir() else path / folder).resolve(),
-    )
+    network = (averaged if averaged.is_dir() else path / folder).resolve()
+    return Trained(base, network, named_by=state)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wassily.errors import UserError
 from wassily.files import atomic, output_folder
+from wassily.models import missing
 
 
 def behind(file: Path, home: str) -> str | None:
@@ -23,6 +24,19 @@ def behind(file: Path, home: str) -> str | None:
             return str(named)
     notes = atomic.read_notes(file)
     return notes.get("base" if notes.get("network") == home else home)
+
+
+def check_recorded(named: str, file: Path) -> str:
+    """A model that a file names, not a person: `mini`, owner/name on the hub, or a folder by its
+    absolute name. Raises UserError for anything else, which would depend on the working folder.
+    """
+    if named == "mini" or missing.HUB.fullmatch(named):
+        return named
+    path = Path(named)
+    if path.is_absolute() and ".." not in path.parts and path.is_dir():
+        return named
+    problem = f"names {named!r:.80} for its base model, which is no folder here and no hub name"
+    raise UserError(f"{file}: {problem}. Name the base model yourself.")
 
 
 def check_here(named: str, file: Path, flag: str) -> str:

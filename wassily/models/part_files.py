@@ -91,7 +91,8 @@ def check_config(config: Mapping[str, Any], file: Path | str) -> None:
         if type(value) is int or type(value) is float:
             bound = BOUNDS.get(key, LAYERS if "layers" in key else most)
             if value > bound or math.isnan(value):
-                raise BadFile(f"{file}: {key} is too large ({value:.12g}, the limit is {bound:,}).")
+                shown = f"{_shown(value)}, the limit is {bound:,}"
+                raise BadFile(f"{file}: {key} is too large ({shown}).")
         if isinstance(value, list) and len(value) > (TIMESTEPS if schedule else BLOCKS):
             raise BadFile(f"{file}: {key} is too long ({len(value):,} values).")
 

@@ -118,6 +118,8 @@ def load(
             reason = f"{lost[0]} is {what} in its file"
             raise _not_loaded(repository, part.folder, ValueError(reason))
         _forget_place(loaded, repository, part.home)
+    elif hasattr(loaded, "init_kwargs"):  # of a tokenizer, which saves how it was loaded
+        loaded.init_kwargs.pop("local_files_only", None)
     return loaded.eval().requires_grad_(False) if network else loaded
 
 
