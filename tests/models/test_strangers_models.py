@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from e2e import refused
 from heard import NETWORK, PROGRAMS, heard
+from helpers import run_cli
 from safetensors.torch import load_file, save_file
 
 from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
-from wassily.generation import load
+from wassily.generation import conditions, load
 from wassily.mini.untrained import Tiny
-from wassily.models import names, part_files, parts
+from wassily.models import encode, names, part_files, parts
 
 NETWORKS = [role for role in parts.PARTS if role in ("prior", "unet", "movq")]
 ENCODERS = ["text_encoder", "image_encoder"]
@@ -385,3 +387,39 @@ def test_bounds_are_given_back_and_of_one_thread() -> None:
         thread.start()
         thread.join()
     assert found
+
+
+# ---------------------------------------------------------------- 29: no numbers, no text
+
+
+@pytest.mark.parametrize("value", ["1e308", "inf", "1001", "nan"])
+@pytest.mark.parametrize("flag", ["--guidance_scale", "--prior_guidance_scale"])
+def test_finding_29_guidance_has_a_bound(flag: str, value: str, tmp_path: Path) -> None:
+    """Beyond it there are no numbers left; the flag is named."""
+    assert flag in refused("generate", "a", flag, value, "--out", tmp_path / "a.png")
+
+
+def test_finding_29_half_a_character_is_one_line(tmp_path: Path) -> None:
+    """On the command line, in a mix, from Python and the studio; nothing is generated."""
+    for words in (("generate", "a \udcff cat"), ("mix", "a cat:0.5", "\ud800:0.5")):
+        line = refused(*words, "--prior", "mini", "--decoder", "mini", "--out", tmp_path / "a.png")
+        assert "not UTF-8 text" in line
+    assert list(tmp_path.iterdir()) == []
+    tokenizer = parts.load("tokenizer", str(parts.MINI / "prior"))
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        encode.tokens("a \ud800", tokenizer=tokenizer)
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        conditions.prompts(GenerateConfig(prompts=("a cat", "a \ud800")))
+
+
+def test_finding_29_an_image_of_no_numbers_is_no_image(model: Path, tmp_path: Path) -> None:
+    """From weights with a NaN: an error, not a black image and a warning of numpy's."""
+    file = model / "decoder" / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["conv_out.bias"].fill_(torch.nan)
+    save_file(tensors, file, {"format": "pt"})
+    pair = ["--prior", model / "prior", "--decoder", model / "decoder"]
+    few = ["--steps", 1, "--prior_steps", 2, "--out", tmp_path / "a.png"]
+    done = run_cli("generate", "a", *pair, *few)
+    assert done.code == 2 and "values that are no numbers (NaN)" in done.err
+    assert not (tmp_path / "a.png").exists()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wassily.config import generation_checks
 from wassily.config.schema import at_least, check_types, require
 from wassily.config.training import DECODER, PRIOR
 
@@ -59,6 +60,7 @@ class MeasureConfig:
         at_least(self, 1, "steps", "batch_size")
         at_least(self, 2, "prior_steps", "max_pictures", "max_prompts")
         at_least(self, 0, "guidance_scale", "prior_guidance_scale", "seed")
+        generation_checks.guidance(self)
         for name in ("steps", "prior_steps"):
             value = getattr(self, name)
             require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")

@@ -11,6 +11,7 @@ from wassily.config.schema import at_least, require
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+GUIDANCE = 1000  # at most; 1 to 15 is usual
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
 Scheduler = Literal["stock", "ddim", "dpm++", "unipc"]
 SCHEDULER: Final = "unipc"  # of `wassily generate`; benchmarks/draw_steps.py measures why
@@ -23,11 +24,19 @@ def drawing(config: Any) -> None:
     at_least(config, 1, "steps", "batch_size", "height", "width")
     at_least(config, 2, "prior_steps")  # its scheduler divides by one less
     at_least(config, 0, "guidance_scale", "prior_guidance_scale")
+    guidance(config)
     known = ", ".join(STEPS)
     require(config.scheduler in STEPS, f"--scheduler: {config.scheduler!r} is none of {known}")
     for name in ("steps", "prior_steps"):
         value = getattr(config, name) or 0
         require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
+
+
+def guidance(config: Any) -> None:
+    """Raise UserError for guidance with which values leave the range of a float."""
+    for name in ("guidance_scale", "prior_guidance_scale"):
+        value = getattr(config, name)
+        require(value <= GUIDANCE, f"--{name}: {value} is more than {GUIDANCE}")
 
 
 class Steps(Protocol):

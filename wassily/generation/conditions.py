@@ -14,6 +14,7 @@ from wassily.data import images
 from wassily.data.images import Picture
 from wassily.errors import UserError
 from wassily.generation.sample import Canvas, Mix, Subject
+from wassily.models import encode
 
 ASPECT = 0.02  # how far the shape of a mask may be from its picture's
 
@@ -62,6 +63,8 @@ def prompts(config: GenerateConfig) -> list[str]:
         raise UserError(f"--prompts_file {config.prompts_file}: no prompt in it")
     if not all(prompt.strip() for prompt in found):
         raise UserError("a prompt is empty")
+    for prompt in found:
+        encode.check_text(prompt)
     return found
 
 
@@ -90,7 +93,10 @@ class OpenedImages:
             picture = path.is_file() or path.suffix.lower() in images.SUFFIXES
         except (OSError, ValueError):  # no name that a file can have
             picture = False
-        return self.open("mix:", part) if picture else part
+        if picture:
+            return self.open("mix:", part)
+        encode.check_text(part)
+        return part
 
 
 def _canvas(config: DrawConfig, opened: OpenedImages) -> Canvas:

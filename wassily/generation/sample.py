@@ -7,16 +7,19 @@ answer to the one goes with each to the other.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wassily.config import generation_checks
 from wassily.data import images
+from wassily.errors import UserError
 from wassily.generation import pipelines, schedulers
 from wassily.models import encode
 
@@ -194,18 +197,35 @@ def paint(
     with schedulers.exchanged(decoder, drawing.scheduler, even), pipelines.on(decoder, device):
         stock, given = onto(decoder, drawing)
         for part in _batches(len(generators), drawing):
-            drawn = stock(
-                image_embeds=embeds[0][part],
-                negative_image_embeds=embeds[1][part],
-                **given(len(generators[part])),
-                num_inference_steps=generation_checks.steps(drawing, drawing.canvas),
-                guidance_scale=drawing.guidance_scale,
-                generator=generators[part],
-                output_type=output,
-            ).images
+            with _finite():
+                drawn = stock(
+                    image_embeds=embeds[0][part],
+                    negative_image_embeds=embeds[1][part],
+                    **given(len(generators[part])),
+                    num_inference_steps=generation_checks.steps(drawing, drawing.canvas),
+                    guidance_scale=drawing.guidance_scale,
+                    generator=generators[part],
+                    output_type=output,
+                ).images
             painted += list(drawn)
             on_done(len(drawn))
     return painted
+
+
+@contextlib.contextmanager
+def _finite() -> Iterator[None]:
+    """Within, an image of values that are no numbers is an error, instead of black with a warning.
+
+    Raises UserError. It is asked of the conversion to 8 bits, so that no device is waited for.
+    """
+    try:
+        with np.errstate(invalid="raise"):
+            yield
+    except FloatingPointError:
+        raise UserError(
+            "the generated image has values that are no numbers (NaN). Lower --guidance_scale, or "
+            "use --dtype fp32."
+        ) from None
 
 
 def onto(

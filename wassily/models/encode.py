@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from wassily.errors import UserError, printable
+
 PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
 
 
@@ -137,7 +139,22 @@ def clip_pixels(picture: object, *, processor: ImageProcessor) -> Tensor:
     return processor(picture, return_tensors="pt").pixel_values[0]
 
 
+def check_text(text: str) -> None:
+    """Raise UserError for half a character, which a tokenizer and a PNG refuse with an error of
+    their own. Bytes of a command line that are no UTF-8 become that.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{printable(text)[:200]}: not valid Unicode text. Type it again."
+        ) from None
+
+
 def tokens(caption: str, *, tokenizer: Tokenizer) -> Tensor:
-    """A caption as the text encoder's input: ids and mask, (2, N)."""
+    """A caption as the text encoder's input: ids and mask, (2, N). Raises UserError for a text
+    that is no Unicode.
+    """
+    check_text(caption)
     found = tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt")
     return torch.cat([found.input_ids, found.attention_mask])
