@@ -60,7 +60,8 @@ def folded(config: MergeConfig) -> tuple[str, names.Trained, nn.Module, str]:
     if config.base is None:
         origins.check_here(named, file, "--base")
         origins.check_recorded(named, file)
-        print(f"{file}: its base model is {named}", flush=True)
+        if named != "mini":
+            print(f"{file}: its base model is {named}", flush=True)
     base = names.locate(named, home)
     net = adapters.drawable(base, home, [], 1.0, config.cache_dir)
     scale = 1.0 if config.lora_scale is None else config.lora_scale

@@ -146,9 +146,7 @@ def check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(
-            f"{printable(text)[:200]}: not valid Unicode text. Type it again."
-        ) from None
+        raise UserError(f"{printable(text)[:200]}: not UTF-8 text. Type it again.") from None
 
 
 def tokens(caption: str, *, tokenizer: Tokenizer) -> Tensor:
