@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from wassily.errors import UserError
+from wassily.files import reading
 from wassily.files.atomic import ASIDE, open_tensors, write_tensors
 
 Row = Mapping[str, Tensor]
@@ -276,9 +277,9 @@ def bytes_digest(image: str | bytes) -> bytes:
 
 
 def file_digest(path: str) -> bytes:
-    """The digest of a file's bytes. Raises OSError."""
+    """The digest of a file's bytes. Raises BadFile, OSError."""
     state = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
+    with reading.opened(Path(path)) as file:
         while chunk := file.read(2**20):
             state.update(chunk)
     return state.digest()

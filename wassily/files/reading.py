@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from wassily.errors import UserError
 
 TEXT_LIMIT = 64 * 2**20  # bytes of a log, a card or a configuration; real ones are far smaller
+LINE = 2**20  # bytes of a line, or of a caption; a description of an image is far shorter
 DEPTH = 100  # levels of lists and tables in JSON, TOML and YAML
 # What a damaged or hostile text raises in a parser, whichever it is.
 NONSENSE = (OSError, ValueError, RecursionError, MemoryError, OverflowError)
@@ -56,6 +57,12 @@ def opened(path: Path, root: Path | None = None, limit: int | None = None) -> It
         yield file
 
 
+def check_file(path: Path, root: Path | None = None) -> None:
+    """Raise BadFile unless a library may open this path: a regular file, inside of `root`."""
+    with opened(path, root):
+        pass
+
+
 def check_inside(path: Path, root: Path) -> None:
     """Raise BadFile where a path leads out of a folder once all links are followed."""
     real, folder = os.path.realpath(path), os.path.realpath(root)
@@ -85,6 +92,27 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT, root: Path | None = None) ->
     if len(content) > limit:
         raise BadFile(f"{path}: too large (over {limit:,} bytes). Remove it or make it smaller.")
     return content
+
+
+def read_tail(path: Path, size: int, root: Path | None = None) -> bytes:
+    """The last `size` bytes of a file, or all where it has fewer. Raises BadFile."""
+    try:
+        with opened(path, root) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
+    except OSError as error:
+        raise BadFile(f"{path}: {_reason(error)}") from None
+
+
+def lines(file: BinaryIO, longest: int = LINE) -> Iterator[bytes]:
+    """The lines of an open file, with their ends. Of one that is longer than `longest` bytes only
+    the beginning is kept, `longest` + 1 bytes of it. Raises OSError.
+    """
+    while line := file.readline(longest + 1):
+        rest = line
+        while len(rest) > longest and not rest.endswith(b"\n"):
+            rest = file.readline(longest + 1)
+        yield line
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT, root: Path | None = None) -> str:

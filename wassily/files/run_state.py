@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from wassily.errors import UserError
+from wassily.files import reading
 from wassily.files.output_folder import NAME, STATE
+from wassily.files.reading import BadFile
 
 FORMAT = 1
 S = TypeVar("S", bound="Saved")
@@ -141,8 +143,8 @@ def write(folder: Path, state: Saved) -> None:
 def read(folder: Path, kind: type[S]) -> S:
     """What `write` wrote. Raises UserError if it is not that."""
     try:
-        return kind.from_json(json.loads((folder / STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return kind.from_json(reading.read_table(folder / STATE, root=folder))
+    except (BadFile, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{folder / STATE}: not the state of a checkpoint ({error!r})") from None
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.runtime import fsdp
 
 OPTIMIZER = "optimizer.safetensors"
@@ -51,15 +51,13 @@ def save_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
 
 def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
     """Put a saved state back, on each parameter's device; UserError for an unknown name."""
+    tensors, notes = atomic.read_tensors(folder / OPTIMIZER)
     try:
-        tensors = load_file(folder / OPTIMIZER)
-        with safe_open(folder / OPTIMIZER, "pt") as file:
-            notes = file.metadata() or {}
         plain, layout = (json.loads(notes.get(key, "[]")) for key in ("plain", "layout"))
         plain = dict(plain)
         if not isinstance(layout, list) or not all(isinstance(key, str) for key in layout):
             raise ValueError("not an optimizer's state")
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / OPTIMIZER}: {error}") from error
     counted = tensors.pop("::step", None)
     state = tensors | plain

@@ -136,6 +136,7 @@ def begin(
     _check_no(output_dir, "model_index.json" if config.lora else names.ADAPTER)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
+        atomic.check_own(output_dir / name for name in ("validation", "logs"))
         held.enter_context(lock.held(output_dir))
         atomic.sweep(output_dir)
         return resume.chosen(config.resume_from_checkpoint, output_dir, say)
