@@ -40,6 +40,10 @@ def _object(value: Any) -> bool:
     return type(value) is dict
 
 
+def _object_or_none(value: Any) -> bool:
+    return value is None or type(value) is dict
+
+
 def _texts(value: Any) -> bool:
     return type(value) is dict and all(type(text) is str for text in value.values())
 
@@ -105,11 +109,11 @@ class RunState(Saved):
     signature: Annotated[dict[str, Any], _signed]
     config: Annotated[dict[str, Any], _object]
     fused: Annotated[bool, _flag]
-    best: dict[str, Any] | None = None
+    best: Annotated[dict[str, Any] | None, _object_or_none] = None
     pending_loss: Annotated[tuple[float, int], _pending]
     skipped_steps: Annotated[int, _count]
     scaler: Annotated[dict[str, Any] | None, _numbers]
-    stream: dict[str, Any] | None = None
+    stream: Annotated[dict[str, Any] | None, _object_or_none] = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name, with the number of the format."""
