@@ -301,7 +301,9 @@ class Contents:
         image: str | bytes,
         digested: Callable[[str | bytes], bytes] = bytes_digest,
     ) -> bytes:
-        """Digest an image, a file or bytes, and remember it for its place. Raises OSError."""
+        """Digest an image, a file or bytes, and remember it for its place. Raises BadFile and
+        OSError.
+        """
         key, content = self._key(place), digested(image)
         self.writer.add(key, {"content": torch.frombuffer(bytearray(content), dtype=torch.uint8)})
         return content

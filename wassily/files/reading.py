@@ -46,15 +46,22 @@ def opened(path: Path, root: Path | None = None, limit: int | None = None) -> It
         handle = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise BadFile(f"{path}: {_reason(error)}") from None
+    try:
+        _check_regular(path, os.fstat(handle), limit)
+    except BaseException:
+        os.close(handle)
+        raise
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-            raise BadFile(f"{path}: {kind}, not a file. Remove it.")
-        if limit is not None and found.st_size > limit:
-            size = f"{found.st_size:,} bytes, the limit is {limit:,}"
-            raise BadFile(f"{path}: too large ({size}). Remove it or make it smaller.")
         yield file
+
+
+def _check_regular(path: Path, found: os.stat_result, limit: int | None) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise BadFile(f"{path}: {kind}, not a file. Remove it.")
+    if limit is not None and found.st_size > limit:
+        size = f"{found.st_size:,} bytes, the limit is {limit:,}"
+        raise BadFile(f"{path}: too large ({size}). Remove it or make it smaller.")
 
 
 def check_file(path: Path, root: Path | None = None) -> None:
@@ -109,10 +116,9 @@ def lines(file: BinaryIO, longest: int = LINE) -> Iterator[bytes]:
     the beginning is kept, `longest` + 1 bytes of it. Raises OSError.
     """
     while line := file.readline(longest + 1):
-        rest = line
-        while len(rest) > longest and not rest.endswith(b"\n"):
-            rest = file.readline(longest + 1)
         yield line
+        while len(line) > longest and not line.endswith(b"\n"):
+            line = file.readline(longest + 1)  # the rest, which a caller may not want to wait for
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT, root: Path | None = None) -> str:
