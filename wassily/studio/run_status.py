@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,4 +119,7 @@ def samples(folder: Path, most: int = 12) -> tuple[int, list[Path]]:
         and reading.is_inside(path, folder)
     ]
     step, latest = max(found, default=(0, None))
-    return step, sorted(latest.glob("[0-9]*.png"))[:most] if latest else []
+    if latest is None:
+        return 0, []
+    images = (path for path in sorted(latest.glob("[0-9]*.png")) if reading.is_inside(path, folder))
+    return step, list(itertools.islice(images, most))
