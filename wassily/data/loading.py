@@ -1,0 +1,299 @@
+"""Datasets loaded by `datasets` from their own files alone: of their folder, or their repository.
+
+The library follows the words of a stranger: README.md, `.huggingface.yaml`, dataset_infos.json and
+links in the folder say which files and addresses it reads. They pass here, before it asks for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import types
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import datasets
+import yaml
+from datasets.data_files import resolve_pattern as _library_resolve
+from datasets.packaged_modules.webdataset import webdataset
+from datasets.packaged_modules.webdataset.webdataset import WebDataset
+
+from wassily.errors import UserError, printable
+from wassily.files import reading
+
+# Kinds of tables that are read. Others have no images for us, and readers that may follow what a
+# file names, as an HDF5 file names others.
+KINDS = ("parquet", "arrow", "webdataset", "imagefolder", "csv", "json", "text")
+METADATA = ("README.md", ".huggingface.yaml", "dataset_infos.json", "dataset_info.json")
+METADATA_LIMIT = 16 * 2**20  # bytes
+MEMBER_LIMIT = 2**30  # bytes of all members of one example; the largest image is well below it
+
+# Of what a tar holds, text and JSON are decoded; the library would load tensors by torch.load, too.
+TEXTS = ("txt", "text", "transcript", "json", "jsn")
+WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
+# Nor is a compressed member unpacked: a few kilobytes of it may be gigabytes.
+webdataset.EXTENSION_TO_COMPRESSION_FS_FILE_CLS = {}
+
+
+# ---------------------------------------------------------------- whose file it is
+
+
+class _Loaded:
+    """The dataset that is being loaded: a folder, or a repository of the hub."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.refused: UserError | None = None
+        self.folder = os.path.realpath(name) if os.path.isdir(name) else None
+        hub = name.removeprefix("hf://").removeprefix("datasets/")
+        self.hub = re.compile(rf"hf://(datasets/)?{re.escape(hub)}(@[\w.-]+)?(?=/|$)")
+        ways = {Path(name).as_posix(), Path(name).absolute().as_posix(), self.folder or ""}
+        self.starts = {one.rstrip("/") for way in ways for one in (way, glob.escape(way))}
+
+    def check_pattern(self, pattern: str, base: str) -> None:
+        """Raise UserError for a pattern of files that could match another's, by its words."""
+        relative = datasets.data_files.is_relative_path(pattern)
+        rest = self._below(base if relative else pattern)
+        words = f"{rest}/{pattern}" if relative else rest or ""
+        parts = re.split(r"[/\\]", words)
+        if rest is None or ".." in parts or "::" in words or "://" in words:
+            raise self._outside(pattern if self._below(base) is not None else base)
+
+    def check_files(self, files: Iterable[str]) -> None:
+        """Raise UserError for a file that is another's once all links are followed."""
+        inside: dict[str, bool] = {}  # folders, which are fewer than files
+        for file in files:
+            if self.folder is None:
+                good = self._below(file) is not None
+            elif os.path.islink(file):
+                good = reading.is_inside(Path(file), Path(self.folder))
+            else:
+                parent = os.path.dirname(file)
+                if parent not in inside:
+                    inside[parent] = reading.is_inside(Path(parent), Path(self.folder))
+                good = inside[parent]
+            if not good:
+                raise self._outside(file)
+
+    def _below(self, text: str) -> str | None:
+        """What follows this dataset's own name in a path or address; None of another's."""
+        if self.folder is None:
+            found = self.hub.match(text)
+            return text[found.end() :] if found else None
+        for start in self.starts:
+            if text == start or text.startswith(f"{start}/"):
+                return text[len(start) :]
+        return None
+
+    def _outside(self, what: str) -> UserError:
+        place = "the folder" if self.folder else "its repository"
+        said = printable(what)
+        self.refused = UserError(
+            f"--dataset_name {self.name}: its metadata or a link in it names {said:.200}, which is "
+            f"not in {place}, and is not read. Put the files into {place}, and name them there."
+        )
+        return self.refused
+
+
+_loading: ContextVar[_Loaded | None] = ContextVar("_loading", default=None)
+
+
+def _resolve(pattern: str, base_path: str, *rest: Any, **more: Any) -> list[str]:
+    """The files of a pattern, as the library finds them, refused where they are not the dataset's.
+
+    It is the one way from what metadata says to files: nothing is asked for before it.
+    """
+    loaded = _loading.get()
+    if loaded is None:  # an address that the user has typed
+        return list(_library_resolve(pattern, base_path, *rest, **more))
+    loaded.check_pattern(str(pattern), str(base_path))
+    found = list(_library_resolve(pattern, base_path, *rest, **more))
+    loaded.check_files(found)
+    return found
+
+
+datasets.data_files.resolve_pattern = _resolve
+
+
+def _safe_load(text: Any) -> Any:
+    """As the library's own, of text that is checked."""
+    reading.check_yaml(text)
+    return yaml.safe_load(text)
+
+
+class _Yaml(types.ModuleType):
+    """The module `yaml` for those who read a dataset's card."""
+
+    safe_load = staticmethod(_safe_load)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(yaml, name)
+
+
+def _guard_cards() -> None:
+    import sys
+
+    guarded = _Yaml("yaml")
+    datasets.load.yaml = guarded
+    sys.modules[datasets.load.DatasetCard.__module__].yaml = guarded  # type: ignore[attr-defined]
+
+
+_guard_cards()
+
+
+@contextlib.contextmanager
+def _own_files(name: str) -> Iterator[_Loaded]:
+    """Within it the library finds files of this dataset alone. Raises UserError for others."""
+    loaded = _Loaded(name)
+    if loaded.folder:
+        for one in METADATA:
+            if os.path.lexists(os.path.join(loaded.folder, one)):
+                with reading.opened(Path(name, one), Path(name), METADATA_LIMIT):
+                    pass  # regular, inside, not too large
+    token = _loading.set(loaded)
+    try:
+        yield loaded
+    finally:
+        _loading.reset(token)
+        if loaded.refused:  # also where the library went on with what its cache has
+            raise loaded.refused
+
+
+def builder(name: str, config_name: str | None, cache_dir: str | None) -> datasets.DatasetBuilder:
+    """The library's reader of a dataset's own files; nothing of them is read yet.
+
+    Raises UserError for a file that is not the dataset's, and for a kind without images.
+    """
+    with _own_files(name) as loaded:
+        found = datasets.load_dataset_builder(**_named(name, config_name), cache_dir=cache_dir)
+    if found.name not in KINDS:
+        raise UserError(
+            f"--dataset_name {name}: files of the kind {found.name}, which are not read; write "
+            "parquet files, tars, or a folder of images"
+        )
+    for files in (found.config.data_files or {}).values():
+        loaded.check_files(map(str, files))
+    return found
+
+
+def _named(name: str, config_name: str | None) -> dict[str, Any]:
+    """What the library is given for the name of a dataset: it takes the name of a folder for a
+    pattern.
+
+    Raises UserError for a folder whose name the library cannot be given at all.
+    """
+    given = {"path": name, "name": config_name}
+    folder = Path(name).resolve().as_posix()
+    if not Path(name).is_dir() or not (set("*?[") & set(folder) or "::" in folder):
+        return given
+    if "::" in folder:
+        raise UserError(f"--dataset_name {name}: '::' in the path of a data set: rename the folder")
+    base = glob.escape(folder)
+    patterns = datasets.data_files.get_data_patterns(base)
+    found = {split: [f"{base}/{one}" for one in some] for split, some in patterns.items()}
+    return given | {"data_files": found}
+
+
+def tables(
+    name: str, config_name: str | None, cache_dir: str | None
+) -> dict[str, datasets.Dataset]:
+    """The splits of a dataset, or of a saved one. Raises UserError, and what the library raises."""
+    if is_saved(Path(name)):
+        _check_saved(Path(name))
+        found = datasets.load_from_disk(name)
+    else:
+        made = builder(name, config_name, cache_dir)
+        made.download_and_prepare()
+        found = made.as_dataset()
+    return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+
+
+# ---------------------------------------------------------------- saved ones
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
+
+
+def _check_saved(folder: Path) -> None:
+    """Raise UserError where a saved dataset names a file or a split outside of itself."""
+    if (folder / "dataset_dict.json").exists():
+        splits = reading.read_table(folder / "dataset_dict.json", root=folder).get("splits")
+        for split in splits if isinstance(splits, list) else []:
+            _check_plain(folder, "dataset_dict.json", split)
+            _check_state(folder / split, folder)
+    if (folder / "state.json").exists():
+        _check_state(folder, folder)
+
+
+def _check_state(part: Path, folder: Path) -> None:
+    reading.read_table(part / "dataset_info.json", root=folder)
+    files = reading.read_table(part / "state.json", root=folder).get("_data_files")
+    for file in files if isinstance(files, list) else []:
+        name = file.get("filename") if isinstance(file, dict) else None
+        _check_plain(part, "state.json", name)
+        with reading.opened(part / str(name), root=folder):
+            pass  # regular, and no link that leads out
+
+
+def _check_plain(folder: Path, where: str, name: object) -> None:
+    plain = isinstance(name, str) and name not in ("", ".", "..")
+    if not plain or set(str(name)) & {"/", "\\", ":", "\0"}:
+        raise UserError(
+            f"{folder / where}: {printable(str(name)):.200} is no plain name of a file in the "
+            "folder, and is not read. Write the dataset anew with save_to_disk."
+        )
+
+
+# ---------------------------------------------------------------- tars
+
+
+def _bounded(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Members of a tar, as (name, file), refused by their headers before one is read."""
+    example, size = None, 0
+    for name, file in members:
+        head, last = os.path.split(name)
+        one = (head, last.partition(".")[0])
+        # A tar's file knows its size, and one in a zip what is left of it.
+        own = getattr(getattr(file, "raw", file), "size", None) or getattr(file, "_left", 0) or 0
+        size = own + (size if one == example else 0)
+        example = one
+        if size > MEMBER_LIMIT:
+            raise UserError(
+                f"{printable(name)}: {size:,} bytes for one example, the limit is "
+                f"{MEMBER_LIMIT:,}. Leave it out of the tar."
+            )
+        yield name, file
+
+
+_library_pipeline = WebDataset._get_pipeline_from_tar.__func__
+
+
+def _pipeline(cls: type, tar_path: str, members: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+    yield from _library_pipeline(cls, tar_path, _bounded(members))
+
+
+WebDataset._get_pipeline_from_tar = classmethod(_pipeline)
+
+
+def reason(error: BaseException) -> str:
+    """Why a dataset could not be read, in one line. Raises a UserError that the library wrapped.
+
+    The library's own is "An error occurred while generating the dataset"; the reason is its cause.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    for one in chain:
+        if isinstance(one, UserError):
+            raise one from None
+    told = error
+    while "while generating the dataset" in str(told) and told.__cause__:
+        told = told.__cause__
+    lines = str(told).strip().splitlines()
+    return f"{lines[0]:.200}" if lines else type(told).__name__
