@@ -1,6 +1,6 @@
 """Sources of captioned pictures, and their checks.
 
-Beside `archives` the only file that knows the `datasets` library. Messages name the file, the line
+Messages name the file, the line
 or the column.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import datasets
 
-from wassily.data import entries, images, loading
+from wassily.data import entries, images
 from wassily.data.entries import Remark
 from wassily.data.folders import (
     Fault,
@@ -34,6 +34,7 @@ from wassily.data.folders import (
     stop,
 )
 from wassily.errors import UserError, did_you_mean, out_of_memory
+from wassily.sources import own_files, saved
 
 CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
 
@@ -207,7 +208,7 @@ def is_data_set(folder: Path) -> bool:
 
     A folder of images with captions is not, whatever lies beside them.
     """
-    if loading.is_saved(folder):
+    if saved.is_saved(folder):
         return True
     listing = entries.scan(folder)
     captioned = listing.metadata or 0 < len(listing.images) <= len(listing.texts)
@@ -217,7 +218,7 @@ def is_data_set(folder: Path) -> bool:
 def also_there(name: str, kind: str | None) -> tuple[Remark, ...]:
     """What a local folder of shards holds besides the `kind` that is read of it."""
     read = READ_BY.get(kind or "")
-    if read is None or not Path(name).is_dir() or loading.is_saved(Path(name)):
+    if read is None or not Path(name).is_dir() or saved.is_saved(Path(name)):
         return ()
     there = entries.scan(Path(name)).tables
     others = " and ".join(f"{end} {there[end]}" for end in entries.TABLES if end != read)
@@ -229,7 +230,7 @@ def also_there(name: str, kind: str | None) -> tuple[Remark, ...]:
 
 def _instead(name: str, kind: str | None) -> str:
     """How to read a local folder that `datasets` reads in another way, as the end of a message."""
-    if not Path(name).is_dir() or loading.is_saved(Path(name)):
+    if not Path(name).is_dir() or saved.is_saved(Path(name)):
         return ""
     if others := also_there(name, kind):
         return f"; {others[0].message}"
@@ -271,7 +272,7 @@ def _as_pictures(
     check_columns(name, table.column_names, image_column, caption_column, kind)
     # The one kind whose paths are of files that the library found itself; a saved table may say of
     # itself that it was such a one.
-    paths = kind == "imagefolder" and not loading.is_saved(Path(name))
+    paths = kind == "imagefolder" and not saved.is_saved(Path(name))
     columns = (image_column, caption_column, name, paths)
     found = Pictures(undecoded(table, image_column), *columns, also_there(name, kind))
     for index, value in enumerate(found.values(caption_column) if caption_column else ()):
@@ -317,13 +318,13 @@ def _load_tables(
     name: str, config_name: str | None, cache_dir: str | None
 ) -> dict[str, datasets.Dataset]:
     try:
-        return loading.tables(name, config_name, cache_dir)
+        return own_files.tables(name, config_name, cache_dir)
     except UserError:
         raise
     except Exception as error:  # the library raises many kinds, each a matter of the name given
         if out_of_memory(error):
             raise
-        head = f"--dataset_name {name}: cannot be loaded: {loading.reason(error)}"
+        head = f"--dataset_name {name}: cannot be loaded: {own_files.reason(error)}"
         raise UserError(head + _instead(name, None)) from error
 
 

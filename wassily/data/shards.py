@@ -1,6 +1,6 @@
 """Data sets in shards, parquet files or WebDataset tars, read as a stream: here, by http, from s3.
 
-Beside `data` the only file that knows the `datasets` library. Nothing is written to the disk, and
+Nothing is written to the disk, and
 no shard is read further than it is needed.
 """
 
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import datasets
 
-from wassily.data import connections, loading
 from wassily.data import datasets as image_data
 from wassily.data.datasets import Record
 from wassily.data.entries import Remark
 from wassily.data.folders import checked_captions
 from wassily.errors import UserError, out_of_memory
+from wassily.sources import connections, own_files
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 NAMES = "name a data set of the hub, a folder of parquet files or tars, or the address of one"
@@ -78,8 +78,8 @@ class Shards:
                 raise
             raise UserError(
                 f"{_shown(self.names[shard])}: cannot be read at example {index} or after it: "
-                f"{loading.reason(error)}; get this shard anew, or see that it can be reached, then "
-                "repeat the command"
+                f"{own_files.reason(error)}; get this shard anew, or see that it can be reached, "
+                "then repeat the command"
             ) from error
 
     def fingerprint(self) -> str:
@@ -119,7 +119,7 @@ def read_shards(
     except Exception as error:  # as in data
         if out_of_memory(error):
             raise
-        raise UserError(f"{head}: {loading.reason(error)}; {remedy}") from error
+        raise UserError(f"{head}: {own_files.reason(error)}; {remedy}") from error
     columns = list(table.column_names or [])
     for column in columns:
         if kind == "webdataset" and column.rpartition(".")[2].lower() in PICKLES:
@@ -154,7 +154,7 @@ def _files(name: str, config_name: str | None, cache_dir: str | None) -> tuple[s
         files = [name] if os.path.exists(name) else numbered(name)
         kind = KINDS.get(os.path.splitext(files[0].partition("?")[0])[1], "")
     else:
-        found = loading.builder(name, config_name, cache_dir)
+        found = own_files.builder(name, config_name, cache_dir)
         kind, splits = found.name, dict(found.config.data_files or {})
         if kind in KINDS.values() and "train" not in splits:
             raise UserError(

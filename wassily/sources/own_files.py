@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import re
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
@@ -19,24 +20,16 @@ from typing import Any
 import datasets
 import yaml
 from datasets.data_files import resolve_pattern as _library_resolve
-from datasets.packaged_modules.webdataset import webdataset
-from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
 from wassily.errors import UserError, printable
 from wassily.files import reading
+from wassily.sources import saved, tars
 
 # Kinds of tables that are read. Others have no images for us, and readers that may follow what a
 # file names, as an HDF5 file names others.
 KINDS = ("parquet", "arrow", "webdataset", "imagefolder", "csv", "json", "text")
 METADATA = ("README.md", ".huggingface.yaml", "dataset_infos.json", "dataset_info.json")
 METADATA_LIMIT = 16 * 2**20  # bytes
-MEMBER_LIMIT = 2**30  # bytes of all members of one example; the largest image is well below it
-
-# Of what a tar holds, text and JSON are decoded; the library would load tensors by torch.load, too.
-TEXTS = ("txt", "text", "transcript", "json", "jsn")
-WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
-# Nor is a compressed member unpacked: a few kilobytes of it may be gigabytes.
-webdataset.EXTENSION_TO_COMPRESSION_FS_FILE_CLS = {}
 
 
 # ---------------------------------------------------------------- whose file it is
@@ -134,15 +127,11 @@ class _Yaml(types.ModuleType):
         return getattr(yaml, name)
 
 
-def _guard_cards() -> None:
-    import sys
-
-    guarded = _Yaml("yaml")
-    datasets.load.yaml = guarded
-    sys.modules[datasets.load.DatasetCard.__module__].yaml = guarded  # type: ignore[attr-defined]
-
-
-_guard_cards()
+# Where the library reads a card, and where it has that read. Versions that read it elsewhere would
+# fail the tests, not the guard of the files above.
+datasets.load.yaml = _Yaml("yaml")
+sys.modules[datasets.load.DatasetCard.__module__].yaml = datasets.load.yaml  # type: ignore
+tars.guard()
 
 
 @contextlib.contextmanager
@@ -202,83 +191,14 @@ def tables(
     name: str, config_name: str | None, cache_dir: str | None
 ) -> dict[str, datasets.Dataset]:
     """The splits of a dataset, or of a saved one. Raises UserError, and what the library raises."""
-    if is_saved(Path(name)):
-        _check_saved(Path(name))
+    if saved.is_saved(Path(name)):
+        saved.check(Path(name))
         found = datasets.load_from_disk(name)
     else:
         made = builder(name, config_name, cache_dir)
         made.download_and_prepare()
         found = made.as_dataset()
     return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
-
-
-# ---------------------------------------------------------------- saved ones
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
-    return any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
-
-
-def _check_saved(folder: Path) -> None:
-    """Raise UserError where a saved dataset names a file or a split outside of itself."""
-    if (folder / "dataset_dict.json").exists():
-        splits = reading.read_table(folder / "dataset_dict.json", root=folder).get("splits")
-        for split in splits if isinstance(splits, list) else []:
-            _check_plain(folder, "dataset_dict.json", split)
-            _check_state(folder / split, folder)
-    if (folder / "state.json").exists():
-        _check_state(folder, folder)
-
-
-def _check_state(part: Path, folder: Path) -> None:
-    reading.read_table(part / "dataset_info.json", root=folder)
-    files = reading.read_table(part / "state.json", root=folder).get("_data_files")
-    for file in files if isinstance(files, list) else []:
-        name = file.get("filename") if isinstance(file, dict) else None
-        _check_plain(part, "state.json", name)
-        with reading.opened(part / str(name), root=folder):
-            pass  # regular, and no link that leads out
-
-
-def _check_plain(folder: Path, where: str, name: object) -> None:
-    plain = isinstance(name, str) and name not in ("", ".", "..")
-    if not plain or set(str(name)) & {"/", "\\", ":", "\0"}:
-        raise UserError(
-            f"{folder / where}: {printable(str(name)):.200} is no plain name of a file in the "
-            "folder, and is not read. Write the dataset anew with save_to_disk."
-        )
-
-
-# ---------------------------------------------------------------- tars
-
-
-def _bounded(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Members of a tar, as (name, file), refused by their headers before one is read."""
-    example, size = None, 0
-    for name, file in members:
-        head, last = os.path.split(name)
-        one = (head, last.partition(".")[0])
-        # A tar's file knows its size, and one in a zip what is left of it.
-        own = getattr(getattr(file, "raw", file), "size", None) or getattr(file, "_left", 0) or 0
-        size = own + (size if one == example else 0)
-        example = one
-        if size > MEMBER_LIMIT:
-            raise UserError(
-                f"{printable(name)}: {size:,} bytes for one example, the limit is "
-                f"{MEMBER_LIMIT:,}. Leave it out of the tar."
-            )
-        yield name, file
-
-
-_library_pipeline = WebDataset._get_pipeline_from_tar.__func__
-
-
-def _pipeline(cls: type, tar_path: str, members: Iterable[tuple[str, Any]]) -> Iterator[Any]:
-    yield from _library_pipeline(cls, tar_path, _bounded(members))
-
-
-WebDataset._get_pipeline_from_tar = classmethod(_pipeline)
 
 
 def reason(error: BaseException) -> str:

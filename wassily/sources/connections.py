@@ -1,4 +1,4 @@
-"""Connections to the web servers of shards: no redirect to another host, and an end to each wait."""
+"""Connections to web servers with shards: no redirect to another host, an end to each wait."""
 
 from __future__ import annotations
 
