@@ -253,20 +253,25 @@ def read_dataset(
     tables = _load_tables(name, config_name, cache_dir)
     if "train" not in tables:
         raise UserError(f"--dataset_name {name}: no 'train' split (it has: {', '.join(tables)})")
-    return _as_pictures(tables["train"], name, image_column, caption_column, stop)
+    return _as_pictures(tables["train"], name, image_column, caption_column, cache_dir, stop)
 
 
 def read_splits(
     name: str, image_column: str, caption_column: str | None, cache_dir: str | None, fault: Fault
 ) -> dict[str, Pictures]:
     """Every split of a data set by its name; a bad caption goes to `fault`. Raises UserError."""
-    columns = (image_column, caption_column, fault)
+    columns = (image_column, caption_column, cache_dir, fault)
     tables = _load_tables(name, None, cache_dir)
     return {split: _as_pictures(table, name, *columns) for split, table in tables.items()}
 
 
 def _as_pictures(
-    table: datasets.Dataset, name: str, image_column: str, caption_column: str | None, fault: Fault
+    table: datasets.Dataset,
+    name: str,
+    image_column: str,
+    caption_column: str | None,
+    cache_dir: str | None,
+    fault: Fault,
 ) -> Pictures:
     kind = table.builder_name
     check_columns(name, table.column_names, image_column, caption_column, kind)
@@ -275,6 +280,8 @@ def _as_pictures(
     paths = kind == "imagefolder" and not saved.is_saved(Path(name))
     columns = (image_column, caption_column, name, paths)
     found = Pictures(undecoded(table, image_column), *columns, also_there(name, kind))
+    if paths:
+        own_files.check_images(name, cache_dir, found.values(f"{image_column}.path"))
     for index, value in enumerate(found.values(caption_column) if caption_column else ()):
         where = f"{name}, row {index}, column {caption_column!r}"
         attempt(fault, None, checked_captions, value, where)

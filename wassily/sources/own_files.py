@@ -45,6 +45,8 @@ class _Loaded:
         hub = name.removeprefix("hf://").removeprefix("datasets/")
         self.hub = re.compile(rf"hf://(datasets/)?{re.escape(hub)}(@[\w.-]+)?(?=/|$)")
         ways = {Path(name).as_posix(), Path(name).absolute().as_posix(), self.folder or ""}
+        self.inside: dict[str, bool] = {}  # mostly folders, which are fewer than files
+        self.roots = [Path(self.folder)] if self.folder else []
         self.starts = {one.rstrip("/") for way in ways for one in (way, glob.escape(way))}
 
     def check_pattern(self, pattern: str, base: str) -> None:
@@ -58,17 +60,16 @@ class _Loaded:
 
     def check_files(self, files: Iterable[str]) -> None:
         """Raise UserError for a file that is another's once all links are followed."""
-        inside: dict[str, bool] = {}  # folders, which are fewer than files
         for file in files:
-            if self.folder is None:
+            if self.folder is None and "://" in file:
                 good = self._below(file) is not None
-            elif os.path.islink(file):
-                good = reading.is_inside(Path(file), Path(self.folder))
             else:
-                parent = os.path.dirname(file)
-                if parent not in inside:
-                    inside[parent] = reading.is_inside(Path(parent), Path(self.folder))
-                good = inside[parent]
+                place = file if os.path.islink(file) else os.path.dirname(file)
+                if place not in self.inside:
+                    self.inside[place] = any(
+                        reading.is_inside(Path(place), one) for one in self.roots
+                    )
+                good = self.inside[place]
             if not good:
                 raise self._outside(file)
 
@@ -199,6 +200,27 @@ def tables(
         made.download_and_prepare()
         found = made.as_dataset()
     return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+
+
+def check_images(name: str, cache_dir: str | None, paths: Iterable[str | None]) -> None:
+    """Raise UserError for an image that a table of a folder names and that is another's.
+
+    Besides the folder there is what the library unpacked of it, or fetched of the repository.
+    """
+    loaded, settings = _Loaded(name), datasets.config
+    downloads = f"{cache_dir}/downloads" if cache_dir else str(settings.DOWNLOADED_DATASETS_PATH)
+    loaded.roots.append(Path(downloads, "extracted" if loaded.folder else ""))
+    if not loaded.folder:
+        hub = datasets.data_files.huggingface_hub.constants.HF_HUB_CACHE
+        loaded.roots.append(Path(hub, "datasets--" + name.replace("/", "--")))
+    for path in filter(None, paths):
+        archive = path.rpartition("::")[2]
+        if archive != path:
+            raise UserError(
+                f"--dataset_name {name}: its images lie in {printable(archive):.200}, and those in "
+                "an archive are not read. Unpack it, and name the folder with --train_data_dir."
+            )
+        loaded.check_files([path])
 
 
 def reason(error: BaseException) -> str:
