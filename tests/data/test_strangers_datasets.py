@@ -289,6 +289,20 @@ def test_finding_02_own_files_by_a_card_are_read(
     assert count == 2
 
 
+@pytest.mark.parametrize("kind", ["tars", "parquet"])
+def test_finding_02_a_folder_here_is_nobody_elses_matter(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a server told that it is read, whole or as a stream."""
+    getattr(shard_files, kind)(tmp_path / "own", (2,))
+    image, caption = ("jpg", "txt") if kind == "tars" else ("image", "text")
+    with _heard(monkeypatch) as ear:
+        assert len(_stream(str(tmp_path / "own"), image, caption)) == 2
+        given = (str(tmp_path / "own"), None, image, caption, str(tmp_path / "cache"))
+        assert len(image_data.read_dataset(*given)) == 2
+    assert ear.never == []
+
+
 @pytest.mark.parametrize(
     ("base", "pattern", "good"),
     [
@@ -555,6 +569,65 @@ def test_finding_15_a_sparse_member(tmp_path: Path) -> None:
         tar.addfile(info, io.BytesIO(b"x"))
     with pytest.raises(UserError, match=r"3,221,225,472 bytes for one example"):
         _stream(str(tmp_path / "own"))
+
+
+@pytest.mark.parametrize("kind", "LKxgX")
+def test_finding_15_a_header_without_end(kind: str, tmp_path: Path) -> None:
+    """A name or attributes of a terabyte would be read before a member is seen."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind.encode(), 2**40
+    (tmp_path / "own").mkdir()
+    content = info.tobuf(tarfile.GNU_FORMAT) + bytes(10240)
+    (tmp_path / "own" / "0.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"attributes of a member have 1,099,511,627,776 bytes"):
+        _stream(str(tmp_path / "own"))
+
+
+def test_finding_15_long_names_are_read(tmp_path: Path) -> None:
+    """As tars have them, in both formats."""
+    (tmp_path / "own").mkdir()
+    for number, form in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
+        with tarfile.open(tmp_path / "own" / f"{number}.tar", "w", format=form) as tar:
+            for end, content in (("jpg", shard_files.picture(1)), ("txt", "قطة".encode())):
+                info = tarfile.TarInfo("x" * 300 + f"/{number}.{end}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    assert [cell.captions for cell in _stream(str(tmp_path / "own"))] == ["قطة", "قطة"]
+
+
+MEMBERS: dict[str, tuple[str, bytes, bytes]] = {  # what held: name, type, content of one more
+    "a link": ("0.lnk", tarfile.SYMTYPE, b""),
+    "a hard link": ("0.lnk", tarfile.LNKTYPE, b""),
+    "a pipe": ("0.pipe", tarfile.FIFOTYPE, b""),
+    "a device": ("0.dev", tarfile.CHRTYPE, b""),
+    "upwards": ("../../0.jpg", tarfile.REGTYPE, b"x"),
+    "absolute": ("/etc/0.jpg", tarfile.REGTYPE, b"x"),
+    "deep JSON": ("0.json", tarfile.REGTYPE, b"[" * 100_000),
+    "a number of 6,000 digits": ("0.json", tarfile.REGTYPE, b"9" * 6000),
+    "bad UTF-8": ("0.text", tarfile.REGTYPE, b"\xff\xfe\xff"),
+    "an array of objects": ("0.npy", tarfile.REGTYPE, b"\x93NUMPY\x01\x00"),
+    "a name of controls": ("\x1b[2J\n.jpg", tarfile.REGTYPE, b"x"),
+}
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_what_held_in_tars(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more member: read without it, or one line; nothing is opened, run or asked elsewhere."""
+    name, type_, content = MEMBERS[kind]
+    (tmp_path / "own").mkdir()
+    with tarfile.open(tmp_path / "own" / "0.tar", "w") as tar:
+        for one, held in (("0.jpg", shard_files.picture(0)), ("0.txt", b"x"), (name, content)):
+            info = tarfile.TarInfo(one)
+            info.type = type_ if one == name else tarfile.REGTYPE
+            info.size, info.linkname = len(held), "/etc/passwd"
+            tar.addfile(info, io.BytesIO(held))
+    with _heard(monkeypatch) as ear:
+        try:
+            cells = _stream(str(tmp_path / "own"))
+            assert cells[0].image == shard_files.picture(0)
+        except UserError as error:
+            assert "\n" not in str(error) and "\x1b" not in str(error)
+    assert ear.never == [] and _strangers(ear.files, tmp_path / "own") == []
 
 
 def test_finding_15_many_members_of_one_example(

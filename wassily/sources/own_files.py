@@ -133,6 +133,8 @@ class _Yaml(types.ModuleType):
 datasets.load.yaml = _Yaml("yaml")
 sys.modules[datasets.load.DatasetCard.__module__].yaml = datasets.load.yaml  # type: ignore
 tars.guard()
+# It would tell a server of the hub that a table is read, also of a folder here.
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
 
 
 @contextlib.contextmanager

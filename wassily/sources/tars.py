@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tarfile
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from datasets.packaged_modules.webdataset import webdataset
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
+from datasets.utils import file_utils
 
 from wassily.errors import UserError, printable
 
+HEADER_LIMIT = 2**20  # bytes of what tells more of a member: a long name, attributes
+EXTENSIONS = b"LKxgX"  # the types of such entries
 MEMBER_LIMIT = 2**30  # bytes of all members of one example; the largest image is well below it
 
 # Of what a tar holds, text and JSON are decoded; the library would load tensors by torch.load, too.
@@ -24,6 +30,22 @@ def guard() -> None:
     # Nor is a compressed member unpacked: a few kilobytes of it may be gigabytes.
     webdataset.EXTENSION_TO_COMPRESSION_FS_FILE_CLS = {}
     WebDataset._get_pipeline_from_tar = classmethod(_pipeline)
+    opening = functools.partial(tarfile.open, tarinfo=_Header)
+    file_utils.tarfile = types.SimpleNamespace(open=opening)
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a member, refused where what it announces would be read whole at once."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in (EXTENSIONS[n : n + 1] for n in range(5)) and found.size > HEADER_LIMIT:
+            raise UserError(
+                f"a tar: the name or the attributes of a member have {found.size:,} bytes, the "
+                f"limit is {HEADER_LIMIT:,}. Write the tar anew."
+            )
+        return found
 
 
 def _pipeline(cls: type, tar_path: str, members: Iterable[tuple[str, Any]]) -> Iterator[Any]:
