@@ -160,6 +160,23 @@ def read_toml(path: Path, limit: int = TEXT_LIMIT, root: Path | None = None) -> 
         raise BadFile(f"{path}: not TOML ({_reason(error)}). Fix it.") from None
 
 
+def check_yaml(text: str) -> None:
+    """Raise ValueError for YAML with aliases, which a few lines multiply without end, or deeper
+    than DEPTH. What is no YAML raises yaml.YAMLError.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise ValueError(f"YAML with the alias *{event.anchor:.50} (line {line}): write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise ValueError(f"YAML more than {DEPTH} levels deep: make it flatter")
+
+
 def checked_depth(value: Any) -> Any:
     """The same value. Raises ValueError where lists and tables lie deeper than DEPTH."""
     level = [value]
