@@ -123,7 +123,7 @@ def test_finding_01_each_way_to_a_decoder_has_one_error(name: str, tmp_path: Pat
         lambda: images.open_rgb(path),
         lambda: images.open_mask(path),
         lambda: png.read_notes(path),
-        lambda: png.thumbnail(path, 64),
+        lambda: png.thumbnail(path, 64, tmp_path),
     ]
     raised = 0
     for way in ways:
@@ -146,7 +146,7 @@ def test_finding_09_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(BadPicture, match="a pipe or a device"):
             way(path)
     with pytest.raises(BadPicture, match="a pipe or a device"):
-        png.thumbnail(path, 64)
+        png.thumbnail(path, 64, tmp_path)
     assert png.png_notes(path) == {}
 
 

@@ -42,14 +42,15 @@ def decoded(
     load: bool = True,
     kinds: tuple[str, ...] = KINDS,
     mend: bool = True,
+    root: Path | None = None,
 ) -> Result:
     """A whole image, converted; without `load` its pixels are not decoded.
 
-    With `mend` damage beside the pixels is passed over. Raises BadPicture for anything that is not
-    a whole image of these kinds.
+    With `mend` damage beside the pixels is passed over. With `root` the file has to be inside of
+    that folder. Raises BadPicture for anything that is not a whole image of these kinds.
     """
     try:
-        with _file(source) as file:
+        with _file(source, root) as file:
             return _read(file, {}, convert, load, kinds)
     except (BadPicture, Image.DecompressionBombError, MemoryError) as error:
         raise BadPicture(_reason(error, kinds)) from None
@@ -57,7 +58,7 @@ def decoded(
         refusal = error
     # It may be for what stands beside the pixels alone: without that once more.
     try:
-        raw = _to_take_apart(source) if mend else None
+        raw = _to_take_apart(source, root) if mend else None
         if raw is None:
             raise refusal
         pixels, beside = containers.pixels_alone(raw)
@@ -73,13 +74,13 @@ def file_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 @contextlib.contextmanager
-def _file(source: Source) -> Iterator[BinaryIO]:
+def _file(source: Source, root: Path | None = None) -> Iterator[BinaryIO]:
     """The bytes, or a regular file, to read from. Raises BadPicture."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
     try:
-        with reading.opened(Path(source), limit=FILE_LIMIT) as file:
+        with reading.opened(Path(source), root, FILE_LIMIT) as file:
             yield file
     except reading.BadFile as error:
         why = str(error).partition(f"{Path(source)}: ")[2]
@@ -146,9 +147,9 @@ def _known() -> frozenset[str]:
     return frozenset(Image.OPEN)
 
 
-def _to_take_apart(source: Source) -> bytes | None:
+def _to_take_apart(source: Source, root: Path | None) -> bytes | None:
     """The bytes of a file that `containers` knows; None of any other. Raises BadPicture."""
-    with _file(source) as file:
+    with _file(source, root) as file:
         head = file.read(containers.LEAST)
         return head + file.read() if containers.is_known(head) else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,20 +10,21 @@ from PIL import Image, PngImagePlugin
 
 from wassily.data import decoding
 from wassily.data.decoding import BadPicture
+from wassily.files import atomic
 
 
-def save_png(picture: Image.Image, path: Path, notes: Mapping[str, object]) -> None:
-    """Write a PNG, whole or not at all, with `notes` as text chunks (prompt, seed, model, ...)."""
+def save_png(
+    picture: Image.Image, path: Path, notes: Mapping[str, object], new: bool = False
+) -> None:
+    """Write a PNG, whole or not at all, with `notes` as text chunks (prompt, seed, model, ...).
+
+    With `new` raises FileExistsError for a name that is taken. Raises OSError.
+    """
     info = PngImagePlugin.PngInfo()
     for key, value in notes.items():
         info.add_itxt(key, str(value))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.writing")  # whose ending is no picture's
-    with aside.open("wb") as file:
+    with atomic.writing(path, new) as file:
         picture.save(file, format="PNG", pnginfo=info)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def png_notes(path: Path) -> dict[str, str]:
@@ -41,11 +41,15 @@ def read_notes(path: Path) -> dict[str, str]:
     return decoding.decoded(path, _texts, kinds=decoding.PNG, mend=False)
 
 
-def thumbnail(path: Path, side: int) -> tuple[str, bytes, dict[str, str], int]:
+def thumbnail(path: Path, side: int, root: Path) -> tuple[str, bytes, dict[str, str], int]:
     """A PNG of ours made small: its kind ("png" as it is, or "jpeg"), the file's bytes, its notes
-    and the longer side of the original, in pixels. Raises BadPicture.
+    and the longer side of the original, in pixels.
+
+    Raises BadPicture for what is no image, and for a file that is not inside of `root`.
     """
-    return decoding.decoded(path, lambda picture: _small(picture, side), kinds=decoding.PNG)
+    return decoding.decoded(
+        path, lambda picture: _small(picture, side), kinds=decoding.PNG, root=root
+    )
 
 
 def _texts(picture: Image.Image) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from wassily.errors import UserError
 from wassily.files import atomic, output_folder, reading, run_state
+from wassily.files.reading import BadFile
 from wassily.files.run_state import Saved
 from wassily.models import hub, missing, origins, part_files, parts
 
@@ -76,8 +77,11 @@ def config_of(found: Trained, home: str, cache_dir: str | None = None) -> dict[s
     if found.network is None:
         return parts.load_config(role, found.repository, cache_dir)
     file = found.network / "config.json"
-    config = reading.read_table(file)
-    part_files.check_config(config, file)
+    try:
+        config = reading.read_table(file, root=found.network)
+        part_files.check_config(config, file)
+    except BadFile as error:
+        raise UserError(f"{found.network}: cannot load the {role}: {error}") from None
     return config
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,7 +162,7 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
     without a network. Raises UserError.
     """
     if repository in (training.PRIOR, training.DECODER):
-        return dict(json.loads(RELEASED.read_text(encoding="utf-8"))[role])
+        return dict(reading.read_table(RELEASED)[role])
     part = PARTS[role]
     name = f"{part.folder}/{part.config}"
     try:
