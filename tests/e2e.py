@@ -98,8 +98,10 @@ def _fatal(moment: tuple[str, str]) -> None:
     def hook(name: str, values: tuple[Any, ...]) -> None:
         if name != event or not values or not isinstance(values[0], (str, bytes, os.PathLike)):
             return
-        if name == "open" and not (isinstance(values[1], str) and set(values[1]) & set("wax+")):
-            return
+        if name == "open":
+            mode, flags = values[1:3]  # os.open has no mode
+            if not (set(mode) & set("wax+") if mode else flags & (os.O_WRONLY | os.O_RDWR)):
+                return
         if os.fsdecode(values[0]).endswith(ending):
             os.kill(os.getpid(), signal.SIGKILL)
 

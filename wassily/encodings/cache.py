@@ -28,6 +28,7 @@ from torch import Tensor
 from wassily.errors import UserError
 from wassily.files import reading
 from wassily.files.atomic import ASIDE, open_tensors, write_tensors
+from wassily.files.reading import BadFile
 
 Row = Mapping[str, Tensor]
 Place = str | tuple[str, int]  # of bytes: a file, or the fingerprint of a table and a row
@@ -120,9 +121,10 @@ def _shard(path: str) -> _Shard:
     """
     try:
         return _Shard(Path(path))
-    except OSError as error:
+    except (OSError, BadFile) as error:
+        reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ")
         raise UserError(
-            f"{path}: gone or not whole since the start ({error.strerror or error}); start again, "
+            f"{path}: gone or not whole since the start ({reason}); start again, "
             "and it is encoded anew"
         ) from None
 
