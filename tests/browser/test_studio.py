@@ -181,7 +181,7 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
     log = studio.runs / "first" / "log.jsonl"
     wait_for(lambda: log.is_file() and len(log.read_text("utf-8").splitlines()) > 3)
     with running_studio(studio.runs, studio.data) as other:
-        page = open_page(at=other.address)
+        page = open_page(at=other)
         tab(page, 2)
         wait_for(lambda: state(page) == "running")
         wait_for(lambda: page.locator("#losses svg polyline").count() == 1)
