@@ -72,7 +72,7 @@ def running_studio(runs: Path, data: Path, *words: str) -> Iterator[Studio]:
                 address, _, token = line.split()[4].partition("?token=")
                 yield Studio(address, token, runs, data, process)
                 process.send_signal(signal.SIGINT)
-                assert process.wait(PATIENCE) in (0, 130, -signal.SIGINT)
+                assert process.wait(PATIENCE) in (0, 130, -signal.SIGINT, 143)
                 return
         raise AssertionError("".join(said))
     finally:
