@@ -193,12 +193,20 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
         wait_for(lambda: state(page) == "stopped")
         kept = max(_checkpoints(studio.runs / "first"))
         assert kept > 0 and "SIGTERM" in page.inner_text("#state")
+        wait_for(lambda: "--resume_from_checkpoint latest" in shown_command(page))
+        asked = shown_command(page).split()
         page.click("#train-resume")
         wait_for(lambda: state(page) == "running" and max(_steps(log)) > kept)
+        assert " ".join(asked[1:]).replace("'", "") == " ".join(command_of(studio, "first"))
         page.click("#train-stop")
         wait_for(lambda: state(page) == "stopped")
         assert max(_checkpoints(studio.runs / "first")) > kept
         page.context.close()
+
+
+def shown_command(page: Any) -> str:
+    """The command that resumes the chosen training."""
+    return page.inner_text("#resume-command").replace("\\\n", " ")
 
 
 def _checkpoints(run: Path) -> list[int]:
