@@ -65,7 +65,7 @@ def test_where_links_lead(website: ModuleType, tmp_path: Path) -> None:
     assert bend(docs / "data.md", "", "x", "../README.md#flags") == "[x](index.md#flags)"
     assert bend(docs / "data.md", "", "x", "#pictures") == "[x](#pictures)"
     assert bend(docs / "data.md", "", "x", "https://a.b/c") == "[x](https://a.b/c)"
-    assert bend(docs / "data.md", "", "x", "../wassily/prompts") == "x"
+    assert bend(docs / "data.md", "", "x", "../wassily/training_data/prompts") == "x"
     assert bend(root / "README.md", "", "x", "README.ar.md") == "[x](ar/index.html)"
     assert bend(root / "README.md", "", "x", "LICENSE") == "[x](files/LICENSE.txt)"
     change = "../../CHANGELOG.md"

@@ -106,3 +106,15 @@ def test_a_lost_terminal() -> None:
             os.dup2(handle, number)
             os.close(handle)
         os.close(side)
+
+
+def test_the_words_of_a_program_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux shows a process without words until its program is set up; a zombie stays so."""
+    shown = iter([[], [], ["python", "-m", "wassily"]])
+    states = iter(["running", "sleeping", "running"])
+    monkeypatch.setattr(platforms.psutil.Process, "cmdline", lambda self: next(shown))
+    monkeypatch.setattr(platforms.psutil.Process, "status", lambda self: next(states))
+    assert platforms.words_of(os.getpid()) == ["python", "-m", "wassily"]
+    monkeypatch.setattr(platforms.psutil.Process, "cmdline", lambda self: [])
+    monkeypatch.setattr(platforms.psutil.Process, "status", lambda self: "zombie")
+    assert platforms.words_of(os.getpid()) == []

@@ -10,6 +10,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
 LARGEST = 2**31 - 1  # of a process number
+STARTING = 100  # hundredths of a second in which a started program gets its words
 # subprocess.CREATE_NEW_PROCESS_GROUP, which that module has on Windows alone. It is not imported
 # here, because only one file of the package may start a process.
 NEW_PROCESS_GROUP = 0x200
@@ -71,9 +73,15 @@ def words_of(process: object) -> list[str]:
     if not isinstance(process, int) or not is_alive(process):
         return []
     try:
-        return psutil.Process(process).cmdline()
-    except psutil.Error:  # ended just now, a zombie, or another user's
-        return []
+        found = psutil.Process(process)
+        for _ in range(STARTING):
+            # A program that has just been started has no words for a moment, and a zombie never.
+            if (words := found.cmdline()) or found.status() == psutil.STATUS_ZOMBIE:
+                return words
+            time.sleep(0.01)
+    except psutil.Error:  # ended just now, or another user's
+        pass
+    return []
 
 
 def total_memory() -> int:

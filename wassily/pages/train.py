@@ -14,7 +14,6 @@ from wassily.data import images, png
 from wassily.errors import UserError, printable
 from wassily.files.reading import NONSENSE
 from wassily.pages import generate, shared, train_form
-from wassily.reporting import run_log
 from wassily.studio import command_words, model_choices, process, resume, run_status
 from wassily.studio.allowed_folders import AllowedFolders
 from wassily.studio.texts import Say
@@ -299,7 +298,7 @@ def _looked_at(
     say: Say, allowed: AllowedFolders, folder: Path
 ) -> tuple[list[object], run_status.State]:
     """State, losses, samples and buttons of a training, and its state alone."""
-    rows = run_log.read_log(folder)
+    rows = run_status.logged(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = run_status.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = run_status.samples(folder)

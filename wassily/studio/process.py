@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote
 
 from wassily.errors import UserError
-from wassily.files import lock, platforms
+from wassily.files import atomic, lock, platforms, reading
+from wassily.files.reading import BadFile
 from wassily.studio.allowed_folders import AllowedFolders
 
 TAIL = 4096  # bytes of the output that are looked at
@@ -72,7 +72,7 @@ def start(own: TrainingProcess, words: list[str]) -> int:
         try:
             if not _alone(handle) or runs(own):
                 raise UserError("this training runs already")
-            with _new(own.output) as output:
+            with open(atomic.emptied(own.output), "wb") as output:
                 child = subprocess.Popen(
                     [sys.executable, *_line(words)],
                     stdin=subprocess.DEVNULL,
@@ -111,26 +111,16 @@ def _files() -> Iterator[None]:
         raise UserError(f"{error.filename or 'the training'}: {error.strerror or error}") from None
 
 
-def _new(path: Path) -> BinaryIO:
-    """A new file in the place of what was there: a link is removed, not followed."""
-    path.unlink(missing_ok=True)
-    return path.open("xb")
-
-
 def _write(own: TrainingProcess, value: dict[str, object]) -> None:
-    aside = own.record.with_suffix(".writing")
-    with _new(aside) as file:
-        file.write(json.dumps(value).encode())
-    aside.replace(own.record)
+    atomic.write_text(own.record, json.dumps(value))
 
 
 def record_of(own: TrainingProcess) -> dict[str, object]:
     """The record that `start` wrote; empty where it never ran."""
     try:
-        value = json.loads(own.record.read_text("utf-8"))
-    except (OSError, ValueError):
+        return reading.read_table(own.record, root=own.record.parent)
+    except BadFile:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def runs(own: TrainingProcess) -> bool:
@@ -172,10 +162,9 @@ def stop(own: TrainingProcess) -> None:
 def last_line(own: TrainingProcess) -> str:
     """The last line that it printed, but for the command to go on with: there is a button."""
     try:
-        with own.output.open("rb") as file:
-            file.seek(max(0, own.output.stat().st_size - TAIL))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
+        tail = reading.read_tail(own.output, TAIL, own.output.parent)
+    except BadFile:
         return ""
+    text = tail.decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines()]
     return next((n for n in reversed(lines) if n and not n.startswith("go on with: ")), "")

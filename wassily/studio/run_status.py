@@ -12,7 +12,7 @@ from typing import Literal
 
 from wassily.errors import UserError
 from wassily.files import lock, reading
-from wassily.files.reading import NONSENSE
+from wassily.files.reading import NONSENSE, BadFile
 from wassily.models import names as model_names
 from wassily.reporting import charts, run_facts, run_log
 from wassily.reporting.charts import Series
@@ -61,7 +61,7 @@ def _order(allowed: AllowedFolders, folder: Path) -> tuple[bool, float]:
 def look(allowed: AllowedFolders, folder: Path) -> Seen:
     """How a training stands. Raises nothing for a folder that is not there yet."""
     own = process.process_of(allowed, folder)
-    rows, facts = run_log.read_log(folder), run_facts.read_summary(folder)
+    rows, facts = logged(folder), run_facts.read_summary(folder)
     step = max((row["step"] for row in rows), default=0)
     steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     alive = process.runs(own)
@@ -81,9 +81,18 @@ def look(allowed: AllowedFolders, folder: Path) -> Seen:
     return Seen("finished" if finished else "stopped", step, steps, None, line)
 
 
+def logged(folder: Path) -> list[Row]:
+    """The log of a training; nothing where it cannot be read."""
+    try:
+        return run_log.read_log(folder)
+    except BadFile:
+        return []
+
+
 def time_left(rows: Sequence[Row], batch: object, steps: int | None) -> float | None:
     """Seconds to the last step at the pace of the latest rows; None where it is not known."""
-    paces = [row["pictures_per_second"] for row in rows if row.get("pictures_per_second")][-5:]
+    known = [row.get("pictures_per_second", 0) for row in rows]
+    paces = [pace for pace in known if pace > 0][-5:]  # NaN is no pace
     if not paces or steps is None or not isinstance(batch, int):
         return None
     step = max(row["step"] for row in rows)
