@@ -28,7 +28,7 @@ asked = set()
 builtins.__import__ = guarded
 import wassily
 for found in pkgutil.walk_packages(wassily.__path__, "wassily."):
-    known = importlib.util.find_spec("gradio") or not found.name.startswith("wassily.studio.page")
+    known = importlib.util.find_spec("gradio") or not found.name.startswith("wassily.pages")
     if known and found.name != "wassily.__main__":
         importlib.import_module(found.name)
 assert asked == {"filelock"}, asked

@@ -65,13 +65,13 @@ VERBS = {
     ("cache", "build", "decoder"): ("DecoderConfig", "wassily.commands.cache:build_cache"),
     ("cache", "info"): ("CacheConfig", "wassily.commands.cache:info"),
     ("cache", "prune"): ("CacheConfig", "wassily.commands.cache:prune"),
-    ("studio",): ("StudioConfig", "wassily.studio:studio"),
+    ("studio",): ("StudioConfig", "wassily.pages.command:studio"),
     ("doctor",): ("DoctorConfig", "wassily.commands.doctor:doctor"),
     ("demo",): ("DemoConfig", "wassily.commands.demo:demo"),
 }
 
 # Modules that load nothing slow before they print a line of their own.
-EARLY = {"wassily.generation.command", "wassily.studio"}
+EARLY = {"wassily.generation.command", "wassily.pages.command"}
 
 
 def main(argv: list[str] | None = None) -> int:

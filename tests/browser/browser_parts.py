@@ -25,13 +25,27 @@ QUEUE = "/gradio_api/queue/"
 
 @dataclass
 class Studio:
-    """A studio that runs, the folders it was given, and what its pages asked of others."""
+    """A studio that runs, the folders it was given, and what its pages asked of others.
+
+    `address` is that of the English page, without the token.
+    """
 
     address: str
+    token: str
     runs: Path
     data: Path
     process: subprocess.Popen[str]
     elsewhere: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.address.rstrip("/").rpartition(":")[2])
+
+    @property
+    def cookie(self) -> str:
+        """What a browser sends after its first visit."""
+        return f"wassily-studio-{self.port}={self.token}"
 
 
 @contextlib.contextmanager
@@ -55,9 +69,10 @@ def running_studio(runs: Path, data: Path, *words: str) -> Iterator[Studio]:
         for line in process.stdout:
             said.append(line)
             if line.startswith("the studio is at "):
-                yield Studio(line.split()[4], runs, data, process)
+                address, _, token = line.split()[4].partition("?token=")
+                yield Studio(address, token, runs, data, process)
                 process.send_signal(signal.SIGINT)
-                assert process.wait(PATIENCE) in (0, 130, -signal.SIGINT)
+                assert process.wait(PATIENCE) in (0, 130, -signal.SIGINT, 143)
                 return
         raise AssertionError("".join(said))
     finally:
@@ -68,32 +83,40 @@ class Pending:
     """What a page asked and has not heard yet: gradio asks by `join`, and hears by `data`."""
 
     def __init__(self, page: Any):
-        self.open, self.owed = 0, False
+        self._open: set[Any] = set()
+        self.owed = False
         self.heard = 0  # how often it has heard the end of all that it waited for
         self._before: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         page.on("request", self._begun)
         page.on("requestfinished", self._ended)
         page.on("requestfailed", self._ended)  # the page itself closes what it has heard
+        page.on("framenavigated", self._left)
 
     def __bool__(self) -> bool:
-        return self.open > 0 or self.owed
+        return bool(self._open) or self.owed
 
     def _begun(self, request: Any) -> None:
         if QUEUE in request.url:
-            self.open, self.owed = self.open + 1, True
+            self._open.add(request)
+            self.owed = True
             self._before[request] = self.heard
 
     def _ended(self, request: Any) -> None:
         """Of several that are asked at once the last answer may come before the last question
         is done with; where it has not come, the page listens again.
         """
-        if QUEUE not in request.url:
+        if request not in self._open:  # no question, or one of the page before
             return
-        self.open -= 1
+        self._open.discard(request)
         if f"{QUEUE}data" in request.url:
             self.heard, self.owed = self.heard + 1, False
         elif self._before.get(request) == self.heard:
             self.owed = True
+
+    def _left(self, frame: Any) -> None:
+        """Nobody answers a page that is gone."""
+        self._open.clear()
+        self.owed = False
 
 
 _pending: WeakKeyDictionary[Any, Pending] = WeakKeyDictionary()

@@ -47,7 +47,7 @@ def _end_trainings(studio: Studio) -> None:
     from wassily.studio import process
 
     for record in (studio.runs / "studio" / "trainings").glob("*.json"):
-        own = process.TrainingProcess(record.with_suffix(""))
+        own = process.TrainingProcess(studio.runs / record.stem, record.with_suffix(""))
         if process.runs(own):
             process.stop(own)
 
@@ -85,7 +85,9 @@ def open_page(chromium: Any, studio: Studio) -> Iterator[Open]:
     """A page of the studio: `open_page("ar", width=390, dark=True)`. Its errors fail the test."""
     contexts, errors = [], []
 
-    def opened(path: str = "", width: int = 1280, dark: bool = False, at: str = "") -> Any:
+    def opened(
+        path: str = "", width: int = 1280, dark: bool = False, at: Studio | None = None
+    ) -> Any:
         scheme = "dark" if dark else "light"
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
@@ -96,7 +98,8 @@ def open_page(chromium: Any, studio: Studio) -> Iterator[Open]:
         listen(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: _heard(studio, request.url))
-        page.goto((at or studio.address) + path)
+        there = at or studio
+        page.goto(f"{there.address}{path}?token={there.token}")
         page.wait_for_selector("#draw-go")
         settle(page)
         return page

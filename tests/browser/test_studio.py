@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -181,7 +182,7 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
     log = studio.runs / "first" / "log.jsonl"
     wait_for(lambda: log.is_file() and len(log.read_text("utf-8").splitlines()) > 3)
     with running_studio(studio.runs, studio.data) as other:
-        page = open_page(at=other.address)
+        page = open_page(at=other)
         tab(page, 2)
         wait_for(lambda: state(page) == "running")
         wait_for(lambda: page.locator("#losses svg polyline").count() == 1)
@@ -192,12 +193,20 @@ def test_train_stop_and_go_on(studio: Studio, open_page: Open) -> None:
         wait_for(lambda: state(page) == "stopped")
         kept = max(_checkpoints(studio.runs / "first"))
         assert kept > 0 and "SIGTERM" in page.inner_text("#state")
+        wait_for(lambda: "--resume_from_checkpoint latest" in shown_command(page))
+        asked = shown_command(page).split()
         page.click("#train-resume")
         wait_for(lambda: state(page) == "running" and max(_steps(log)) > kept)
+        assert " ".join(asked[1:]).replace("'", "") == " ".join(command_of(studio, "first"))
         page.click("#train-stop")
         wait_for(lambda: state(page) == "stopped")
         assert max(_checkpoints(studio.runs / "first")) > kept
         page.context.close()
+
+
+def shown_command(page: Any) -> str:
+    """The command that resumes the chosen training."""
+    return page.inner_text("#resume-command").replace("\\\n", " ")
 
 
 def _checkpoints(run: Path) -> list[int]:
@@ -349,9 +358,12 @@ def test_light_and_dark(studio: Studio, open_page: Open, path: str) -> None:
 # ---------------------------------------------------------------- what it may see
 
 
-def answer(studio: Studio, path: str, host: str = "127.0.0.1") -> int:
-    """The status of an answer to one who is no browser."""
-    request = urllib.request.Request(studio.address + quote(path), headers={"Host": host})
+def answer(
+    studio: Studio, path: str, host: str = "", data: bytes | None = None, **headers: str
+) -> int:
+    """The status of an answer to one who is no browser and has the cookie."""
+    named = {"Host": host or f"127.0.0.1:{studio.port}", "Cookie": studio.cookie} | headers
+    request = urllib.request.Request(studio.address + quote(path), data, named)
     try:
         with urllib.request.urlopen(request, timeout=20) as got:
             return got.status
@@ -359,26 +371,58 @@ def answer(studio: Studio, path: str, host: str = "127.0.0.1") -> int:
         return error.code
 
 
-def test_it_serves_what_it_drew_and_no_other_file(studio: Studio, open_page: Open) -> None:
-    """Neither the machine's files, nor those of the data or the trainings, nor another host."""
-    own = studio.runs / "studio" / "own.png"
-    draw_picture(1).save(own)
-    assert answer(studio, f"gradio_api/file={own}") == 200
+def test_finding_18_it_serves_what_it_generated_and_no_other_file(studio: Studio) -> None:
+    """Neither the machine's files, nor those of the data or the trainings, nor its own records."""
+    own = studio.runs / "studio"
+    for folder, name in (("pictures", "own.png"), ("pictures", "own.html"), ("trainings", "a.png")):
+        draw_picture(1).save(own / folder / name, "PNG")
+    assert answer(studio, f"gradio_api/file={own}/pictures/own.png") == 200
     for other in (
         "/etc/passwd",
+        own / "pictures/own.html",
+        own / "trainings/a.png",
+        own / ".." / "tuned" / "unet" / "config.json",
         studio.data / "good/00.png",
         studio.runs / "tuned/unet/config.json",
     ):
-        assert answer(studio, f"gradio_api/file={other}") in (403, 404)
-    for way in ("..", "../tuned"):
-        path = studio.runs / "studio" / way / "unet" / "config.json"
-        assert answer(studio, f"gradio_api/file={path}") in (403, 404)
-    assert answer(studio, "", host="example.org") == 400
+        assert answer(studio, f"gradio_api/file={other}") == 404, other
+
+
+def test_finding_11_no_page_can_upload(studio: Studio) -> None:
+    """Nor its own, which have no field for a file: nothing comes to the disk."""
+    origin = {"Origin": studio.address.rstrip("/"), "Content-Type": "multipart/form-data"}
+    elsewhere = origin | {"Origin": "http://evil.example"}
+    assert answer(studio, "gradio_api/upload", data=b"a" * 1000, **origin) == 404
+    assert answer(studio, "gradio_api/upload", data=b"a" * 1000, **elsewhere) == 403
+    for path in ("openapi.json", "gradio_api/openapi.json", "gradio_api/info", "config"):
+        assert answer(studio, path) == 404
+
+
+def test_finding_19_other_ports_and_other_users_are_refused(studio: Studio) -> None:
+    """Without the token 401; from another name or port 403, with the cookie as well."""
+    assert answer(studio, "") == 200
+    assert answer(studio, "", Cookie="") == 401
+    assert answer(studio, "", host="example.org") == 403
+    body = {"data": b"{}", "Content-Type": "application/json"}
+    join = "gradio_api/queue/join"
+    assert answer(studio, join, Origin="http://localhost:18080", **body) == 403  # type: ignore[arg-type]
+    assert answer(studio, join, **body) == 403  # type: ignore[arg-type]
+    assert answer(studio, "theme.css", **{"Sec-Fetch-Site": "same-site"}) == 403
+
+
+def test_finding_28_sigterm_removes_what_is_temporary(studio: Studio, tmp_path: Path) -> None:
+    """With the end by SIGTERM, as by Ctrl-C."""
+    there = set(Path(tempfile.gettempdir()).glob("wassily-studio-*"))
+    (tmp_path / "runs").mkdir()
+    with running_studio(tmp_path / "runs", studio.data) as other:
+        (folder,) = set(Path(tempfile.gettempdir()).glob("wassily-studio-*")) - there
+        other.process.terminate()
+        assert other.process.wait(60) == 143
+        assert not folder.exists()
 
 
 def test_only_this_machine_reaches_it(studio: Studio) -> None:
     """It listens at 127.0.0.1 and nowhere else."""
-    port = int(studio.address.rstrip("/").rpartition(":")[2])
     mine = {os.readlink(path) for path in _handles(studio.process.pid)}
     listening = [
         local
@@ -386,7 +430,7 @@ def test_only_this_machine_reaches_it(studio: Studio) -> None:
         for _, local, _, status, *_, inode in [line.split()[:10]]
         if status == "0A" and f"socket:[{inode}]" in mine
     ]
-    assert listening == [f"0100007F:{port:04X}"]
+    assert listening == [f"0100007F:{studio.port:04X}"]
     assert not [
         line
         for line in Path("/proc/net/tcp6").read_text("ascii").splitlines()[1:]

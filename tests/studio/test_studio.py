@@ -23,7 +23,7 @@ from wassily.errors import UserError
 from wassily.files import atomic
 from wassily.mini.untrained import Tiny
 from wassily.models import names, parts
-from wassily.studio import command_words, model_choices, run_status, texts
+from wassily.studio import command_words, model_choices, resume, run_status, texts
 from wassily.studio.allowed_folders import AllowedFolders
 
 # ---------------------------------------------------------------- the command
@@ -74,8 +74,8 @@ def test_both_languages_say_the_same() -> None:
 
 def test_every_text_has_its_user_and_every_finding_its_text() -> None:
     """What is said is in the table, and what is in the table is said."""
-    folder = Path(texts.__file__).parent
-    pages = "\n".join(path.read_text("utf-8") for path in (folder / "page").glob("*.py"))
+    folder = Path(texts.__file__).parents[1] / "pages"
+    pages = "\n".join(path.read_text("utf-8") for path in folder.glob("*.py"))
     made = ("state_", "find_", "of_", "base_", "start_")  # a value gives the rest of the key
     gravities = {"error", "warning", "note"}
     for key in texts.ENGLISH.keys() - gravities:
@@ -320,24 +320,27 @@ def test_a_bad_form_is_one_line(photos: Path, values: dict[str, Any], message: s
     assert "\n" not in str(caught.value)
 
 
-def test_going_on(tmp_path: Path, photos: Path) -> None:
-    """By the run's own file, in its own folder alone."""
-    with pytest.raises(UserError, match=r"no run\.toml"):
-        command_words.resume(tmp_path)
-    config = command_words.checked(
-        ["train", "decoder", "--train_data_dir", str(photos), "--output_dir", str(tmp_path)]
-    )
-    (tmp_path / "run.toml").write_text(schema.to_toml(config), "utf-8")
-    command = command_words.resume(tmp_path)
-    assert command[:2] == ["train", "decoder"] and command[-1] == "latest"
-    elsewhere = tmp_path / "moved"
-    elsewhere.mkdir()
-    shutil.copyfile(tmp_path / "run.toml", elsewhere / "run.toml")
+def test_resuming(tmp_path: Path, photos: Path) -> None:
+    """By the run's own values, in its own folder alone."""
+    allowed = AllowedFolders(tmp_path, (photos,))
+    folder, elsewhere = tmp_path / "run", tmp_path / "moved"
+    folder.mkdir(), elsewhere.mkdir()
+    with pytest.raises(UserError, match="no training to resume"):
+        resume.words(allowed, folder, None)
+    flags = ["--train_data_dir", str(photos), "--output_dir", str(folder), "--preset", "12gb"]
+    flags += ["--pretrained_prior_model_name_or_path", "mini", "--validation_prompts", "a", "b"]
+    config = command_words.checked(["train", "decoder", *flags])
+    (folder / "run.toml").write_text(schema.to_toml(config), "utf-8")
+    command = resume.words(allowed, folder, None)
+    assert command[:2] == ["train", "decoder"] and "--config" not in command
+    again, was = schema.public(command_words.checked(command)), schema.public(config)
+    assert again == was | {"preset": None, "resume_from_checkpoint": "latest"}
+    shutil.copyfile(folder / "run.toml", elsewhere / "run.toml")
     with pytest.raises(UserError, match="it writes into"):
-        command_words.resume(elsewhere)
-    (tmp_path / "run.toml").write_text("nothing = 1\n", "utf-8")
-    with pytest.raises(UserError, match="which network"):
-        command_words.resume(tmp_path)
+        resume.words(allowed, elsewhere, None)
+    (folder / "run.toml").write_text("nothing = 1\n", "utf-8")
+    with pytest.raises(UserError, match="names no network"):
+        resume.words(allowed, folder, None)
 
 
 def test_prompts_are_lines() -> None:

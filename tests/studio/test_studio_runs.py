@@ -44,16 +44,25 @@ def allowed(tmp_path: Path) -> AllowedFolders:
     return AllowedFolders(tmp_path / "runs", (tmp_path,))
 
 
-def endless(folder: Path) -> None:
-    """In the place of `wassily` for who works in a folder: it runs until SIGTERM, which it says."""
+def endless(folder: Path, run: Path | None = None) -> None:
+    """In the place of `wassily` for who works in a folder: it runs until SIGTERM, which it says;
+    with `run` it holds the lock of that output folder, as a training does.
+    """
     code = (
-        "import signal, sys, time\n"
+        "import json, os, signal, sys, time\n"
         "def end(*_):\n    print('stopped by SIGTERM\\ngo on with: it', flush=True)\n"
         "    sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, end)\n"
-        "print('ready', flush=True)\n"
-        "while True:\n    time.sleep(0.05)\n"
     )
+    if run is not None:
+        run.mkdir()
+        code += (
+            "from filelock import lock_descriptor\n"
+            f"file = open({str(run / lock.NAME)!r}, 'w')\n"
+            "assert lock_descriptor(file.fileno(), blocking=False)\n"
+            "json.dump({'process': os.getpid()}, file)\nfile.flush()\n"
+        )
+    code += "print('ready', flush=True)\nwhile True:\n    time.sleep(0.05)\n"
     (folder / "wassily.py").write_text(code, "utf-8")
 
 
@@ -96,7 +105,7 @@ def test_it_outlives_who_started_it(allowed: AllowedFolders) -> None:
         "own = process.process_of(AllowedFolders(runs), runs / 'x')\n"
         "print(process.start(own, ['train', 'prior']))\n"
     )
-    endless(allowed.data[0])
+    endless(allowed.data[0], run=allowed.runs / "x")
     words = [sys.executable, "-c", starter, str(allowed.runs), str(allowed.data[0])]
     done = subprocess.run(words, env=clean_environment(), capture_output=True, text=True)
     own = process.process_of(allowed, allowed.runs / "x")

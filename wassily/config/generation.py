@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from wassily.config import generation_checks
-from wassily.config.schema import at_least, check_types, require
+from wassily.config.schema import at_least, at_most, check_prompts, check_types, require
 from wassily.config.training import DECODER, PRIOR
 
 
@@ -76,6 +76,8 @@ class DrawConfig:
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 1, "num_images")
+        at_most(self, generation_checks.MOST_IMAGES, "num_images")
+        check_prompts("--negative_prompt", [self.negative_prompt])
         at_least(self, 0, "lora_scale", "seed")
         generation_checks.drawing(self)
         last = (self.seed or 0) + self.num_images
@@ -104,6 +106,7 @@ class GenerateConfig(DrawConfig):
         if self.from_picture is not None:
             generation_checks.drawn_again(self)
             return
+        check_prompts("prompts", self.prompts)
         asked = bool(self.prompts) or self.prompts_file is not None
         require(
             asked or self.variations is not None,
@@ -133,5 +136,6 @@ class MixConfig(DrawConfig):
             'mix takes two parts or more, each with its weight: wassily mix "a cat:0.3" '
             "photo.png:0.7",
         )
+        check_prompts("mix", self.parts)
         for part in self.parts:
             generation_checks.weighted(part)

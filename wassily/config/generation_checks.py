@@ -6,37 +6,34 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from wassily.config.schema import at_least, require
+from wassily.config.schema import at_least, at_most, require
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-GUIDANCE = 1000  # at most; 1 to 15 is usual
 STRENGTH = 0.3  # how much of a picture is changed, as the stock pipeline has it
 Scheduler = Literal["stock", "ddim", "dpm++", "unipc"]
 SCHEDULER: Final = "unipc"  # of `wassily generate`; benchmarks/draw_steps.py measures why
 STEPS = {"stock": 100, "ddim": 25, "dpm++": 20, "unipc": 10}  # of the decoder, by scheduler
+LONGEST_SIDE = 4096  # pixels: memory grows with the area, and the model was trained on 768
+STRONGEST_GUIDANCE = 100.0  # far above any in use; at 1e38 an image is NaN
+MOST_IN_A_BATCH, MOST_IMAGES = 1024, 1_000_000
 EVEN_STEPS = 50  # where the fast ones change a picture, and a share of the steps is taken
 
 
 def drawing(config: Any) -> None:
     """Raise UserError for steps, guidance, sizes and batches out of range."""
     at_least(config, 1, "steps", "batch_size", "height", "width")
+    at_most(config, LONGEST_SIDE, "height", "width")
+    at_most(config, MOST_IN_A_BATCH, "batch_size")
+    at_most(config, STRONGEST_GUIDANCE, "guidance_scale", "prior_guidance_scale")
     at_least(config, 2, "prior_steps")  # its scheduler divides by one less
     at_least(config, 0, "guidance_scale", "prior_guidance_scale")
-    guidance(config)
     known = ", ".join(STEPS)
     require(config.scheduler in STEPS, f"--scheduler: {config.scheduler!r} is none of {known}")
     for name in ("steps", "prior_steps"):
         value = getattr(config, name) or 0
         require(value <= 1000, f"--{name}: {value} is more than the 1000 of the schedule")
-
-
-def guidance(config: Any) -> None:
-    """Raise UserError for guidance with which values leave the range of a float."""
-    for name in ("guidance_scale", "prior_guidance_scale"):
-        value = getattr(config, name)
-        require(value <= GUIDANCE, f"--{name}: {value} is more than {GUIDANCE}")
 
 
 class Steps(Protocol):

@@ -9,7 +9,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ PATHS = frozenset(
     prompts base_prior base_decoder save_pictures learned_prompts""".split()
 )
 PATH_LISTS = frozenset({"base", "tuned", "data"})
+LONGEST_PROMPT = 10_000  # characters: the text encoder reads 77 tokens
 MOST = 2**63  # what the libraries below take for a whole number is less
 
 
@@ -174,6 +175,26 @@ def at_least(config: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or value >= least, f"--{name}: {value} is less than {least}")
+
+
+def at_most(config: object, most: float, *names: str) -> None:
+    """Raise UserError naming the first of these fields whose value is set and not up to that."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value <= most:  # NaN is not, either
+            raise UserError(f"--{name}: {value:g} is more than {most:g}. Take less.")
+
+
+def check_prompts(flag: str, prompts: Iterable[str | None]) -> None:
+    """Raise UserError for a prompt that is too long or no Unicode text; `flag` is its name."""
+    for prompt in filter(None, prompts):
+        if len(prompt) > LONGEST_PROMPT:
+            size = f"{len(prompt):,} characters, the limit is {LONGEST_PROMPT:,}"
+            raise UserError(f"{flag}: a prompt is too long ({size}). Shorten it.")
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise UserError(
+                f"{flag}: {prompt[:80]!r} is not Unicode text. Remove the lone surrogate."
+            )
 
 
 def from_mapping(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wassily.config import presets, source_checks
-from wassily.config.schema import at_least, require
+from wassily.config.generation_checks import LONGEST_SIDE
+from wassily.config.schema import at_least, at_most, check_prompts, require
 
 if TYPE_CHECKING:
     pass
@@ -71,9 +72,13 @@ def _check_numbers(config: Any) -> None:
         config.resolution >= 8 and config.resolution % 8 == 0,
         f"--resolution: {config.resolution} is not a multiple of 8 from 8 on",
     )
+    at_most(config, LONGEST_SIDE, "resolution")
 
 
 def _check_names(config: Any) -> None:
+    check_prompts("--validation_prompts", config.validation_prompts)
+    check_prompts("--instance_prompt", [config.instance_prompt])
+    check_prompts("--class_prompt", [config.class_prompt])
     logs = Path(config.logging_dir)
     inside = not logs.is_absolute() and ".." not in logs.parts
     require(inside, f"--logging_dir {logs}: it lies inside of --output_dir; name a plain folder")

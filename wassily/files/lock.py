@@ -184,6 +184,25 @@ def is_held(folder: Path) -> bool:
         os.close(handle)
 
 
+def holder(folder: Path) -> int | None:
+    """The number of the process that is writing into a folder, by its lock; None where there is
+    none, or where its record names none.
+    """
+    if not is_held(folder):
+        return None
+    try:
+        handle = _for_looking(folder / NAME)
+    except (OSError, UserError):
+        return None
+    try:
+        number = _record(handle).get("process")
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return number if type(number) is int and number > 1 else None
+
+
 def _for_looking(path: Path) -> int:
     try:
         return opened(path, os.O_RDWR)  # a lock over NFS needs the right to write

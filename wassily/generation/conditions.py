@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wassily.config import generation_checks
+from wassily.config import generation_checks, schema
 from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.data import images
 from wassily.data.images import Picture
@@ -65,8 +65,7 @@ def prompts(config: GenerateConfig) -> list[str]:
         raise UserError(f"--prompts_file {config.prompts_file}: no prompt in it")
     if not all(prompt.strip() for prompt in found):
         raise UserError("a prompt is empty")
-    for prompt in found:
-        encode.check_text(prompt)
+    schema.check_prompts("prompts", found)
     return found
 
 

@@ -22,7 +22,6 @@ KINDS = {"generate": GenerateConfig, "mix": MixConfig}
 LEFT_OUT = frozenset(
     {"out", "grid", "num_images", "offload", "cache_dir", "prompts_file", "from_picture"}
 )
-MOST = 1024  # pictures in a batch that a PNG may ask for
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def read_provenance(name: str) -> Provenance:
         provenance = Provenance(
             config, whole["place"], dict(whole["digests"]), dict(whole["made_with"])
         )
-        if config.seed is None or not 0 <= provenance.place < config.batch_size <= MOST:
+        if config.seed is None or not 0 <= provenance.place < config.batch_size:
             raise ValueError("no seed, or no place in a batch")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise UserError(f"{where}: its notes are damaged ({error})") from None

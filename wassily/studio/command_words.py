@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 from wassily.commands import demo
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
-from wassily.files import reading
-from wassily.files.reading import BadFile
 
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
 NAMES = {network: f"my-{network}" for network in CLASSES}  # that the form proposes
@@ -40,33 +37,14 @@ def _flags(values: Mapping[str, object]) -> list[str]:
         if value is None or value is False or value in ("", ()):
             continue
         listed = [_text(v) for v in (value if isinstance(value, tuple) else (value,))]
-        if any(text.startswith("-") for text in listed):
-            raise UserError(f"--{name}: {listed[0]!r} begins with a hyphen, as flags do")
+        if wrong := [text for text in listed if text.startswith("-")]:
+            raise UserError(f"--{name}: {wrong[0]!r:.80} begins with a hyphen, as flags do")
         words += [f"--{name}", *([] if value is True else listed)]
     return words
 
 
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def resume(folder: Path) -> list[str]:
-    """The words that go on with the training of an output folder. Raises UserError."""
-    file = folder / "run.toml"
-    try:
-        first = reading.read_text(file, root=folder).partition("\n")[0]
-    except BadFile:
-        raise UserError(f"{folder}: no training to go on with (no run.toml)") from None
-    network = next((n for n, kind in CLASSES.items() if kind in first), None)
-    if network is None:
-        raise UserError(f"{file}: does not say which network it trains")
-    words = ["train", network, "--config", str(file), "--resume_from_checkpoint", "latest"]
-    config = checked(words)
-    if Path(config.output_dir).resolve() != folder.resolve():
-        raise UserError(
-            f"{file}: it writes into {config.output_dir}; go on with it where it was started"
-        )
-    return words
 
 
 def checked(words: list[str]) -> TrainConfig:

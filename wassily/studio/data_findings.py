@@ -11,6 +11,7 @@ from wassily.commands import data_check
 from wassily.commands.findings import GRAVITIES, Finding
 from wassily.config.commands import DataCheckConfig
 from wassily.data import images
+from wassily.errors import printable
 from wassily.studio.allowed_folders import AllowedFolders
 
 SIDE = 160  # pixels of a thumbnail's longer side
@@ -73,5 +74,5 @@ def thumbnails(finding: Finding, allowed: AllowedFolders) -> list[tuple[images.P
         except images.BadPicture:
             continue
         picture.thumbnail((SIDE, SIDE))
-        found.append((picture, path.name))
+        found.append((picture, printable(path.name)))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from wassily.errors import UserError
 from wassily.generation import conditions, generate, load, metadata, sample
 from wassily.models import parts
 from wassily.runtime.accelerator import has_accelerator, quiet_libraries
+from wassily.studio.allowed_folders import shown
 
 LOADED = ("prior", "decoder", "prior_lora", "decoder_lora", "lora_scale", "cache_dir")
 
@@ -134,8 +136,19 @@ def _times(config: DrawConfig) -> list[float]:
 
 def history(folder: Path, most: int = 60) -> list[Path]:
     """The pictures that were drawn into a folder, the newest first."""
-    files = [path for path in folder.glob("*.png") if path.is_file() and not path.is_symlink()]
-    return sorted(files, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)[:most]
+    dated = [(when, path) for path in folder.glob("*.png") if (when := _time(path)) is not None]
+    newest = sorted(dated, key=lambda one: (one[0], one[1].name), reverse=True)
+    return [path for _, path in newest[:most]]
+
+
+def _time(path: Path) -> float | None:
+    """When an image was written; None for a link, and for what cannot be looked at or shown."""
+    try:
+        shown(path)
+        found = path.lstat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else None
 
 
 def provenance_of(file: Path) -> metadata.Provenance:

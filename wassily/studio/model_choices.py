@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
 from wassily.files import atomic, output_folder, reading, run_state
-from wassily.files.reading import BadFile
+from wassily.files.reading import NONSENSE, BadFile
 from wassily.files.run_state import Saved
 from wassily.models import names as model_names
 from wassily.models import parts
-from wassily.studio.allowed_folders import OWN
+from wassily.studio.allowed_folders import OWN, shown
 from wassily.studio.texts import Say
 
 DEPTH = 4  # folders below --runs
@@ -47,9 +48,14 @@ class ModelChoice:
 
 def model_choices(runs: Path) -> list[ModelChoice]:
     """All below a folder, what is finished before the checkpoints, each the newest first; links are
-    not followed.
+    not followed. A folder that cannot be looked at or shown is left out: somebody else may have put
+    it there, or a training may be removing it.
     """
-    everything = [one for folder in _folders(runs) for one in _in(folder, runs)]
+    everything: list[ModelChoice] = []
+    for folder in _folders(runs):
+        with contextlib.suppress(UserError, *NONSENSE):
+            shown(folder)
+            everything += _in(folder, runs)
     return sorted(everything, key=lambda one: (one.checkpoint, -one.time, one.place))
 
 
@@ -62,8 +68,11 @@ def _folders(runs: Path) -> Iterator[Path]:
 
 
 def _in(folder: Path, runs: Path) -> Iterator[ModelChoice]:
+    """The networks and adapters in a folder; none of one whose parts are links out of it."""
     file = next((folder / n for n in model_names.ADAPTERS if (folder / n).is_file()), None)
     homes = [h for h, part in parts.TRAINED.items() if (folder / part / "config.json").is_file()]
+    if (file is None and not homes) or _leads_out(folder, folder):
+        return
     place, saved = folder.relative_to(runs).as_posix(), (folder / output_folder.STATE).is_file()
     if file is not None and (home := _of_adapter(file)):
         yield ModelChoice(str(folder), place, home, True, file.stat().st_mtime, saved)
@@ -73,6 +82,19 @@ def _in(folder: Path, runs: Path) -> Iterator[ModelChoice]:
             if role in (None, home):
                 config = folder / parts.TRAINED[home] / "config.json"
                 yield ModelChoice(str(folder), place, home, False, config.stat().st_mtime, saved)
+
+
+def _leads_out(folder: Path, top: Path, depth: int = 2) -> bool:
+    """Whether something in a folder, or in the folders in it, is a link out of `top`."""
+    with os.scandir(folder) as found:
+        for one in found:
+            path = Path(one.path)
+            if one.is_symlink() and not reading.is_inside(path, top):
+                return True
+            inner = depth > 1 and one.is_dir(follow_symlinks=False)
+            if inner and _leads_out(path, top, depth - 1):
+                return True
+    return False
 
 
 def _of_adapter(file: Path) -> str | None:
@@ -123,16 +145,26 @@ def checked(runs: Path, home: str, name: str | None) -> str:
     return str(name)
 
 
+def is_offered(runs: Path, home: str, name: str) -> bool:
+    """Whether a name is one of a prior or decoder that is offered, also where it names the folder
+    in another way.
+    """
+    if name in _elsewhere(home):
+        return True
+    offered = [one.name for one in model_choices(runs) if one.home == home]
+    return os.path.realpath(name) in map(os.path.realpath, offered)
+
+
 def guidance(runs: Path, home: str, name: str | None) -> float:
     """What suits a prior or decoder that was offered: that of the bundled one for it and for what
     was tuned from it, else the command line's.
     """
     try:
         trained = model_names.locate(checked(runs, home, name), home)
-    except UserError:
+        own = trained.network or Path(trained.repository) / parts.TRAINED[home]
+        mini = _alike(own, parts.MINI / home / parts.TRAINED[home])
+    except (UserError, *NONSENSE):
         return USUAL[home]
-    own = trained.network or Path(trained.repository) / parts.TRAINED[home]
-    mini = _alike(own, parts.MINI / home / parts.TRAINED[home])
     return model_names.GUIDANCE[home] if mini else USUAL[home]
 
 

@@ -27,8 +27,11 @@ _children: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class TrainingProcess:
-    """The files of one training: its process, the lock of its start, its output."""
+    """The output folder of one training, and the studio's files about it: its process, the lock of
+    its start, its output.
+    """
 
+    folder: Path
     stem: Path
 
     @property
@@ -48,9 +51,12 @@ class TrainingProcess:
 
 
 def process_of(allowed: AllowedFolders, folder: Path) -> TrainingProcess:
-    """The process of the training of an output folder below the runs, whether it lives or not."""
+    """The process of the training of an output folder below the runs, whether it lives or not.
+
+    Raises ValueError for a name that is no UTF-8.
+    """
     place = folder.relative_to(allowed.runs)
-    return TrainingProcess(allowed.own / "trainings" / quote(place.as_posix(), safe=""))
+    return TrainingProcess(folder, allowed.trainings / quote(place.as_posix(), safe=""))
 
 
 def start(own: TrainingProcess, words: list[str]) -> int:
@@ -60,6 +66,8 @@ def start(own: TrainingProcess, words: list[str]) -> int:
     """
     with _files():
         own.stem.parent.mkdir(parents=True, exist_ok=True)
+        if own.stem.parent.is_symlink():
+            raise UserError(f"{own.stem.parent}: a link, and the studio writes into it. Remove it.")
         handle = lock.opened(own.lock)
         try:
             if not _alone(handle) or runs(own):
@@ -117,21 +125,34 @@ def record_of(own: TrainingProcess) -> dict[str, object]:
 
 def runs(own: TrainingProcess) -> bool:
     """Whether the process of a training lives."""
+    return _living(record_of(own)) is not None
+
+
+def _living(record: dict[str, object]) -> int | None:
+    """The number of the process of a record, None where it does not live."""
     _children[:] = [child for child in _children if child.poll() is None]  # no zombies
-    record = record_of(own)
-    words = record.get("words")
-    return isinstance(words, list) and platforms.words_of(record.get("process"))[1:] == _line(words)
+    number, words = record.get("process"), record.get("words")
+    # 1 is the first process of the machine, and a number below it addresses a group of processes.
+    if type(number) is not int or number < 2 or not isinstance(words, list):
+        return None
+    return number if platforms.words_of(number)[1:] == _line(words) else None
 
 
 def stop(own: TrainingProcess) -> None:
     """Have it finish its step, save and end; a second time changes nothing.
 
-    Raises UserError if it does not run.
+    Raises UserError if it does not run, or if neither this studio started the process of the record
+    nor that process holds the lock of the output folder: the record may be a stranger's.
     """
     record = record_of(own)
-    number = record.get("process")
-    if not runs(own) or not isinstance(number, int):
+    number = _living(record)
+    if number is None:
         raise UserError("this training does not run, or was not started here")
+    started_here = number in [child.pid for child in _children]
+    if not started_here and lock.holder(own.folder) != number:
+        raise UserError(
+            f"{own.folder}: the process {number} does not write there yet. Try again in a minute."
+        )
     if not record.get("stopping"):
         with contextlib.suppress(ProcessLookupError):
             platforms.ask_to_stop(number)

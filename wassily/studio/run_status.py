@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wassily.errors import UserError
 from wassily.files import lock, reading
-from wassily.files.reading import BadFile
+from wassily.files.reading import NONSENSE, BadFile
 from wassily.models import names as model_names
 from wassily.reporting import charts, run_facts, run_log
 from wassily.reporting.charts import Series
 from wassily.reporting.run_log import Row
 from wassily.studio import process
-from wassily.studio.allowed_folders import OWN, AllowedFolders
+from wassily.studio.allowed_folders import OWN, AllowedFolders, shown
 
 BLUE, ORANGE = 212, 28
 DEPTH = 3  # folders below --runs
@@ -44,11 +46,16 @@ def trainings(allowed: AllowedFolders) -> list[str]:
         depth = len(folder.relative_to(allowed.runs).parts)
         names[:] = [n for n in names if depth < DEPTH and n[0] != "." and (depth or n != OWN)]
         if depth and "run.toml" in files:
-            rests = not (process.runs(process.process_of(allowed, folder)) or lock.is_held(folder))
-            place = folder.relative_to(allowed.runs).as_posix()
-            found[place] = (rests, -(folder / "run.toml").stat().st_mtime)
+            with contextlib.suppress(UserError, *NONSENSE):  # one that cannot be looked at or shown
+                found[shown(folder.relative_to(allowed.runs))] = _order(allowed, folder)
             names.clear()
     return sorted(found, key=lambda place: found[place])
+
+
+def _order(allowed: AllowedFolders, folder: Path) -> tuple[bool, float]:
+    """What a training is sorted by: whether it rests, and how new it is."""
+    rests = not (process.runs(process.process_of(allowed, folder)) or lock.is_held(folder))
+    return rests, -(folder / "run.toml").stat().st_mtime
 
 
 def look(allowed: AllowedFolders, folder: Path) -> Seen:
@@ -111,15 +118,37 @@ def chart(rows: Sequence[Row], titles: tuple[str, str, str, str]) -> str:
 
 def samples(folder: Path, most: int = 12) -> tuple[int, list[Path]]:
     """The step of the latest validation and its pictures; (0, []) where there is none."""
-    found = [
-        (int(number), path)
-        for path in (folder / "validation").glob("step-*")
-        if (number := path.name.removeprefix("step-")).isdigit()
-        and (path / "sheet.png").is_file()
-        and reading.is_inside(path, folder)
-    ]
-    step, latest = max(found, default=(0, None))
+    steps = [one for path in _listed(folder / "validation") if (one := _validation(path, folder))]
+    step, latest = max(steps, default=(0, None))
     if latest is None:
         return 0, []
-    images = (path for path in sorted(latest.glob("[0-9]*.png")) if reading.is_inside(path, folder))
-    return step, list(itertools.islice(images, most))
+    images = [path for path in _listed(latest) if _is_image(path, folder)]
+    return step, images[:most]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing where it cannot be looked at."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _validation(path: Path, run: Path) -> tuple[int, Path] | None:
+    """Step and folder of a complete validation; None for all else, and for a link out of a run."""
+    number = re.fullmatch(r"step-([0-9]{1,18})", path.name)
+    try:
+        whole = number and (path / "sheet.png").is_file() and reading.is_inside(path, run)
+    except OSError:
+        return None
+    return (int(number[1]), path) if number and whole else None
+
+
+def _is_image(path: Path, run: Path) -> bool:
+    """Whether it is an image of a validation, and no link out of the run's folder."""
+    if not re.fullmatch(r"[0-9].*\.png", path.name):
+        return False
+    try:
+        return path.is_file() and reading.is_inside(path, run)
+    except OSError:
+        return False

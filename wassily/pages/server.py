@@ -1,13 +1,19 @@
-"""The pages: the one owner of gradio. English at /, Arabic at /ar, one drawing queue for both."""
+"""The server of the pages: English at /, Arabic at /ar, one queue of generations for both."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import tempfile
+import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wassily.errors import UserError
+from wassily.files import platforms
+from wassily.studio.access import Access, Guard
 from wassily.studio.allowed_folders import AllowedFolders
 from wassily.studio.generation_queue import GenerationQueue
 from wassily.studio.texts import Language, Say
@@ -23,29 +29,49 @@ PATHS: dict[Language, str] = {"en": "", "ar": "ar"}
 
 
 def serve(config: StudioConfig) -> None:
-    """Serve until Ctrl-C. Raises UserError for a port that is taken."""
+    """Serve until Ctrl-C or SIGTERM. Raises UserError for a port that is taken."""
     allowed = allowed_folders(config)
-    with tempfile.TemporaryDirectory(prefix="wassily-studio-") as folder:
+    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="wassily-studio-") as folder:
         _settle(folder)
         demo = build(allowed, config.cache_dir)
+        # gradio copies into its own folder what a page shows.
+        access = Access(config.port or free_port(), (*allowed.images, Path(folder)))
         try:
-            _, address, _ = launch(demo, allowed, config.port, config.open)
+            launch(demo, allowed, access)
         except OSError as error:
             raise UserError(f"--port {config.port}: {' '.join(str(error).split())}") from None
-        print(f"the studio is at {address}{PATHS[config.language]} (Ctrl-C ends it)", flush=True)
+        address = access.address(PATHS[config.language])
+        print(f"the studio is at {address} (Ctrl-C ends it)", flush=True)
+        if config.open:
+            webbrowser.open(address)
         try:
             demo.block_thread()
         finally:
             demo.close(verbose=False)
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within, the signals that end a process raise SystemExit, so that what is temporary is
+    removed. Ctrl-C raises KeyboardInterrupt, as ever.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    others = [one for one in platforms.stop_signals() if one != signal.SIGINT]
+    before = {one: signal.signal(one, end) for one in others}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def allowed_folders(config: StudioConfig) -> AllowedFolders:
     """The folders that a config gives; that of the runs is made. Raises UserError."""
     allowed = AllowedFolders(Path(config.runs), tuple(map(Path, config.data)))
-    try:
-        allowed.own.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--runs {config.runs}: {error.strerror or error}") from None
+    allowed.make_own()
     return allowed
 
 
@@ -61,7 +87,7 @@ def build(allowed: AllowedFolders, cache_dir: str | None) -> gr.Blocks:
     """All pages as gradio's Blocks."""
     import gradio as gr
 
-    from wassily.studio.page import compare, data, generate, shared, train
+    from wassily.pages import compare, data, generate, shared, train
 
     queue = GenerationQueue()
 
@@ -71,7 +97,7 @@ def build(allowed: AllowedFolders, cache_dir: str | None) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             generate.tab(say, allowed, queue, cache_dir)
             compare.tab(say, allowed, queue, cache_dir)
-            train.tab(say, allowed)
+            train.tab(say, allowed, cache_dir)
             data.tab(say, allowed)
 
     with gr.Blocks(title="wassily", analytics_enabled=False) as demo:
@@ -82,20 +108,20 @@ def build(allowed: AllowedFolders, cache_dir: str | None) -> gr.Blocks:
     return demo.queue(default_concurrency_limit=8, api_open=False)
 
 
-def launch(
-    demo: gr.Blocks, allowed: AllowedFolders, port: int, browser: bool
-) -> tuple[FastAPI, str, str]:
-    """Start to serve on this machine alone; gradio's answer: the app, its address, no share."""
-    from wassily.studio.page import shared
+def launch(demo: gr.Blocks, allowed: AllowedFolders, access: Access) -> FastAPI:
+    """Start to serve on this machine alone; gradio's app."""
+    from starlette.middleware import Middleware
 
-    return demo.launch(
+    from wassily.pages import shared
+
+    app, _, _ = demo.launch(
         server_name=HOST,
-        server_port=port or free_port(),
+        server_port=access.port,
         share=False,
-        inbrowser=browser,
+        inbrowser=False,  # it would open the address without the token
         prevent_thread_lock=True,
         quiet=True,
-        allowed_paths=[str(allowed.own.resolve())],
+        allowed_paths=[str(folder.resolve()) for folder in allowed.images],
         max_file_size="1mb",
         show_error=False,
         footer_links=[],
@@ -107,8 +133,9 @@ def launch(
         theme=shared.theme(),
         css=shared.CSS,
         head=shared.HEAD,
-        app_kwargs={"middleware": shared.middleware()},
+        app_kwargs={"middleware": [Middleware(Guard, access=access)]},
     )
+    return app
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""What the tabs share: the header, the look, one line for an error, who may fetch what."""
+"""What the tabs share: the header, the look, one line for an error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wassily.errors import UserError, out_of_memory, printable
+from wassily.errors import UserError, masked, out_of_memory, printable
 from wassily.files import disk
 from wassily.studio.generation_queue import Cancelled, Job
 from wassily.studio.texts import Say
@@ -30,11 +27,6 @@ Handler = Callable[..., tuple[object, ...]]  # gives new values of an event's ou
 Values = dict[str, Any]  # of the fields of a form, by name: texts, numbers, ticks
 Fields = dict[str, gr.components.Component]  # of a form, by name
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans Arabic", "sans-serif"]
-# Nothing is fetched from another address, whatever a page should ask for.
-POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-)
 HEAD = """<script>
 (() => {
   const root = document.documentElement;
@@ -51,6 +43,8 @@ HEAD = """<script>
     const again = () => document.body.classList.contains("dark") === dark || paint();
     new MutationObserver(again).observe(document.body, { attributeFilter: ["class"] });
   };
+  if (new URLSearchParams(location.search).has("token"))  // it is in a cookie now
+    history.replaceState(null, "", location.pathname);
   if (document.body) hold(); else addEventListener("DOMContentLoaded", hold);
   window.studioTheme = () => {
     dark = !document.body.classList.contains("dark");
@@ -136,31 +130,6 @@ def theme() -> gr.themes.Base:
 MONO = ["ui-monospace", "Menlo", "DejaVu Sans Mono", "monospace"]
 
 
-class _Policy:
-    """Adds the policy to each answer, so that the browser fetches nothing from elsewhere."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"content-security-policy", POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, with_policy)
-
-
-def middleware() -> list[Middleware]:
-    """Only this machine's own names are answered, and nothing is fetched from elsewhere."""
-    hosts = ["127.0.0.1", "localhost"]
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Policy)]
-
-
 def header(say: Say) -> None:
     """Name, the way to the other language, light and dark."""
     other = "./" if say.right_to_left else "ar"
@@ -201,6 +170,7 @@ def caption(prompt: str, say: Say, seed: int) -> str:
 def gallery(**more: object) -> gr.Gallery:
     """Pictures side by side, as they are: nothing is cropped or taken in."""
     usual = {"fit_columns": False, "height": "auto", "object_fit": "contain", "buttons": []}
+    more = {"format": "png"} | more  # `access` serves no other kind of file
     return gr.Gallery(**usual | more, interactive=False)
 
 
@@ -229,7 +199,7 @@ def guarded(say: Say, outputs: int) -> Callable[[Handler], Handler]:
                     return *same, wrong(disk.full(None, error))
                 logging.getLogger(__name__).debug("in %s", handler, exc_info=True)
                 line = str(error).partition("\n")[0]
-                return *same, wrong(f"{type(error).__name__}: {line}")
+                return *same, wrong(masked(f"{type(error).__name__}: {line}"))
 
         return one_line
 

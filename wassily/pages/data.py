@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import gradio as gr
 
 from wassily.commands.findings import Finding
+from wassily.errors import printable
+from wassily.pages import generate, shared
 from wassily.studio import data_findings, model_choices
 from wassily.studio.allowed_folders import AllowedFolders
-from wassily.studio.page import generate, shared
 from wassily.studio.texts import Say
 
 
@@ -99,7 +100,7 @@ def page_of(say: Say, looked: data_findings.Looked) -> str:
     found = "".join(_finding(say, finding) for finding in looked.findings)
     rows = "".join(
         f"<div><dt>{html.escape(name.replace('_', ' '))}</dt>"
-        f'<dd dir="auto">{html.escape(_value(value))}</dd></div>'
+        f'<dd dir="auto">{_escaped(_value(value))}</dd></div>'
         for name, value in looked.summary.items()
     )
     return (
@@ -110,15 +111,22 @@ def page_of(say: Say, looked: data_findings.Looked) -> str:
 
 
 def _finding(say: Say, finding: Finding) -> str:
-    items = [f"<li>{html.escape(item)}</li>" for item in finding.items[: data_findings.LISTED]]
+    items = [
+        f"<li>{html.escape(printable(item))}</li>" for item in finding.items[: data_findings.LISTED]
+    ]
     if more := len(finding.items) - len(items):
         items.append(f'<li dir="auto">{say("and_more", count=more)}</li>')
     listed = f"<ul>{''.join(items)}</ul>" if items else ""
     return (
         f'<section class="finding {finding.gravity}" data-kind="{finding.kind}">'
         f"<h3>{say(finding.gravity)}: {say('find_' + finding.kind)}</h3>"
-        f'<p class="quiet" dir="ltr">{html.escape(finding.message)}</p>{listed}</section>'
+        f'<p class="quiet" dir="ltr">{_escaped(finding.message)}</p>{listed}</section>'
     )
+
+
+def _escaped(text: str) -> str:
+    """As HTML; a file name may hold bytes that are no UTF-8, which no page can carry."""
+    return html.escape(printable(text))
 
 
 def _value(value: object) -> str:

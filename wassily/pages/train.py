@@ -11,15 +11,16 @@ import gradio as gr
 
 from wassily.commands import demo
 from wassily.data import images, png
-from wassily.errors import UserError
-from wassily.studio import command_words, model_choices, process, run_status
+from wassily.errors import UserError, printable
+from wassily.files.reading import NONSENSE
+from wassily.pages import generate, shared, train_form
+from wassily.studio import command_words, model_choices, process, resume, run_status
 from wassily.studio.allowed_folders import AllowedFolders
-from wassily.studio.page import generate, shared
 from wassily.studio.texts import Say
 
 ALIVE = "starting running"
+RESTING = ("stopped", "finished")
 EVERY = 2.0  # seconds between two looks
-PRESETS = ("8gb", "12gb", "16gb", "24gb", "80gb")
 Held = Mapping[gr.components.Component, object]  # the value of each field
 WHOLE = (
     "resolution train_batch_size gradient_accumulation_steps max_train_steps checkpointing_steps "
@@ -27,7 +28,7 @@ WHOLE = (
 ).split()
 
 
-def words_of(allowed: AllowedFolders, values: shared.Values) -> list[str]:
+def words_of(allowed: AllowedFolders, cache_dir: str | None, values: shared.Values) -> list[str]:
     """The words of the training that a page asks for, checked. Raises UserError."""
     network = values["network"]
     if network not in command_words.CLASSES:
@@ -35,6 +36,7 @@ def words_of(allowed: AllowedFolders, values: shared.Values) -> list[str]:
     flags: dict[str, object] = {
         "train_data_dir": allowed.data_folder(values["train_data_dir"]),
         "output_dir": str(allowed.new_run(values["name"])),
+        "cache_dir": cache_dir,
     }
     for home in generate.HOMES:
         flags[f"pretrained_{home}_model_name_or_path"] = model_choices.checked(
@@ -64,12 +66,13 @@ class _Command:
 
 @dataclass(frozen=True)
 class _Watched:
-    """The chosen training and its state, chart, samples, buttons and their notice."""
+    """The chosen training: its state, buttons, command to resume, notice, chart and samples."""
 
     run: gr.Dropdown
     state: gr.HTML
     stop: gr.Button
     resume: gr.Button
+    command: gr.HTML
     told: gr.HTML
     chart: gr.HTML
     samples: gr.Gallery
@@ -80,19 +83,19 @@ class _Watched:
         return [self.state, self.chart, self.samples, self.stop, self.resume]
 
 
-def tab(say: Say, allowed: AllowedFolders) -> None:
+def tab(say: Say, allowed: AllowedFolders, cache_dir: str | None) -> None:
     """The tab with its events."""
     with gr.Tab(say("train"), id="train") as place:
         fields: shared.Fields = {}
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                _form(say, allowed, fields)
+                train_form.fill(say, allowed, fields)
                 command = _command(say)
             with gr.Column(scale=1, min_width=280):
                 watched = _watching(say, allowed)
-    show = _wire_command(say, allowed, fields, command, watched.run)
+    show = _wire_command(say, allowed, cache_dir, fields, command, watched.run)
     _wire_proposals(allowed, fields)
-    _wire_buttons(say, allowed, watched)
+    _wire_buttons(say, allowed, cache_dir, watched)
     _wire_refresh(say, allowed, place, fields, watched.run, show, command.shown)
     with place:
         tick = gr.Timer(EVERY)
@@ -114,7 +117,12 @@ def _command(say: Say) -> _Command:
 
 
 def _wire_command(
-    say: Say, allowed: AllowedFolders, fields: shared.Fields, command: _Command, run: gr.Dropdown
+    say: Say,
+    allowed: AllowedFolders,
+    cache_dir: str | None,
+    fields: shared.Fields,
+    command: _Command,
+    run: gr.Dropdown,
 ) -> Callable[[Held], str]:
     """Each change of a field shows the new command, and the button starts it. The handler that
     shows it.
@@ -126,13 +134,13 @@ def _wire_command(
 
     def show(held: Held) -> str:
         try:
-            return _shown(words_of(allowed, given(held)))
+            return _shown(words_of(allowed, cache_dir, given(held)))
         except UserError as error:
             return shared.wrong(str(error))
 
     @shared.guarded(say, 2)
     def begin(held: Held) -> tuple[object, ...]:
-        words = words_of(allowed, given(held))
+        words = words_of(allowed, cache_dir, given(held))
         folder = allowed.new_run(given(held)["name"])
         process.start(process.process_of(allowed, folder), words)
         told = shared.good(say("started", name=folder.name), states=ALIVE)
@@ -166,8 +174,10 @@ def _wire_proposals(allowed: AllowedFolders, fields: shared.Fields) -> None:
     fields["network"].input(follow, [fields["network"], *followers], followers, **shared.SILENT)
 
 
-def _wire_buttons(say: Say, allowed: AllowedFolders, watched: _Watched) -> None:
-    """Stop and resume the chosen training."""
+def _wire_buttons(
+    say: Say, allowed: AllowedFolders, cache_dir: str | None, watched: _Watched
+) -> None:
+    """Stop and resume the chosen training, with the command that resumes it while it rests."""
 
     @shared.guarded(say, 0)
     def end(name: str | None) -> tuple[str]:
@@ -175,14 +185,28 @@ def _wire_buttons(say: Say, allowed: AllowedFolders, watched: _Watched) -> None:
         return (shared.good(say("stopping", name=name), states="stopping"),)
 
     @shared.guarded(say, 0)
-    def go_on(name: str | None) -> tuple[str]:
+    def resumed(name: str | None) -> tuple[str]:
         folder = allowed.run(name)
-        process.start(process.process_of(allowed, folder), command_words.resume(folder))
+        words = resume.words(allowed, folder, cache_dir)
+        process.start(process.process_of(allowed, folder), words)
         return (shared.good(say("started", name=name), states=ALIVE),)
+
+    @shared.guarded(say, 0)
+    def show(name: str | None, state: str | None) -> tuple[str]:
+        rests = any(f'data-state="{one}"' in (state or "") for one in RESTING)
+        if not name or not rests:
+            return ("",)
+        return (_shown(resume.words(allowed, allowed.run(name), cache_dir)),)
 
     run, told = watched.run, watched.told
     watched.stop.click(lambda name: end(name)[0], run, told, api_visibility="private")
-    watched.resume.click(lambda name: go_on(name)[0], run, told, api_visibility="private")
+    watched.resume.click(lambda name: resumed(name)[0], run, told, api_visibility="private")
+    gr.on(  # whenever one of the inputs changes
+        fn=lambda *values: show(*values)[0],
+        inputs=[run, watched.state],
+        outputs=watched.command,
+        **shared.SILENT,
+    )
 
 
 def _wire_refresh(
@@ -216,95 +240,6 @@ def _shown(words: list[str]) -> str:
     return f'<pre dir="ltr">{html.escape(command_words.shown(words))}</pre>'
 
 
-def _form(say: Say, allowed: AllowedFolders, fields: shared.Fields) -> None:
-    """The settings, by name; those of `WHOLE` and others are flags."""
-    _source_fields(say, allowed, fields)
-    _length_fields(say, fields)
-    _validation_fields(say, fields)
-    with gr.Accordion(say("more"), open=False):
-        _further_fields(say, fields)
-
-
-def _source_fields(say: Say, allowed: AllowedFolders, fields: shared.Fields) -> None:
-    """The network, the training's name, its images, and the models that it starts from."""
-    networks = [(say("prior"), "prior"), (say("decoder"), "decoder")]
-    fields["network"] = gr.Radio(
-        networks, value="prior", label=say("network"), elem_id="train-network"
-    )
-    with gr.Row():
-        fields["name"] = gr.Textbox(
-            allowed.unused(command_words.NAMES["prior"]),
-            max_lines=1,
-            label=say("name"),
-            info=say("name_info", folder=allowed.runs),
-            elem_id="train-name",
-            min_width=160,
-        )
-        folders = allowed.folders()
-        fields["train_data_dir"] = gr.Dropdown(
-            folders,
-            value=folders[0] if folders else None,
-            label=say("data_folder"),
-            info=None if folders else say("no_data"),
-            elem_id="train-data",
-            min_width=160,
-        )
-    with gr.Row():
-        for home in generate.HOMES:
-            choices = model_choices.networks(allowed.runs, home, say)
-            fields[home] = gr.Dropdown(
-                choices,
-                value=shared.first(choices, "mini"),
-                label=say(f"start_{home}"),
-                elem_id=f"train-{home}",
-                min_width=180,
-            )
-
-
-def _length_fields(say: Say, fields: shared.Fields) -> None:
-    """The size of images and batches, and the number of steps."""
-    with gr.Row():
-        fields["resolution"] = generate.number(say("resolution"), 32, name="train-resolution")
-        fields["train_batch_size"] = generate.number(say("batch"), 16, name="train-batch")
-        fields["max_train_steps"] = generate.number(
-            say("max_steps"), demo.TRAINING["prior"], name="train-steps"
-        )
-        fields["learning_rate"] = gr.Number(1e-4, label=say("rate"), min_width=140)
-        fields["checkpointing_steps"] = generate.number(say("checkpoints"), 50, name="train-every")
-        fields["seed"] = generate.number(say("seed"), None, say("seed_info"))
-
-
-def _validation_fields(say: Say, fields: shared.Fields) -> None:
-    fields["validation_prompts"] = gr.Textbox(
-        label=say("validation_prompts"), lines=2, elem_id="train-prompts"
-    )
-    with gr.Row():
-        fields["validation_steps"] = generate.number(
-            say("validation_steps"), 50, name="train-validation"
-        )
-        fields["holdout"] = gr.Slider(0, 0.5, 0, step=0.01, label=say("holdout"), min_width=160)
-
-
-def _further_fields(say: Say, fields: shared.Fields) -> None:
-    """Memory, adapters and the EMA."""
-    usual = [(say("usual"), "")]
-    with gr.Row():
-        fields["preset"] = gr.Dropdown(
-            [*usual, *((name, name) for name in PRESETS)], value="", label=say("preset")
-        )
-        fields["mixed_precision"] = gr.Dropdown(
-            [*usual, *((name, name) for name in ("no", "fp16", "bf16"))],
-            value="",
-            label=say("precision"),
-        )
-        fields["gradient_accumulation_steps"] = generate.number(say("accumulation"), None)
-    with gr.Row():
-        fields["lora"] = gr.Checkbox(False, label=say("lora"))
-        fields["rank"] = generate.number(say("rank"), None)
-    fields["use_ema"] = gr.Checkbox(False, label=say("ema"))
-    fields["gradient_checkpointing"] = gr.Checkbox(False, label=say("gradient_checkpointing"))
-
-
 def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
     names = run_status.trainings(allowed)
     run = gr.Dropdown(
@@ -317,7 +252,9 @@ def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
     state = gr.HTML(elem_id="state")
     with gr.Row():
         stop = gr.Button(say("stop"), elem_id="train-stop", variant="stop", min_width=100)
-        resume = gr.Button(say("resume"), elem_id="train-resume", min_width=100)
+        again = gr.Button(say("resume"), elem_id="train-resume", min_width=100)
+    gr.HTML(f'<p class="quiet">{say("resume_command")}</p>')
+    command = gr.HTML(elem_id="resume-command", elem_classes="command")
     told = shared.notice()
     chart = gr.HTML(elem_id="losses", elem_classes="chart")
     samples = shared.gallery(
@@ -326,7 +263,7 @@ def _watching(say: Say, allowed: AllowedFolders) -> _Watched:
         elem_id="samples",
         visible=False,
     )
-    return _Watched(run, state, stop, resume, told, chart, samples)
+    return _Watched(run, state, stop, again, command, told, chart, samples)
 
 
 def _runs(allowed: AllowedFolders, chosen: str | None) -> object:
@@ -349,20 +286,30 @@ def seen(
         nothing = f'<p class="quiet">{say("no_training")}</p>'
         shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
         return [*shown, *(gr.skip() for _ in lines)]
+    try:
+        shown, state = _looked_at(say, allowed, folder)
+    except (UserError, *NONSENSE) as error:  # somebody else's folder may hold anything
+        problem = shared.wrong(f"{folder}: {error}")
+        shown, state = [problem, "", gr.update(visible=False), *_buttons("none")], "none"
+    return [*shown, *(shared.outlived(line, state) for line in lines)]
+
+
+def _looked_at(
+    say: Say, allowed: AllowedFolders, folder: Path
+) -> tuple[list[object], run_status.State]:
+    """State, losses, samples and buttons of a training, and its state alone."""
     rows = run_status.logged(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = run_status.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = run_status.samples(folder)
     now = run_status.look(allowed, folder)
-    told = [shared.outlived(line, now.state) for line in lines]
-    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state), *told]
+    return [_state(say, now), chart, _samples(say, step, files), *_buttons(now.state)], now.state
 
 
 def _buttons(state: run_status.State) -> list[object]:
-    """Stop and go on, each where it can be done."""
-    running = state in ("starting", "running")
-    resting = state in ("stopped", "finished")
-    return [gr.update(interactive=running), gr.update(interactive=resting)]
+    """Stop and resume, each where it can be done."""
+    running = state in ALIVE.split()
+    return [gr.update(interactive=running), gr.update(interactive=state in RESTING)]
 
 
 def _samples(say: Say, step: int, files: list[Path]) -> object:
@@ -390,6 +337,6 @@ def _state(say: Say, now: run_status.Seen) -> str:
         share = min(100, 100 * now.step / now.steps)
         text += f'<div class="bar"><span style="width:{share:.1f}%"></span></div>'
     if now.line:
-        line = html.escape(now.line[:300])
+        line = html.escape(printable(now.line[:300]))
         text += f'<p class="quiet">{say("said")}:</p><p class="said" dir="ltr">{line}</p>'
     return text

@@ -11,9 +11,9 @@ import gradio as gr
 
 from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
+from wassily.pages import generate, shared
 from wassily.studio import command_words, generation_queue, model_choices
 from wassily.studio.allowed_folders import AllowedFolders
-from wassily.studio.page import generate, shared
 from wassily.studio.texts import Say
 
 MOST = 8  # columns
@@ -200,7 +200,7 @@ def _comparison(
     jobs: shared.Jobs,
 ) -> shared.Handler:
     """The handler of the compare button."""
-    folder = allowed.own / "compared"
+    _, folder = allowed.images
 
     @shared.guarded(say, 3)
     def compare(

@@ -13,9 +13,9 @@ from wassily.config.generation import GenerateConfig
 from wassily.config.generation_checks import SCHEDULER
 from wassily.errors import UserError
 from wassily.generation import schedulers
+from wassily.pages import shared
 from wassily.studio import command_words, generation_queue, model_choices
 from wassily.studio.allowed_folders import AllowedFolders
-from wassily.studio.page import shared
 from wassily.studio.texts import Say
 
 MOST = 64  # pictures at once
@@ -83,7 +83,7 @@ class _Page:
     @property
     def folder(self) -> Path:
         """Where the images go."""
-        return self.allowed.own / "pictures"
+        return self.allowed.images[0]
 
 
 @dataclass(frozen=True)
