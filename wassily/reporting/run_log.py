@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from wassily.errors import without_secrets
 from wassily.files import atomic
 
 # What --keep_best takes -> its words, and whether more of it is better.
@@ -39,7 +40,7 @@ def _row(line: str) -> Row | None:
 def append(folder: Path, row: Row) -> None:
     """One more line."""
     with (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(without_secrets(row)) + "\n")
 
 
 def rewind(folder: Path, step: int) -> None:
