@@ -300,6 +300,16 @@ def test_finding_04_parts_of_an_address(text: str, shown: str) -> None:
     assert without_secrets({"a": [text], "b": (1, None)}) == {"a": [shown], "b": (1, None)}
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_finding_04_configs_are_written_by_one_function(path: Path) -> None:
+    """`schema.public` alone makes plain values of a config, and the notes of a PNG, which draw it
+    again and hold no data set.
+    """
+    allowed = {"wassily/config/schema.py", "wassily/generation/metadata.py"}
+    if path.relative_to(ROOT).as_posix() not in allowed:
+        assert "asdict(config)" not in path.read_text("utf-8")
+
+
 def test_finding_04_hiding_takes_no_time() -> None:
     """Texts that are made to be slow, a megabyte each."""
     for text in ("://a:b", "://", "://x?'", "@", "://a:/", "a" * 50 + "://@?"):

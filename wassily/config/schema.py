@@ -201,8 +201,8 @@ def left_out(config: DataclassInstance) -> str | None:
     if not names:
         return None
     return (
-        f"run.toml: the secrets in {', '.join(names)} are left out. To run again, add the flag with "
-        "its whole value."
+        f"run.toml: the secrets in {', '.join(names)} are left out. To run again, add the flag "
+        "with its whole value."
     )
 
 

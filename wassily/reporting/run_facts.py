@@ -43,7 +43,8 @@ def write(config: TrainConfig, runtime: Runtime, facts: Mapping[str, object]) ->
         **facts,
     }
     atomic.write_text(
-        Path(config.output_dir) / FILE, json.dumps(without_secrets(value), ensure_ascii=False, indent=1) + "\n"
+        Path(config.output_dir) / FILE,
+        json.dumps(without_secrets(value), ensure_ascii=False, indent=1) + "\n",
     )
 
 
