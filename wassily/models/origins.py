@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from wassily.errors import UserError
-from wassily.files import atomic, output_folder
+from wassily.files import atomic, output_folder, reading
+from wassily.files.reading import BadFile
 
 
 def behind(file: Path, home: str) -> str | None:
@@ -15,12 +15,12 @@ def behind(file: Path, home: str) -> str | None:
     """
     for near in (output_folder.RUN, output_folder.STATE):
         try:
-            found = json.loads((file.parent / near).read_text(encoding="utf-8"))
-            named = found["repositories"][home]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = reading.read_table(file.parent / near, root=file.parent)
+            named = str(found["repositories"][home])
+        except (BadFile, KeyError, TypeError):
             continue
         if not Path(named).is_absolute() or Path(named).is_dir():
-            return str(named)
+            return named
     notes = atomic.read_notes(file)
     return notes.get("base" if notes.get("network") == home else home)
 
