@@ -1,7 +1,7 @@
 # `make demo` and `make test` each start from nothing: they make .venv if it is not there yet.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs docs-test slow gpu chaos bench package lowest trackers browser lint format install clean soak
+.PHONY: help demo test docs docs-test slow gpu chaos bench package lowest trackers browser lint format install clean soak fuzz
 
 # The Python that .venv is made with; empty: the first suitable one of CANDIDATES.
 PYTHON ?=
@@ -24,6 +24,7 @@ help:
 	@echo "make docs-test set up, then run every command and snippet of the documentation"
 	@echo "make chaos     set up, then kill a training 50 times at random moments, and compare"
 	@echo "make soak      set up, then train 20,000 steps and see that memory, files and step time stay flat"
+	@echo "make fuzz      read files that are damaged at random, for 10 minutes"
 	@echo "make bench     set up, then measure at the smallest size, into runs/bench"
 	@echo "make package   build the wheel, install it into an empty environment, run the demo there"
 	@echo "make lowest    run a part of the tests on the lowest versions that pyproject.toml allows"
@@ -34,7 +35,7 @@ help:
 	@echo "make install   set up .venv alone (once; again when pyproject.toml or constraints.txt change)"
 	@echo "make clean     remove .venv, caches and builds; what runs wrote stays"
 	@echo
-	@echo "PYTHON=python3.12 names the Python to use, ARGS='...' goes on to wassily demo, pytest, chaos or soak."
+	@echo "PYTHON=python3.12 names the Python to use, ARGS='...' goes on to wassily demo, pytest, chaos, soak or fuzz."
 
 demo: $(STAMP)
 	@$(BIN)/wassily demo $(ARGS)
@@ -66,6 +67,9 @@ chaos: $(STAMP)
 
 soak: $(STAMP)
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+fuzz: $(STAMP)
+	@$(BIN)/python -m tools.fuzz $(ARGS)
 
 BESIDE := $(if $(REFERENCE),--reference "$(REFERENCE)")
 bench: $(STAMP)

@@ -150,14 +150,15 @@ def again(words: list[str]) -> str:
     """The line with the command that goes on with a stopped one, as one types it, without the hub's
     token. Behind a launcher it is the end of the command, for no process knows what stood before.
     """
-    kept, skip = [], False
+    kept, skip, cut = [], False, False
     for word in words:
         if skip:
             skip = False
         elif parsing.flag_of(word) in ("resume_from_checkpoint", "hub_token"):
             skip = "=" not in word
         else:
-            kept.append(shlex.quote(word))
+            kept.append(shlex.quote(masked(word)))
+            cut = cut or masked(word) != word
     if words[:1] == ["train"]:
         kept.append("--resume_from_checkpoint latest")
     if any(parsing.flag_of(word) == "hub_token" for word in words):
@@ -166,7 +167,8 @@ def again(words: list[str]) -> str:
     head = "go on with: wassily"
     if launched:
         head = "go on with the same launcher line as before, and at its end: -m wassily"
-    return masked(" ".join([head, *kept]))
+    note = "the next line leaves out secrets: add them before you run it\n" if cut else ""
+    return note + masked(" ".join([head, *kept]))
 
 
 def _verb(words: list[str]) -> tuple[tuple[str, ...], list[str]]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from typing import Any
 
 SHOWN = 10  # how many offenders a message lists before it counts the rest
 # What a token of the hub looks like, and which variables hold a secret: of the hub, of trackers, of
@@ -12,6 +13,12 @@ VARIABLES = re.compile(r"(TOKEN|API_KEY|SECRET|SECRET_ACCESS_KEY|PASSWORD)$")
 # Of the CPU's allocator and of memory maps, of CUDA and Metal, of the libraries above them.
 FULL_MEMORY = ("DefaultCPUAllocator", "annot allocate memory", "out of memory", "_ALLOC_FAILED")
 LEAST = 8  # letters of a variable's value; a shorter one would be found in other words
+# The end of a scheme, the user part, host and path, then query and fragment with what closes them.
+# A password that is not encoded may hold "/", "?" and "#": the part after a colon that is no port.
+ADDRESS = re.compile(
+    r"://(?:[^\s/]{0,2000}@|[^\s/:]{0,2000}:\d*[^\s/\d]\S{0,2000}@)?"
+    r"((?:(?!://)[^\s?#])*)(?:[?#]\S*?(?=['\"`:;,.)\]}]{0,8}(?:\s|$)))?"
+)
 
 
 class UserError(Exception):
@@ -50,11 +57,24 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def masked(text: str, *secrets: str | None) -> str:
-    """A text without these secrets, without the environment's, and without what looks like one."""
+    """A text without these secrets, without the environment's, and without what looks like one:
+    tokens, and the user, query and fragment of each address, which may let others in.
+    """
     held = [value for name, value in os.environ.items() if VARIABLES.search(name)]
     for secret in [*filter(None, secrets), *(value for value in held if len(value) >= LEAST)]:
         text = text.replace(secret, "***")
-    return TOKEN.sub(r"\1***", text)
+    return ADDRESS.sub(r"://\1", TOKEN.sub(r"\1***", text))
+
+
+def without_secrets(value: Any) -> Any:
+    """A plain value of lists, tables and texts, each text as `masked` gives it back."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(without_secrets(one) for one in value)
+    if isinstance(value, dict):
+        return {masked(str(key)): without_secrets(one) for key, one in value.items()}
+    return value
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,14 @@ from huggingface_hub import ModelCard
 
 from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.models import parts
-from wassily.reporting.model_card import Facts, escaped, model_card, quoted
+from wassily.reporting.model_card import (
+    Facts,
+    escaped,
+    facts_of,
+    model_card,
+    prior_of,
+    quoted,
+)
 
 NASTY = [
     'a "quoted" cat',
@@ -109,7 +116,7 @@ def test_local_things_stay_local(tmp_path: Path) -> None:
     assert "secret pictures" not in card
 
 
-@pytest.mark.parametrize("text", [t for t in NASTY if not set(t) & set("\0\7\x7f\u2028\x85\n")])
+@pytest.mark.parametrize("text", NASTY)
 def test_any_prior_path_survives_yaml(text: str, tmp_path: Path) -> None:
     """It must be found again, whatever the folder is called."""
     header = _header(_card(tmp_path, prior=f"/models/{text}"))
@@ -134,6 +141,64 @@ def test_no_prompt_escapes(text: str, role: str, tmp_path: Path) -> None:
     bullets = [line for line in card.split("\n") if line == f"- {escaped(text)}"]
     assert len(bullets) == 1
     assert not re.search(r"<(script|img)", card.replace(_code(card), ""))
+
+
+ITEMS = ["1. one", "2) two", "- - -", "---", "+ x", "- [ ] task", "===", "* * *", ": x", "> x"]
+
+
+@pytest.mark.parametrize("text", [*ITEMS, "    code", "\t# x", "[ ] x", "<!-- x", "10. ten"])
+def test_finding_24_a_prompt_begins_no_list_and_no_rule(text: str, tmp_path: Path) -> None:
+    """By a parser of CommonMark: the list of the samples has one paragraph of text an item."""
+    from markdown_it import MarkdownIt
+
+    card = _card(tmp_path, (text, "second"))
+    body = card.split("---\n", 2)[2].partition("## Samples")[2].partition("## Use")[0]
+    kinds, shown = [], []
+    for token in MarkdownIt("commonmark").enable("table").parse(body):
+        kinds.append(token.type)
+        shown += [token.content] if token.type == "inline" else []
+    item = ["list_item_open", "paragraph_open", "inline", "paragraph_close", "list_item_close"]
+    image = ["paragraph_open", "inline", "paragraph_close"]
+    assert kinds == [*image, "bullet_list_open", *item, *item, "bullet_list_close"]
+    inline = MarkdownIt("commonmark").parseInline(shown[1])[0].children or []
+    assert {token.type for token in inline} <= {"text", "text_special"}
+    assert "".join(token.content for token in inline) == " ".join(text.split())
+
+
+HARD = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA1), 0x2028, 0xFEFF, 0xFFFD, 0xFFFE, 0xFFFF]))
+
+
+@pytest.mark.parametrize("text", [HARD, *HARD[-40:], '"', "\\u0041", "\U0001fffe", "\ud800"])
+def test_finding_24_any_letter_is_read_back(text: str, tmp_path: Path) -> None:
+    """By PyYAML, by Python, and by our own reader of cards."""
+    named = f"/models/a{text}b"
+    card = _card(tmp_path, prior=named)
+    assert _header(card)["prior"] == [named]
+    assert ast.literal_eval(quoted(named)) == named
+    (tmp_path / "README.md").write_text(card, "utf-8")
+    assert prior_of(tmp_path) == named
+
+
+@pytest.mark.parametrize("name", ["https://me:pw@host/x.tar?sig=1", "x/y/z", "../pics", "/a/b", ""])
+def test_finding_04_a_card_names_no_address(name: str, tmp_path: Path) -> None:
+    """Only owner/name of the hub is a data set that others can see."""
+    for named, public in ((name, False), ("owner/some-name.v2", True)):
+        config = DecoderConfig(
+            dataset_name=named or None, train_data_dir=None if named else str(tmp_path)
+        )
+        facts = facts_of(
+            config=config,
+            repositories={"prior": "me/prior", "decoder": "me/decoder"},
+            hub_repository="me/x",
+            steps=1,
+            pictures=1,
+            seed=1,
+            trained="",
+            best="",
+        )
+        card = model_card(config, facts, "no")
+        assert ("datasets" in _header(card)) is public
+        assert (named in card) is (public or not named)
 
 
 @pytest.mark.parametrize("text", NASTY)

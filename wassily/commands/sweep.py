@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from wassily.commands import merge
+from wassily.config import schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig, MeasureConfig, SweepConfig
 from wassily.config.training import DECODER, PRIOR
@@ -125,7 +126,7 @@ def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluate.Bench:
     usual = {"prior": "mini" if mini else PRIOR, "decoder": "mini" if mini else DECODER}
     names: dict[str, Any] = {home: named[home] or usual[home] for home in usual}
     shared = {field.name for field in dataclasses.fields(MeasureConfig)}
-    given = {k: v for k, v in dataclasses.asdict(config).items() if k in shared}
+    given = {name: getattr(config, name) for name in shared}
     question = EvaluateConfig(**given, **names)
     asked = evaluate.prompt_lists(question)
     if config.learned_prompts:
@@ -205,7 +206,7 @@ def as_json(config: SweepConfig, found: list[Line], best: Line) -> str:
     value = {
         "format": 1,
         "wassily": __version__,
-        "config": dataclasses.asdict(config),
+        "config": schema.public(config),
         "rule": RULE,
         "best": best.alpha,
         "alphas": [dataclasses.asdict(line) | {"sum": line.both} for line in found],

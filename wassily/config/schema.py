@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from wassily.errors import UserError, did_you_mean
+from wassily.errors import UserError, did_you_mean, masked, without_secrets
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,13 +56,15 @@ def abouts(cls: type) -> dict[str, About]:
 
 def card_rows(config: Any) -> dict[str, Any]:
     """What a model card tells of a config; what is unset is left out."""
-    named = {about.card: getattr(config, n) for n, about in abouts(type(config)).items()}
+    values = public(config)
+    named = {about.card: values[n] for n, about in abouts(type(config)).items()}
     return {row: value for row, value in named.items() if row and value is not None}
 
 
 def run_facts(config: Any) -> dict[str, Any]:
     """What run.json tells of a config besides the words of its command."""
-    named = {about.fact: getattr(config, n) for n, about in abouts(type(config)).items()}
+    values = public(config)
+    named = {about.fact: values[n] for n, about in abouts(type(config)).items()}
     return {fact: value for fact, value in named.items() if fact}
 
 
@@ -121,7 +123,7 @@ def check_types(config: DataclassInstance) -> None:
         value = getattr(config, field.name)
         if not _fits(value, hints[field.name]):
             wanted = describe_type(hints[field.name])
-            shown = "what was given" if field.name in SECRETS else f"{value!r:.80}"
+            shown = "what was given" if field.name in SECRETS else masked(repr(value))[:80]
             raise UserError(f"--{field.name}: {shown} is not {wanted}")
         if type(value) is int and abs(value) >= MOST:
             raise UserError(f"--{field.name}: {value!r:.40} is too large; it goes up to 2**63")
@@ -217,9 +219,25 @@ def from_mapping(cls: type, values: dict[str, Any], where: str) -> dict[str, Any
 
 
 def public(config: DataclassInstance) -> dict[str, Any]:
-    """The config as plain values, without secrets: fit to be printed, saved, sent."""
+    """The config as plain values, without secrets: fit to be printed, saved, sent.
+
+    Secrets are fields of their own (SECRETS) or parts of a text, as the signature of an address.
+    """
     values = dataclasses.asdict(config)
-    return {key: value for key, value in values.items() if key not in SECRETS}
+    shown: dict[str, Any] = without_secrets({k: v for k, v in values.items() if k not in SECRETS})
+    return shown
+
+
+def left_out(config: DataclassInstance) -> str | None:
+    """The line that names the flags whose text `public` shortens; None without one."""
+    values = public(config)
+    names = [f"--{name}" for name, shown in values.items() if shown != getattr(config, name)]
+    if not names:
+        return None
+    return (
+        f"run.toml: the secrets in {', '.join(names)} are left out. To run again, add the flag "
+        "with its whole value."
+    )
 
 
 def to_flags(config: DataclassInstance) -> list[str]:
@@ -237,6 +255,7 @@ def to_flags(config: DataclassInstance) -> list[str]:
 def to_toml(config: DataclassInstance) -> str:
     """The config as TOML that `--config` reads back; unset values and secrets are left out."""
     lines = [f"# {type(config).__name__}: run again with --config THIS_FILE"]
+    lines += [f"# {line}"] if (line := left_out(config)) else []
     for key, value in public(config).items():
         if value is not None:
             lines.append(f"{key} = {_toml_value(value)}")

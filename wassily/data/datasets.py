@@ -33,7 +33,7 @@ from wassily.data.folders import (
     rows_of,
     stop,
 )
-from wassily.errors import UserError, did_you_mean, out_of_memory
+from wassily.errors import UserError, did_you_mean, masked, out_of_memory
 from wassily.sources import own_files, saved
 
 CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
@@ -315,7 +315,7 @@ def undecoded(table: Table, image_column: str) -> Table:
     try:
         return table.cast_column(image_column, datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error)[:80]
+        reason = masked(str(error))[:80]
         raise UserError(
             f"--image_column {image_column}: not pictures ({reason}); name another column"
         ) from None

@@ -20,7 +20,7 @@ from wassily.data import datasets as image_data
 from wassily.data.datasets import Record
 from wassily.data.entries import Remark
 from wassily.data.folders import checked_captions
-from wassily.errors import UserError, out_of_memory
+from wassily.errors import UserError, masked, out_of_memory
 from wassily.sources import connections, own_files
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -64,7 +64,7 @@ class Shards:
 
     def rows(self, shard: int, first: int = 0) -> Iterator[Cell]:
         """The examples of a shard from row `first` on. Raises UserError if it cannot be read."""
-        name, index = os.path.basename(_shown(self.names[shard])), first
+        name, index = os.path.basename(masked(self.names[shard])), first
         try:
             part = self.table.shard(num_shards=len(self), index=shard)
             for index, row in enumerate(part.skip(first), first):
@@ -77,14 +77,17 @@ class Shards:
             if out_of_memory(error):
                 raise
             raise UserError(
-                f"{_shown(self.names[shard])}: cannot be read at example {index} or after it: "
+                f"{self.names[shard]}: cannot be read at example {index} or after it: "
                 f"{own_files.reason(error)}; get this shard anew, or see that it can be reached, "
                 "then repeat the command"
             ) from error
 
     def fingerprint(self) -> str:
         """A digest of the shards' names and local sizes in order: what a resume compares."""
-        known = [[os.path.basename(name), image_data.file_size(name)] for name in self.names]
+        # The same shards by a newer signature are the same data.
+        shown = [os.path.basename(masked(name)) for name in self.names]
+        sizes = [image_data.file_size(name) for name in self.names]
+        known = [list(pair) for pair in zip(shown, sizes, strict=True)]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
@@ -103,7 +106,7 @@ def read_shards(
     head, remedy = f"--dataset_name {name}: cannot be read as a stream", NAMES
     try:
         kind, files = _files(name, config_name, cache_dir)
-        remedy = f"see that {_shown(files[0])} is there and whole"
+        remedy = f"see that {files[0]} is there and whole"
         # A file that is here goes by its name, which is no pattern.
         names = [glob.escape(file) if os.path.exists(file) else file for file in files]
         table = datasets.load_dataset(
@@ -184,8 +187,3 @@ def numbered(name: str) -> list[str]:
             f"the last, for {MOST:,} shards at most"
         )
     return [one for n in numbers for one in numbered(f"{head}{n:0{len(first)}d}{tail}")]
-
-
-def _shown(address: str) -> str:
-    """A shard's path or address without the query, which may be a signature that lets one in."""
-    return address.partition("?")[0] if "://" in address else address

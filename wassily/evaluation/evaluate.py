@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from wassily.config import schema
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.generation import DrawConfig
 from wassily.data import entries, png
@@ -328,7 +328,7 @@ def as_json(config: EvaluateConfig, names: Networks, found: list[Score]) -> str:
     value = {
         "format": 1,
         "wassily": __version__,
-        "config": dataclasses.asdict(config),
+        "config": schema.public(config),
         "space": f"the CLIP image encoder of {names.prior.repository}",
         "level": metrics.LEVEL,
         "resamples": metrics.RESAMPLES,

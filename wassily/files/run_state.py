@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from wassily.errors import UserError
+from wassily.errors import UserError, without_secrets
 from wassily.files import reading
 from wassily.files.output_folder import NAME, STATE
 from wassily.files.reading import BadFile
@@ -140,7 +140,7 @@ class RunState(Saved):
 
 def write(folder: Path, state: Saved) -> None:
     """As JSON, into a folder that is being filled."""
-    text = json.dumps(state.to_json(), indent=2, ensure_ascii=False)
+    text = json.dumps(without_secrets(state.to_json()), indent=2, ensure_ascii=False)
     (folder / STATE).write_text(text, encoding="utf-8")
 
 

@@ -143,7 +143,7 @@ def header(say: Say) -> None:
 
 def wrong(message: str) -> str:
     """What went wrong, in one line."""
-    return f'<p class="wrong" role="alert" dir="auto">{html.escape(printable(message))}</p>'
+    return f'<p class="wrong" role="alert" dir="auto">{html.escape(printable(masked(message)))}</p>'
 
 
 def good(message: str, path: object = "", states: str = "") -> str:
@@ -152,7 +152,7 @@ def good(message: str, path: object = "", states: str = "") -> str:
     """
     during = f' data-states="{states}"' if states else ""
     where = f' <bdi dir="ltr">{html.escape(printable(str(path)))}</bdi>' if path else ""
-    text = html.escape(printable(message))
+    text = html.escape(printable(masked(message)))
     return f'<p class="good" role="status" dir="auto"{during}>{text}{where}</p>'
 
 

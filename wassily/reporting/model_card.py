@@ -10,12 +10,16 @@ from pathlib import Path
 
 from wassily.config import schema
 from wassily.config.training import DECODER, TrainConfig
+from wassily.errors import masked
 from wassily.files import reading
 from wassily.files.reading import BadFile
 from wassily.models import names
 from wassily.models import parts as model_parts
 from wassily.version import __version__
 
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
+# Letters that JSON leaves bare, and that PyYAML refuses or reads as a line break or a space.
+UNREADABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 COUNTED = {
     "duplicates": "of them copies of others",
     "captions": "captions",
@@ -76,15 +80,16 @@ def facts_of(
             return "mini" if home == config.role else instead
         return instead if Path(repository).is_absolute() and hub_repository else repository
 
-    named = config.dataset_name
+    named = config.dataset_name or ""
     return Facts(
         name=hub_repository or str(Path(config.output_dir).resolve()),
         role=config.role,
         base=public(config.role, Path(repositories[config.role]).name),
-        prior=config.hub_prior_id or repositories["prior"],
+        prior=masked(config.hub_prior_id or repositories["prior"]),
         decoder=public("decoder", DECODER),
-        data=named or "",
-        data_is_public=bool(named) and not Path(str(named)).exists(),
+        data=named,
+        # An address is nobody else's business: it may be private, and hold a password.
+        data_is_public=bool(HUB_NAME.fullmatch(named)) and not Path(named).exists(),
         steps=steps,
         pictures=pictures,
         seed=seed,
@@ -96,13 +101,17 @@ def facts_of(
 
 def quoted(text: str) -> str:
     """A text as a double-quoted literal: valid in YAML and in Python, on one line."""
-    return json.dumps(text, ensure_ascii=False)
+    literal = json.dumps(text, ensure_ascii=False)
+    return UNREADABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", literal)
 
 
 def escaped(text: str) -> str:
-    """A text on one line, with nothing in it that means something to Markdown or HTML."""
+    """A text on one line, with nothing in it that means something to Markdown or HTML, also where
+    it begins an item of a list.
+    """
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "\\`*_[]{}()#!|~$" else c for c in line)
+    marked = "".join(f"\\{c}" if c in "\\`*_[]{}()#!|~$" else c for c in line)
+    return re.sub(r"^(\d*)([-+=:.])", r"\1\\\2", marked)  # `- x`, `1. x`, `---`, `===`
 
 
 def front_matter(facts: Facts) -> str:
@@ -126,7 +135,13 @@ def prior_of(folder: Path) -> str | None:
     except BadFile:
         return None
     found = re.search(r"^prior:\n- *(.+)$", card, re.M)
-    return found[1].strip().strip("\"'") if found else None
+    if not found:
+        return None
+    try:
+        named = json.loads(found[1])  # as `quoted` writes it
+    except (ValueError, RecursionError):
+        named = None
+    return named if isinstance(named, str) else found[1].strip().strip("\"'")
 
 
 def merged_card(name: str, role: str, base: str, prior: str, origin: str) -> str:
@@ -211,9 +226,9 @@ image.save("picture.png")
 
 def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
     """The whole card as Markdown."""
-    prompts = list(config.validation_prompts)
+    prompts = list(schema.public(config)["validation_prompts"])
     known = names.example_prompt(facts.base, facts.role)
-    example = (*prompts, config.instance_prompt or known)[0]
+    example = (*prompts, masked(config.instance_prompt or known))[0]
     data = facts.data if facts.data_is_public else "a folder of the author's own"
     base = model_parts.public_name(facts.base, facts.role)
     what = "An adapter (LoRA) of the" if config.lora else "The"
@@ -240,7 +255,7 @@ def model_card(config: TrainConfig, facts: Facts, precision: str) -> str:
         rows = {"best weights": facts.best} | rows
     if config.with_prior_preservation:
         rows["class pictures beside them"] = (
-            f"{config.num_class_images}, {escaped(str(config.class_prompt))}, "
+            f"{config.num_class_images}, {escaped(masked(str(config.class_prompt)))}, "
             f"weight {config.prior_loss_weight:g}"
         )
     if config.lora:

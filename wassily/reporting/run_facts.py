@@ -11,6 +11,7 @@ from typing import Any
 
 from wassily.config import schema
 from wassily.config.training import TrainConfig
+from wassily.errors import without_secrets
 from wassily.files import atomic, output_folder, reading
 from wassily.files.reading import BadFile
 from wassily.runtime.accelerator import Runtime
@@ -43,7 +44,8 @@ def write(config: TrainConfig, runtime: Runtime, facts: Mapping[str, object]) ->
         **facts,
     }
     atomic.write_text(
-        Path(config.output_dir) / FILE, json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+        Path(config.output_dir) / FILE,
+        json.dumps(without_secrets(value), ensure_ascii=False, indent=1) + "\n",
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from wassily.errors import without_secrets
 from wassily.files import atomic, reading
 
 # What --keep_best takes -> its words, and whether more of it is better.
@@ -65,7 +66,7 @@ def _value(name: str, value: object) -> Any:
 
 def append(folder: Path, row: Row) -> None:
     """One more line."""
-    atomic.append_text(folder / LOG, json.dumps(row) + "\n")
+    atomic.append_text(folder / LOG, json.dumps(without_secrets(row)) + "\n")
 
 
 def rewind(folder: Path, step: int) -> None:

@@ -26,7 +26,7 @@ from accelerate.utils import (
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from wassily.errors import UserError
+from wassily.errors import UserError, masked
 from wassily.runtime import fsdp, launcher, progress, trackers
 
 T = TypeVar("T")
@@ -167,7 +167,7 @@ class Runtime:
     def say(self, line: str) -> None:
         """Print a line once, without cutting through the progress bar."""
         if self.main:
-            progress.write(line)
+            progress.write(masked(line))
 
     def let_go(self) -> None:
         """Give back the memory of networks that nothing names any more."""

@@ -21,7 +21,7 @@ import datasets
 import yaml
 from datasets.data_files import resolve_pattern as _library_resolve
 
-from wassily.errors import UserError, printable
+from wassily.errors import UserError, masked, printable
 from wassily.files import reading
 from wassily.sources import saved, tars
 
@@ -239,5 +239,5 @@ def reason(error: BaseException) -> str:
     told = error
     while "while generating the dataset" in str(told) and told.__cause__:
         told = told.__cause__
-    lines = str(told).strip().splitlines()
+    lines = masked(str(told)).strip().splitlines()  # before it is cut, which may halve an address
     return f"{lines[0]:.200}" if lines else type(told).__name__

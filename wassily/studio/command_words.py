@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from wassily.commands import demo
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
-from wassily.errors import UserError
+from wassily.errors import UserError, masked
 
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
 NAMES = {network: f"my-{network}" for network in CLASSES}  # that the form proposes
@@ -61,7 +61,7 @@ def shown(words: list[str]) -> str:
             lines.append(line)
             line = "  " + word
         else:
-            line += " " + shlex.quote(word)
+            line += " " + shlex.quote(masked(word))
     return " \\\n".join([*lines, line])
 
 

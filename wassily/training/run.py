@@ -127,6 +127,8 @@ def begin(run: Run) -> None:
         run.saving.check_room()
     if runtime.main:
         atomic.write_text(setup.output_dir / "run.toml", schema.to_toml(config))
+        if line := schema.left_out(config):
+            runtime.say(line)
         facts = {
             "base": parts.public_name(setup.repositories[config.role], config.role),
             "repositories": setup.repositories,
