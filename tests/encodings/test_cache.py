@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from wassily.commands import cache as commands_cache
+from wassily.commands import cache_info
 from wassily.config.commands import CacheConfig
 from wassily.encodings import cache
 from wassily.errors import UserError
@@ -210,7 +210,7 @@ def test_info_and_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (root / "mine").mkdir()
     (root / "mine" / "letter.txt").write_text("dear")
     os.utime(root / "image-1", (time.time() - 40 * 86400,) * 2)
-    commands_cache.info(CacheConfig(cache_dir=str(tmp_path)))
+    cache_info.info(CacheConfig(cache_dir=str(tmp_path)))
     assert "image-2" in capsys.readouterr().out
-    commands_cache.prune(CacheConfig(cache_dir=str(tmp_path)))
+    cache_info.prune(CacheConfig(cache_dir=str(tmp_path)))
     assert sorted(p.name for p in root.iterdir()) == ["image-2", "mine"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wassily import loading
 from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
 from wassily.models import missing
-from wassily.runtime import loading
 
 
 def generate(config: GenerateConfig) -> None:

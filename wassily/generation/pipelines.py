@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wassily import loading
 from wassily.errors import UserError
 from wassily.models import kinds
 from wassily.models import parts as model_parts
-from wassily.runtime import loading
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, KandinskyV22Pipeline, KandinskyV22PriorPipeline

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from wassily import loading
 from wassily.config import training
 from wassily.errors import UserError, out_of_memory
 from wassily.models import hub
-from wassily.runtime import loading
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin as Network

@@ -128,6 +128,9 @@ def begin(run: Run) -> None:
     if runtime.main:
         atomic.write_text(setup.output_dir / "run.toml", schema.to_toml(config))
         facts = {
+            "processes": runtime.world,
+            "device": str(runtime.device),
+            "precision": runtime.precision,
             "base": parts.public_name(setup.repositories[config.role], config.role),
             "repositories": setup.repositories,
             "source": next_command.source(config),
@@ -138,7 +141,7 @@ def begin(run: Run) -> None:
             "seed": setup.seed,
             "data": run.inputs.facts,
         }
-        run_facts.write(config, runtime, facts)
+        run_facts.write(config, facts)
     runtime.start_trackers(config.tracker_project_name, schema.public(config))
 
 
