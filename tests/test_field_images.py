@@ -15,8 +15,8 @@ from helpers import draw_picture
 from PIL import Image, ImageCms, PngImagePlugin
 
 from wassily.data import datasets, images
-from wassily.data import png as data_png
 from wassily.data.images import BadPicture
+from wassily.data.png import read_notes
 from wassily.encodings import cache, fill
 from wassily.errors import UserError
 from wassily.generation import conditions
@@ -481,6 +481,6 @@ def test_f12_notes_of_a_damaged_png(tmp_path: Path) -> None:
     for raw, says in ((whole[:200], "cut short|damaged"), (HUGE["png"], "too large"), (b"", "PNG")):
         (tmp_path / "a.png").write_bytes(raw)
         with pytest.raises(BadPicture, match=says):
-            data_png.read_notes(tmp_path / "a.png")
+            read_notes(tmp_path / "a.png")
     with pytest.raises(BadPicture, match="no such file"):
-        data_png.read_notes(tmp_path / "b.png")
+        read_notes(tmp_path / "b.png")

@@ -13,14 +13,14 @@ from helpers import draw_picture, read_jsonl, write_folder
 
 from wassily import errors
 from wassily.data import captions, images
-from wassily.data import datasets as image_data
+from wassily.data.datasets import Pictures, Record, opened, read_dataset, read_folder
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 from wassily.models import parts
 
 
-def _read(folder: Path, caption: str | None = "text") -> list[image_data.Record]:
-    return list(image_data.read_folder(str(folder), "image", caption))
+def _read(folder: Path, caption: str | None = "text") -> list[Record]:
+    return list(read_folder(str(folder), "image", caption))
 
 
 def _folder(root: Path, lines: str, name: str = "metadata.jsonl", pictures: str = "a b c") -> Path:
@@ -186,7 +186,7 @@ def test_other_folder_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no pictures in it.*\.jpg"):
         _read(tmp_path / "none")
     with pytest.raises(UserError, match="--image_column photo"):
-        image_data.read_folder(str(tmp_path), "photo", None)
+        read_folder(str(tmp_path), "photo", None)
     folder = _folder(tmp_path / "latin", "")
     (folder / "metadata.jsonl").write_bytes('{"file_name": "a.png", "text": "é"}'.encode("latin-1"))
     with pytest.raises(UserError, match=r"metadata\.jsonl: not UTF-8 text .*byte 3"):
@@ -200,8 +200,8 @@ def test_other_folder_mistakes(tmp_path: Path) -> None:
 def test_fingerprint_follows_names_sizes_captions_and_order(tmp_path: Path) -> None:
     """Not the place of the folder: a moved data set is the same one."""
     rows = [{"file_name": f"{n}.png", "text": n} for n in "abc"]
-    first = image_data.read_folder(str(_folder(tmp_path / "1", _jsonl(*rows))), "image", "text")
-    moved = image_data.read_folder(str(_folder(tmp_path / "2", _jsonl(*rows))), "image", "text")
+    first = read_folder(str(_folder(tmp_path / "1", _jsonl(*rows))), "image", "text")
+    moved = read_folder(str(_folder(tmp_path / "2", _jsonl(*rows))), "image", "text")
     assert first.fingerprint() == moved.fingerprint()
     others = {
         "order": [*rows[1:], rows[0]],
@@ -212,11 +212,11 @@ def test_fingerprint_follows_names_sizes_captions_and_order(tmp_path: Path) -> N
     prints = {first.fingerprint()}
     for name, changed in others.items():
         folder = _folder(tmp_path / name, _jsonl(*changed))
-        prints.add(image_data.read_folder(str(folder), "image", "text").fingerprint())
+        prints.add(read_folder(str(folder), "image", "text").fingerprint())
     with (tmp_path / "2" / "a.png").open("ab") as file:
         file.write(b"x")
     prints.add(moved.fingerprint())
-    prints.add(image_data.read_folder(str(tmp_path / "1"), "image", None).fingerprint())
+    prints.add(read_folder(str(tmp_path / "1"), "image", None).fingerprint())
     assert len(prints) == 7
 
 
@@ -232,12 +232,12 @@ def _table(count: int = 5, **more: list) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
 
 
-def _pixels(record: image_data.Record) -> bytes:
+def _pixels(record: Record) -> bytes:
     return images.open_rgb(record.image).tobytes()
 
 
-def _from(path: Path, image: str = "image", caption: str | None = "text") -> image_data.Pictures:
-    return image_data.read_dataset(str(path), None, image, caption, None)
+def _from(path: Path, image: str = "image", caption: str | None = "text") -> Pictures:
+    return read_dataset(str(path), None, image, caption, None)
 
 
 @pytest.mark.parametrize("kind", ["saved", "dict", "parquet", "imagefolder"])
@@ -297,7 +297,7 @@ def test_data_set_mistakes(tmp_path: Path) -> None:
 def test_a_data_set_that_is_not_there(name: str) -> None:
     """One line with the name, whatever the library says; offline as well."""
     with pytest.raises(UserError, match=f"--dataset_name {name}: cannot be loaded") as caught:
-        image_data.read_dataset(name, None, "image", "text", None)
+        read_dataset(name, None, "image", "text", None)
     assert "\n" not in str(caught.value)
 
 
@@ -306,7 +306,7 @@ def test_a_data_set_that_is_not_there(name: str) -> None:
 
 def test_places_of_a_folder_and_of_bytes(tmp_path: Path, photos: Path) -> None:
     """A folder's pictures are files; a parquet's are rows of a table that is the same each time."""
-    source = image_data.read_folder(str(photos), "image", "text")
+    source = read_folder(str(photos), "image", "text")
     names = [source[i].image for i in range(len(source))]
     assert list(source.places()) == names
     assert list(source.select([2, 0]).places()) == [names[2], names[0]]
@@ -323,9 +323,9 @@ def test_a_table_made_in_pieces_is_the_table(
     """Rows, captions, files and the digest do not depend on how many rows are handled at a time."""
     names = [f"{c}.png" for c in "a b c a c b a".split()]
     rows = [{"file_name": n, "text": [str(i), n]} for i, n in enumerate(names)]
-    whole = image_data.read_folder(str(_folder(tmp_path, _jsonl(*rows))), "image", "text")
-    monkeypatch.setattr(image_data, "CHUNK", 3)
-    pieces = image_data.read_folder(str(tmp_path), "image", "text")
+    whole = read_folder(str(_folder(tmp_path, _jsonl(*rows))), "image", "text")
+    monkeypatch.setattr("wassily.data.datasets.CHUNK", 3)
+    pieces = read_folder(str(tmp_path), "image", "text")
     assert [pieces[i] for i in range(7)] == [whole[i] for i in range(7)]
     assert [Path(str(place)).name for place in pieces.places()] == names
     assert list(pieces.all_captions()) == [text for row in rows for text in row["text"]]
@@ -337,8 +337,8 @@ def test_all_captions_in_order(tmp_path: Path) -> None:
     """Lists are opened; without a column there is none."""
     rows = [{"file_name": "a.png", "text": ["1", "2"]}, {"file_name": "b.png", "text": "3"}]
     folder = str(_folder(tmp_path, _jsonl(*rows)))
-    assert list(image_data.read_folder(folder, "image", "text").all_captions()) == ["1", "2", "3"]
-    assert list(image_data.read_folder(folder, "image", None).all_captions()) == []
+    assert list(read_folder(folder, "image", "text").all_captions()) == ["1", "2", "3"]
+    assert list(read_folder(folder, "image", None).all_captions()) == []
 
 
 # ---------------------------------------------------------------- checks
@@ -349,14 +349,14 @@ def test_opened_pictures_have_a_size_or_a_reason(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [f"c{n}" for n in range(6)])
     (folder / "01.png").write_bytes(b"")
     (folder / "04.png").write_bytes((folder / "04.png").read_bytes()[:300])
-    source = image_data.read_folder(str(folder), "image", None)
+    source = read_folder(str(folder), "image", None)
     done: list[int] = []
-    found = image_data.opened(source, range(6), lambda: done.append(1))
+    found = opened(source, range(6), lambda: done.append(1))
     assert [i for i in range(6) if isinstance(found[i], str)] == [1, 4]
     assert "01.png: not a picture" in str(found[1])
     assert found[0] == found[5] == (96, 80)
     assert len(done) == 6
-    assert sorted(image_data.opened(source, range(1, 6, 2), lambda: None)) == [1, 3, 5]
+    assert sorted(opened(source, range(1, 6, 2), lambda: None)) == [1, 3, 5]
 
 
 def test_count_cut_equals_the_tokenizers_own_cut(tiny: Tiny) -> None:
@@ -373,7 +373,7 @@ def test_count_cut_equals_the_tokenizers_own_cut(tiny: Tiny) -> None:
     cut = tokenizer(texts, truncation=True).input_ids
     expected = sum(a != b for a, b in zip(whole, cut, strict=True))
     assert expected == 2
-    source = image_data.Pictures(table, "image", "text", "x")
+    source = Pictures(table, "image", "text", "x")
     assert captions.count_cut(source.all_captions(), tokenizer) == (2, 5)
 
 
@@ -382,7 +382,7 @@ def test_count_cut_over_more_than_a_batch(tiny: Tiny) -> None:
     tokenizer = parts.load("tokenizer", str(tiny.prior))
     texts = ["x"] * 2499 + ["y" * 99]
     table = datasets.Dataset.from_dict({"image": [0] * 2500, "text": texts})
-    source = image_data.Pictures(table, "image", "text", "x")
+    source = Pictures(table, "image", "text", "x")
     assert captions.count_cut(source.all_captions(), tokenizer) == (1, 2500)
 
 

@@ -14,7 +14,7 @@ from e2e import wassily as run
 from helpers import draw_picture, write_folder
 
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
-from wassily.data import datasets as image_data
+from wassily.data.datasets import Pictures
 from wassily.encodings import cache, definitions, fill
 from wassily.generation import pipelines
 from wassily.maths import randomness
@@ -233,11 +233,11 @@ def test_pictures_inside_a_table_are_read_once(
     """The next run knows their digests without looking at them."""
     raws = [str(n).encode() for n in range(3)]
     table = datasets.Dataset.from_dict({"image": [{"bytes": raw, "path": None} for raw in raws]})
-    source = image_data.Pictures(table, "image", None, "x")
+    source = Pictures(table, "image", None, "x")
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     first, bad = fill.picture_contents(source, tmp_path / "cache", runtime)
     assert not bad and [row.tobytes() for row in first] == [cache.digest(raw) for raw in raws]
-    monkeypatch.delattr(image_data.Pictures, "__getitem__")
+    monkeypatch.delattr(Pictures, "__getitem__")
     again, _ = fill.picture_contents(source, tmp_path / "cache", runtime)
     assert (again == first).all()
 

@@ -23,7 +23,7 @@ from wassily.config.evaluation import EvaluateConfig
 from wassily.data import png
 from wassily.errors import UserError
 from wassily.evaluation import evaluate
-from wassily.generation import pipelines as generation_pipelines
+from wassily.generation.pipelines import decoder_pipeline, prior_pipeline
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import encode, parts
@@ -238,8 +238,8 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
     )
     names = evaluate.located(config).tuned
     pipelines = (
-        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
-        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        prior_pipeline(str(tiny.prior), torch.float32, None),
+        decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
     bench = evaluate.Bench(config, *pipelines, torch.device("cpu"), {})
     bench.hold_out(names, 1)

@@ -298,7 +298,7 @@ def test_compiling_is_for_the_decoder(
         done.append("loaded")
         return usual(*given, **named)
 
-    monkeypatch.setattr(pipelines, "prior_pipeline", prior_pipeline)
+    monkeypatch.setattr("wassily.generation.load.prior_pipeline", prior_pipeline)
     monkeypatch.setattr(compile, "check", lambda device: done.append("checked"))
     monkeypatch.setattr(compile, "compile_in_place", lambda net: done.append(type(net).__name__))
     assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from wassily.generation import pipelines as generation_pipelines
 from wassily.generation import sample
+from wassily.generation.pipelines import decoder_pipeline, native_size, on, prior_pipeline
 from wassily.generation.sample import Drawing
 from wassily.mini.untrained import SIDE, Tiny
 
@@ -29,8 +29,8 @@ Pipelines = tuple[diffusers.KandinskyV22PriorPipeline, diffusers.KandinskyV22Pip
 def pipelines(tiny: Tiny) -> Pipelines:
     """Ours."""
     return (
-        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
-        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        prior_pipeline(str(tiny.prior), torch.float32, None),
+        decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
 
 
@@ -130,7 +130,7 @@ def test_progress_counts_every_picture(pipelines: Pipelines) -> None:
 
 def test_the_native_size_is_the_default(pipelines: Pipelines) -> None:
     """sample_size of the UNet times the factor of the MoVQ, where the stock pipeline says 512."""
-    assert generation_pipelines.native_size(pipelines[1]) == SIDE
+    assert native_size(pipelines[1]) == SIDE
     drawn = sample.draw(*pipelines, JOBS[:1], Drawing(steps=1, prior_steps=2), CPU)
     assert drawn[0].size == (SIDE, SIDE)
 
@@ -138,16 +138,11 @@ def test_the_native_size_is_the_default(pipelines: Pipelines) -> None:
 def test_given_parts_replace_the_folders(pipelines: Pipelines, tiny: Tiny) -> None:
     """The network in training is drawn with as the object it is."""
     net = pipelines[0].prior
-    given = generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None, prior=net)
+    given = prior_pipeline(str(tiny.prior), torch.float32, None, prior=net)
     assert given.prior is net
     assert given.text_encoder is not pipelines[0].text_encoder
     unet = pipelines[1].unet
-    assert (
-        generation_pipelines.decoder_pipeline(
-            str(tiny.decoder), torch.float32, None, unet=unet
-        ).unet
-        is unet
-    )
+    assert decoder_pipeline(str(tiny.decoder), torch.float32, None, unet=unet).unet is unet
 
 
 def test_the_schedulers_are_the_repositories(pipelines: Pipelines, stock: Any) -> None:
@@ -195,7 +190,7 @@ def test_a_stage_is_on_the_device_only_while_it_works() -> None:
     """Also when drawing fails. A network that was there already, in training, stays there."""
     frozen, training = _Net("cpu"), _Net("meta")
     pipeline = _Pipeline(frozen=frozen, training=training, tokenizer=object())
-    with pytest.raises(ZeroDivisionError), generation_pipelines.on(pipeline, torch.device("meta")):
+    with pytest.raises(ZeroDivisionError), on(pipeline, torch.device("meta")):
         assert frozen.moves == ["meta"]
         raise ZeroDivisionError
     assert frozen.moves == ["meta", "cpu"]
@@ -205,11 +200,11 @@ def test_a_stage_is_on_the_device_only_while_it_works() -> None:
 def test_nothing_moves_on_a_cpu_or_where_a_pipeline_offloads_by_itself() -> None:
     """diffusers sets this mark in `enable_model_cpu_offload`."""
     net = _Net("cpu")
-    with generation_pipelines.on(_Pipeline(net=net), CPU):
+    with on(_Pipeline(net=net), CPU):
         pass
     pipeline = _Pipeline(net=net)
     pipeline._offload_device = torch.device("cpu")  # type: ignore[attr-defined]
-    with generation_pipelines.on(pipeline, torch.device("meta")):
+    with on(pipeline, torch.device("meta")):
         pass
     assert net.moves == []
 
@@ -219,7 +214,6 @@ def test_the_encoders_are_gone_before_the_decoder_comes(
 ) -> None:
     """The device holds the networks of one stage at a time, however many batches there are."""
     stages: list[tuple[str, str]] = []
-    on = generation_pipelines.on
 
     @contextlib.contextmanager
     def watched(pipeline: Any, device: torch.device) -> Iterator[None]:
@@ -228,7 +222,7 @@ def test_the_encoders_are_gone_before_the_decoder_comes(
             yield
         stages.append(("go", type(pipeline).__name__))
 
-    monkeypatch.setattr(generation_pipelines, "on", watched)
+    monkeypatch.setattr("wassily.generation.pipelines.on", watched)
     _draw(pipelines, JOBS, batch_size=1)
     prior, decoder = (type(pipeline).__name__ for pipeline in pipelines)
     assert stages == [("come", prior), ("go", prior), ("come", decoder), ("go", decoder)]

@@ -17,7 +17,7 @@ from wassily.config import generation_checks
 from wassily.data import png
 from wassily.errors import UserError
 from wassily.generation import metadata, sample, schedulers
-from wassily.generation import pipelines as generation_pipelines
+from wassily.generation.pipelines import decoder_pipeline, prior_pipeline
 from wassily.generation.sample import Canvas, Drawing
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 from wassily.models import parts
@@ -135,8 +135,8 @@ def _by_hand(tiny: Tiny, name: str, steps: int, guidance: float) -> Image.Image:
 def pipelines(tiny: Tiny) -> tuple[Any, Any]:
     """Ours."""
     return (
-        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
-        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        prior_pipeline(str(tiny.prior), torch.float32, None),
+        decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
 
 
@@ -181,7 +181,7 @@ def test_every_canvas_takes_every_scheduler(
     canvas, decoder = Canvas(picture, strength=0.5), pipelines[1]
     if kind != "image":
         folder = make_decoder(tmp_path / kind, {"mask": "inpainting", "hint": "hint"}[kind])
-        decoder = generation_pipelines.decoder_pipeline(str(folder), torch.float32, None)
+        decoder = decoder_pipeline(str(folder), torch.float32, None)
         canvas = Canvas(hint=picture) if kind == "hint" else Canvas(picture, picture)
     embeds = (torch.zeros(1, decoder.unet.config.encoder_hid_dim),) * 2
     made = [

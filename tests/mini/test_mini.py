@@ -17,25 +17,22 @@ from wassily.commands import demo
 from wassily.config.commands import DemoConfig
 from wassily.mini import judge, world
 from wassily.models import names
-from wassily.models import parts as model_parts
+from wassily.models.parts import MINI, PARTS, load
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-PARTS = model_parts.PARTS
 FP32 = torch.float32  # transformers alone would take its parts as they are stored, in fp16
 PROMPTS = 32  # held-out ones; the card has the figures for 256
 
 
 def test_it_is_small_and_whole() -> None:
     """The five networks and what goes with them: safetensors in fp16, 16 MB at most."""
-    parts = {
-        role: model_parts.load(role, names.resolve("mini", p.home)) for role, p in PARTS.items()
-    }
+    parts = {role: load(role, names.resolve("mini", p.home)) for role, p in PARTS.items()}
     assert {type(part) for part in parts.values()} == {part.kind for part in PARTS.values()}
-    files = [p for p in model_parts.MINI.rglob("*") if p.is_file() and p.suffix != ".py"]
+    files = [p for p in MINI.rglob("*") if p.is_file() and p.suffix != ".py"]
     assert sum(p.stat().st_size for p in files) < 16e6
     assert {p.suffix for p in files} <= {".safetensors", ".json", ".txt", ".md"} | {".pyc"}
     for home in ("prior", "decoder"):
-        index = json.loads((model_parts.MINI / home / "model_index.json").read_text("utf-8"))
+        index = json.loads((MINI / home / "model_index.json").read_text("utf-8"))
         assert index["_class_name"] in ("KandinskyV22PriorPipeline", "KandinskyV22Pipeline")
 
 
@@ -58,12 +55,10 @@ def test_the_first_picture(prompt: str, tmp_path: Path) -> None:
 
 def test_plain_diffusers_draws_with_it() -> None:
     """The guide's way of joining a prior with a decoder, without a line of ours."""
-    prior = diffusers.DiffusionPipeline.from_pretrained(
-        model_parts.MINI / "prior", torch_dtype=FP32
-    )
+    prior = diffusers.DiffusionPipeline.from_pretrained(MINI / "prior", torch_dtype=FP32)
     components = {f"prior_{name}": part for name, part in prior.components.items()}
     pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-        model_parts.MINI / "decoder", torch_dtype=FP32, **components
+        MINI / "decoder", torch_dtype=FP32, **components
     )
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline(
@@ -71,7 +66,7 @@ def test_plain_diffusers_draws_with_it() -> None:
         height=world.SIZE,
         width=world.SIZE,
         num_inference_steps=25,
-        guidance_scale=demo.GUIDANCE,
+        guidance_scale=demo.DECODER_GUIDANCE,
         prior_guidance_scale=demo.PRIOR_GUIDANCE,
         generator=torch.Generator().manual_seed(0),
     ).images[0]
@@ -135,7 +130,7 @@ def test_the_demo_replaces_only_what_a_demo_wrote(tmp_path: Path) -> None:
 
 def test_the_vocabulary_stands_in_both_forms() -> None:
     """Older transformers read vocab.json and merges.txt, newer ones tokenizer.json."""
-    folder = model_parts.MINI / "prior" / "tokenizer"
+    folder = MINI / "prior" / "tokenizer"
     whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
     assert json.loads((folder / "vocab.json").read_text("utf-8")) == whole["vocab"]
     merges = (folder / "merges.txt").read_text("utf-8").splitlines()[1:]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wassily.mini import language as language_of_mini
-from wassily.mini import scene as scenes
+from wassily.mini import language as mini_language
 from wassily.mini import world
+from wassily.mini.scene import Scene
 
 
 def sentence(language, **what):
-    scene = scenes.Scene(**what)
-    return language_of_mini.sentence(scene, np.random.default_rng(0), language, plain=True)
+    scene = Scene(**what)
+    return mini_language.sentence(scene, np.random.default_rng(0), language, plain=True)
 
 
 def test_the_same_seed_gives_the_same_scenes():
@@ -51,20 +51,19 @@ def test_shapes_lie_inside_and_apart():
         covered = world.coverage(scene)
         assert max(covered[0].max(), covered[-1].max()) < 0.2
         alone = [
-            world.coverage(scenes.Scene(**{**vars(scene), "places": (place,)}))
-            for place in scene.places
+            world.coverage(Scene(**{**vars(scene), "places": (place,)})) for place in scene.places
         ]
         np.testing.assert_allclose(sum(alone), covered, atol=0.02)
 
 
 def test_a_circle_covers_what_a_circle_covers():
-    scene = scenes.Scene("circle", "red", "white", places=((0.5, 0.5),))
+    scene = Scene("circle", "red", "white", places=((0.5, 0.5),))
     radius = 0.97 * world.RADIUS["large"] * world.SIZE
     assert world.coverage(scene).sum() == pytest.approx(np.pi * radius**2, rel=0.03)
 
 
 def test_edges_are_smooth_and_a_larger_picture_shows_the_same():
-    scene = scenes.Scene("triangle", "black", "white")
+    scene = Scene("triangle", "black", "white")
     small, large = world.draw(scene), world.draw(scene, 128)
     assert len(np.unique(np.asarray(small)[..., 0])) > 10
     back = np.asarray(large.resize((32, 32), Image.Resampling.BOX), float)
@@ -72,11 +71,11 @@ def test_edges_are_smooth_and_a_larger_picture_shows_the_same():
 
 
 def test_the_new_things_differ_only_where_they_should():
-    flat = scenes.Scene("circle", "red", "white")
-    inked = scenes.Scene("circle", "red", "white", style="inked")
+    flat = Scene("circle", "red", "white")
+    inked = Scene("circle", "red", "white", style="inked")
     changed = np.abs(np.asarray(world.draw(flat), int) - np.asarray(world.draw(inked))).max(-1) > 9
     assert 0.05 < changed.mean() < 0.3 and not changed[16, 16]
-    zorb = np.asarray(world.draw(scenes.Scene("zorb", "red", "white")))
+    zorb = np.asarray(world.draw(Scene("zorb", "red", "white")))
     assert tuple(zorb[16, 16]) == world.COLOURS["white"]
 
 

@@ -14,12 +14,12 @@ from e2e import ROLES, command, refused
 from helpers import ROOT, run_cli, run_command
 
 from wassily.config import parsing, presets
-from wassily.config import training as configs
+from wassily.config.training import DECODER, PRIOR, DecoderPlan, PriorPlan
 from wassily.mini.untrained import Tiny
 from wassily.models import adapters, names, parts
 from wassily.planning import plan
 
-PLANS = {"prior": configs.PriorPlan, "decoder": configs.DecoderPlan}
+PLANS = {"prior": PriorPlan, "decoder": DecoderPlan}
 
 
 def _names(tiny: Tiny) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_a_training_by_hand(tiny: Tiny) -> None:
     trained = count - 2 * net.config.embedding_dim
 
     def found(**flags: Any) -> tuple[dict[str, int], int]:
-        made = plan.estimate(configs.PriorPlan(**_names(tiny), **flags), repositories, "no")
+        made = plan.estimate(PriorPlan(**_names(tiny), **flags), repositories, "no")
         return dict(made.moments["update"]), made.checkpoint
 
     full = {"weights": 4 * count, "optimizer state": 8 * trained, "gradients": 4 * trained}
@@ -213,7 +213,7 @@ def test_an_adapter_of_the_released_model_fits_its_least_preset(role: str) -> No
     """Both in 8 GB at 768 pixels, in shapes; the figures are those of the page."""
     tool = _page_tool()
     made = PLANS[role](lora=True, resolution=tool.SIDE, **presets.known(role, True)["12gb"])
-    repositories = {"prior": configs.PRIOR, "decoder": configs.DECODER}
+    repositories = {"prior": PRIOR, "decoder": DECODER}
     found = plan.estimate(made, repositories, "bf16")
     assert found.peak <= 8 * plan.GB
     told = tool.TAIL.split("With `--lora`")[1].split("\n\n")[0]

@@ -33,7 +33,7 @@ from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 from wassily.models import parts
 from wassily.runtime import fsdp
-from wassily.runtime import launcher as runtime_launcher
+from wassily.runtime.launcher import reshards, sharded
 
 # Why Adam's epsilon is so large: see test_processes.
 FLAGS: dict[str, Any] = {
@@ -142,12 +142,12 @@ def test_two_machines(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
 
 def test_the_launcher_is_understood() -> None:
     """Its flags, by its own function; and nothing where it did not ask."""
-    assert runtime_launcher.sharded(FSDP)
-    assert runtime_launcher.reshards(FSDP)
-    assert not runtime_launcher.sharded(launcher("--multi_gpu"))
+    assert sharded(FSDP)
+    assert reshards(FSDP)
+    assert not sharded(launcher("--multi_gpu"))
     kept = launcher("--use_fsdp", "--fsdp_version", "2", "--fsdp_reshard_after_forward", "false")
-    assert runtime_launcher.sharded(kept)
-    assert not runtime_launcher.reshards(kept)
+    assert sharded(kept)
+    assert not reshards(kept)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_launcher_is_understood() -> None:
 def test_what_fsdp_is_not_asked_for(flags: tuple[str, ...], named: str) -> None:
     """Each in one line with what to do instead."""
     with pytest.raises(UserError, match=named):
-        runtime_launcher.sharded(launcher(*flags))
+        sharded(launcher(*flags))
 
 
 @pytest.mark.parametrize("name", ["DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])

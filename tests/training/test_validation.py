@@ -19,8 +19,8 @@ from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.evaluation.variance_drift import NoDrift
 from wassily.maths.ema import Ema, NoEma
 from wassily.mini.untrained import SIDE, Tiny
-from wassily.models import parts as model_parts
 from wassily.models.adapters import Whole, trained_parameters
+from wassily.models.parts import TRAINED, fingerprint, load
 from wassily.reporting import run_log
 from wassily.reporting.model_card import Facts
 from wassily.reporting.run_log import LOG
@@ -51,8 +51,8 @@ def _results(
         "seed": 4,
     }
     config = cls(**(base | values))
-    role = model_parts.TRAINED[home]
-    net = model_parts.load(role, str(getattr(tiny, home)))
+    role = TRAINED[home]
+    net = load(role, str(getattr(tiny, home)))
     trained = trained_parameters(net)
     ema: Ema | NoEma = Ema(trained) if averaged else NoEma()
     with torch.no_grad():
@@ -154,7 +154,7 @@ def _pixels(path: Path) -> np.ndarray:
 def test_averaged_weights_are_what_is_drawn_with(tiny: Tiny, tmp_path: Path) -> None:
     """The average is still the base model's: the picture is the base's, not the moved one's."""
     base, net = _results("decoder", tiny, tmp_path / "base")
-    net.load_state_dict(model_parts.load("unet", str(tiny.decoder)).state_dict())
+    net.load_state_dict(load("unet", str(tiny.decoder)).state_dict())
     base.validate(1)
     moved, _ = _results("decoder", tiny, tmp_path / "moved")
     moved.validate(1)
@@ -192,16 +192,16 @@ def test_export_is_a_stock_folder(
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path)
     kinds = {"prior": "KandinskyV22PriorPipeline", "decoder": "KandinskyV22Pipeline"}
     assert type(pipeline).__name__ == kinds[home]
-    role = model_parts.TRAINED[home]
-    base = model_parts.load(role, str(getattr(tiny, home))).state_dict()
+    role = TRAINED[home]
+    base = load(role, str(getattr(tiny, home))).state_dict()
     expected = base if averaged else moved
     for name, value in getattr(pipeline, role).state_dict().items():
         assert torch.equal(value, expected[name]), name
     for name, value in net.state_dict().items():
         assert torch.equal(value, moved[name]), name
     for frozen in {"prior": ["text_encoder", "image_encoder"], "decoder": ["movq"]}[home]:
-        ours, stock = getattr(pipeline, frozen), model_parts.load(frozen, str(getattr(tiny, home)))
-        assert model_parts.fingerprint(ours) == model_parts.fingerprint(stock)
+        ours, stock = getattr(pipeline, frozen), load(frozen, str(getattr(tiny, home)))
+        assert fingerprint(ours) == fingerprint(stock)
     assert "CLIPImageProcessorPil" not in (tmp_path / "model_index.json").read_text()
 
 
@@ -219,7 +219,7 @@ def test_an_exported_decoder_finds_its_prior(tiny: Tiny, tmp_path: Path) -> None
     both = diffusers.AutoPipelineForText2Image.from_pretrained(
         tmp_path / "d", **{f"prior_{key}": value for key, value in parts.items()}
     )
-    assert model_parts.fingerprint(both.prior_prior) == model_parts.fingerprint(net)
+    assert fingerprint(both.prior_prior) == fingerprint(net)
     drawn = both("a", num_inference_steps=1, prior_num_inference_steps=2, height=SIDE, width=SIDE)
     assert drawn.images[0].size == (SIDE, SIDE)
 

@@ -1,4 +1,4 @@
-"""`wassily generate` and `wassily mix` up to the first import that is slow."""
+"""`wassily generate` and `wassily mix` up to the first import that is loaded."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def generate(config: GenerateConfig) -> None:
     """Draw, after the first line. Raises UserError."""
     begin(config)
     with loading.uncollected():
-        from wassily.generation import generate as slow
+        from wassily.generation import generate as loaded
 
-    slow.generate(config)
+    loaded.generate(config)
 
 
 def mix(config: MixConfig) -> None:
     """The same of several texts and pictures. Raises UserError."""
     begin(config)
     with loading.uncollected():
-        from wassily.generation import generate as slow
+        from wassily.generation import generate as loaded
 
-    slow.draw(config)
+    loaded.draw(config)
 
 
 def begin(config: DrawConfig) -> None:

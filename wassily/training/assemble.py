@@ -26,12 +26,11 @@ from wassily.models.trainable import Kit
 from wassily.planning import plan
 from wassily.runtime import accelerator, compile
 from wassily.training import best, optimizers, weights
-from wassily.training import setup as training_setup
 from wassily.training.best import Best, LastIsBest
 from wassily.training.checkpoints import Saving
 from wassily.training.inputs import Inputs
 from wassily.training.loop import Pending
-from wassily.training.setup import Setup
+from wassily.training.setup import Setup, use_xformers
 from wassily.training.step_log import Skipped
 from wassily.training.validation import Measures, Results, Validations
 from wassily.training.weights import Weights
@@ -153,7 +152,7 @@ def _place(setup: Setup, kit: Kit) -> None:
     if config.allow_tf32:
         accelerator.allow_tf32()
     if config.enable_xformers_memory_efficient_attention:
-        training_setup.use_xformers(kit.net, runtime)
+        use_xformers(kit.net, runtime)
     adapters.keep_as(adapters.trained_parameters(kit.net), config.weights_dtype)
     kit.objective.to(runtime.device)
 

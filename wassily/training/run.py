@@ -22,11 +22,10 @@ from wassily.reporting.model_card import facts_of
 from wassily.runtime import compile, failures
 from wassily.runtime.accelerator import Runtime
 from wassily.training import checkpoints, cuda_graphs, optimizers
-from wassily.training import inputs as training_inputs
-from wassily.training import setup as training_setup
 from wassily.training.assemble import Run, assemble
+from wassily.training.inputs import count_lines, gather
 from wassily.training.loop import Events, Learner, Pass, Pending, Span, fit, forward_backward
-from wassily.training.setup import Setup
+from wassily.training.setup import Setup, check_surroundings, settle, told
 from wassily.training.stopping import SaveSchedule, StopSignals
 from wassily.training.validation import sample_lines
 from wassily.training_data import extra_sources, training_set
@@ -34,7 +33,7 @@ from wassily.training_data import extra_sources, training_set
 
 def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
-    repositories = training_setup.check_surroundings(config)
+    repositories = check_surroundings(config)
     output_dir = Path(config.output_dir)
     with StopSignals() as signals, contextlib.ExitStack() as held, disk.disk(output_dir):
         runtime = Runtime(
@@ -46,12 +45,12 @@ def train(config: TrainConfig) -> None:
             compile.check_launch(config.role, runtime.device, runtime.precision)
             compile.check(runtime.device)
         cuda_graphs.check(config, runtime)
-        setup = training_setup.settle(config, repositories, runtime, held)
+        setup = settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
         with _failures(setup, fused=False):
             signals.kept = extra_sources.retained_remark(config, root)
             context = definitions.of_training(config, repositories, runtime, root)
-            inputs = training_inputs.gather(config, context, setup.seed)
+            inputs = gather(config, context, setup.seed)
             before = setup.resumed.state.fused if setup.resumed else None
             fused = plan.fused(config, repositories, runtime, before)
         with _failures(setup, fused):
@@ -83,7 +82,7 @@ def announce(run: Run) -> None:
     """Say what will happen, before the first step. Raises UserError if no step is left."""
     setup, split, reading = run.setup, run.split, run.inputs.reading
     config, runtime, say = setup.config, setup.runtime, setup.runtime.say
-    for line in training_setup.told(config, setup.repositories, setup.output_dir):
+    for line in told(config, setup.repositories, setup.output_dir):
         say(line)
     tensors = len(run.weights.trained)
     say(f"training the {config.role}: {_count(run):,} parameters in {tensors} tensors")
@@ -101,7 +100,7 @@ def announce(run: Run) -> None:
     say(runtime.engine)
     pace = (split.global_batch, reading.count, setup.start, run.stop)
     for line in (
-        *training_inputs.count_lines(run.inputs.facts),
+        *count_lines(run.inputs.facts),
         *sample_lines(config, *pace, setup.output_dir),
     ):
         say(line)

@@ -16,7 +16,7 @@ from wassily.files import atomic, lock, output_folder, run_state
 from wassily.files.run_state import RunState
 from wassily.maths import randomness
 from wassily.models import adapters, hub, kinds, names
-from wassily.models import parts as model_parts
+from wassily.models.parts import PARTS, TRAINED, load_config
 from wassily.runtime import accelerator
 from wassily.runtime.accelerator import Runtime
 from wassily.training import optimizers, resume
@@ -49,7 +49,7 @@ class Setup:
     @property
     def role(self) -> str:
         """The role, and folder, of the network in training."""
-        return model_parts.TRAINED[self.config.role]
+        return TRAINED[self.config.role]
 
     @property
     def start(self) -> int:
@@ -104,8 +104,8 @@ def remarks(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     """What is allowed and hardly meant: a line each."""
     if config.role == "prior" and not config.validation_prompts:
         return []  # then no picture of any size is learnt or drawn
-    net = model_parts.load_config("unet", repositories["decoder"], config.cache_dir)
-    movq = model_parts.load_config("movq", repositories["decoder"], config.cache_dir)
+    net = load_config("unet", repositories["decoder"], config.cache_dir)
+    movq = load_config("movq", repositories["decoder"], config.cache_dir)
     own = (net.get("sample_size") or 64) * 2 ** (len(movq["block_out_channels"]) - 1)
     if own / 2 <= config.resolution <= own * 2:
         return []
@@ -131,7 +131,7 @@ def begin(
 
     Damaged checkpoints after it are told by `say`.
     """
-    parts = {part.folder for part in model_parts.PARTS.values()} | {names.ADAPTER}
+    parts = {part.folder for part in PARTS.values()} | {names.ADAPTER}
     check_free(output_dir, parts)
     _check_no(output_dir, "model_index.json" if config.lora else names.ADAPTER)
     try:
