@@ -20,7 +20,8 @@ from wassily.encodings import definitions
 from wassily.evaluation import heldout_loss
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
-from wassily.models import parts, trainable
+from wassily.models import parts
+from wassily.models.trainable import make_trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.training_data import holdout, training_set
 
@@ -95,7 +96,7 @@ def test_a_split_by_bytes(cached: bool, tmp_path: Path) -> None:
     assert again_out == [content for content in out for _ in range(2)]
 
 
-def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[Any, Any, Any]:
+def _trainable(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[Any, Any, Any]:
     config = cls(
         pretrained_prior_model_name_or_path=str(tiny.prior),
         pretrained_decoder_model_name_or_path=str(tiny.decoder),
@@ -116,7 +117,7 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
         3,
         config.train_batch_size,
     )
-    return trainable.make_kit(config, repositories), probe, runtime
+    return make_trainable(config, repositories), probe, runtime
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
@@ -125,15 +126,17 @@ def test_the_loss_is_the_objectives(cls: type, tiny: Tiny, tmp_path: Path) -> No
     training's; the same for any chunk and each time; the global generator is left alone.
     """
     pics = write_folder(tmp_path / "pics", ["one", "a longer caption", "x"])
-    kit, probe, runtime = _kit(cls, tiny, pics, tmp_path, snr_gamma=5.0, train_batch_size=4)
+    trainable, probe, runtime = _trainable(
+        cls, tiny, pics, tmp_path, snr_gamma=5.0, train_batch_size=4
+    )
     state = torch.random.get_rng_state()
-    found = probe.losses(kit.objective, runtime).values
+    found = probe.losses(trainable.objective, runtime).values
     assert torch.equal(state, torch.random.get_rng_state())
     assert found.shape == (3, heldout_loss.BANDS)
     whole = heldout_loss.HeldOutLoss(probe.batches, probe.seed)
-    np.testing.assert_allclose(whole.losses(kit.objective, runtime).values, found, rtol=1e-4)
-    bare = heldout_loss.plain(kit.objective)
-    assert bare.net is kit.net
+    np.testing.assert_allclose(whole.losses(trainable.objective, runtime).values, found, rtol=1e-4)
+    bare = heldout_loss.plain(trainable.objective)
+    assert bare.net is trainable.net
     for number in (0, 2):
         batch = probe.batches[number]
         shape = batch.get("latents", batch["image_embeds"]).shape[1:]

@@ -20,7 +20,7 @@ from wassily.errors import UserError
 from wassily.maths import losses, unpadded_prior
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
-from wassily.models import trainable
+from wassily.models.trainable import _recompute
 from wassily.runtime.accelerator import Runtime
 from wassily.training import cuda_graphs, loop, run, validation
 
@@ -294,7 +294,7 @@ def test_dropout_is_recomputed() -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.3
     wish = training.PriorConfig(dataset_name="a/b", output_dir="out", gradient_checkpointing=True)
-    recompute = trainable._recompute(wish, net)
+    recompute = _recompute(wish, net)
     assert isinstance(recompute, functools.partial) and recompute.func is checkpoint
     gradients = []
     for way in (None, recompute):

@@ -17,7 +17,8 @@ from wassily.encodings import cache
 from wassily.encodings.lookup import collate
 from wassily.maths import losses
 from wassily.mini.untrained import Tiny
-from wassily.models import parts, trainable
+from wassily.models import parts
+from wassily.models.trainable import make_trainable
 from wassily.training_data import base_predictions, generic_prompts
 
 PROMPTS = base_predictions.DRAWINGS  # of the lists that come along; the tests draw fewer
@@ -96,10 +97,10 @@ def test_the_base_agrees_with_itself(
     rows = _rows(store)
     assert len(rows) == 8 * 4
     config = _config(role, tmp_path, tiny, photos)
-    kit = trainable.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
+    trainable = make_trainable(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
     batch = collate(rows)
     with torch.no_grad():
-        loss = kit.objective.eval()(batch, batch.pop("noise"), batch.pop("t"))
+        loss = trainable.objective.eval()(batch, batch.pop("noise"), batch.pop("t"))
     assert loss.max() < 1e-8
     assert batch["base"].square().mean() > 1e-3
 
@@ -216,11 +217,11 @@ def test_the_network_stays_nearer_to_the_base(
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     apart = {}
     for name in ("held", "free"):
-        kit = trainable.make_kit(config, repositories)
+        trainable = make_trainable(config, repositories)
         trained = parts.load_network(tmp_path / name / NETWORK[role], NETWORK[role])
-        kit.net.load_state_dict(trained.state_dict())
+        trainable.net.load_state_dict(trained.state_dict())
         with torch.no_grad():
-            loss = kit.objective.eval()(rows, rows["noise"], rows["t"])
+            loss = trainable.objective.eval()(rows, rows["noise"], rows["t"])
         apart[name] = float(loss.mean())
     assert apart["held"] < apart["free"] / 2
 

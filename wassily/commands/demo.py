@@ -161,11 +161,7 @@ def report(
     print("next, for example:")
     line = ["wassily", "generate", prompt]
     line += ["--prior", f"{root}/prior", "--decoder", f"{root}/decoder"]
-    line += [
-        "--guidance_scale",
-        f"{DECODER_GUIDANCE}",
-        "--prior_guidance_scale",
-        f"{PRIOR_GUIDANCE}",
-    ]
+    line += ["--guidance_scale", str(DECODER_GUIDANCE)]
+    line += ["--prior_guidance_scale", str(PRIOR_GUIDANCE)]
     print(f"  {shlex.join(line)}")
     print("  wassily train prior --help")

@@ -14,14 +14,16 @@ from wassily.config.training import TrainConfig
 from wassily.maths.losses import Batch
 from wassily.models import encode
 from wassily.models.encode import CAPTION_BATCH, PICTURE_BATCH
-from wassily.models.trainable import Kit, Load
+from wassily.models.trainable import Load, Trainable
 from wassily.planning import memory
 
 
-def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tensor, Tensor]:
+def blank_batch(
+    config: TrainConfig, trainable: Trainable, count: int
+) -> tuple[Batch, Tensor, Tensor]:
     """A batch, noise and timesteps of `count` examples, of the right shapes; captions are long."""
-    net: Any = kit.net.config
-    shape = kit.noise_shape((config.resolution, config.resolution))
+    net: Any = trainable.net.config
+    shape = trainable.noise_shape((config.resolution, config.resolution))
     noise, t = torch.zeros(count, *shape), torch.zeros(count, dtype=torch.int64)
     if isinstance(config, training.DecoderConfig):
         embeds = torch.zeros(count, net.encoder_hid_dim)
@@ -67,10 +69,10 @@ def checkpoint_bytes(config: TrainConfig, net: nn.Module, trained: list[nn.Param
     return weights + state_bytes(config, trained) + average
 
 
-def bytes_per_example(config: TrainConfig, kit: Kit, tokens: int, size: int) -> int:
+def bytes_per_example(config: TrainConfig, trainable: Trainable, tokens: int, size: int) -> int:
     """What the cache keeps of one example, in numbers of `size` bytes; a caption has `tokens`."""
-    shape = kit.noise_shape((config.resolution, config.resolution))
+    shape = trainable.noise_shape((config.resolution, config.resolution))
     if isinstance(config, training.DecoderConfig):
-        net: Any = kit.net.config
+        net: Any = trainable.net.config
         return int(size * (math.prod(shape) + net.encoder_hid_dim))
     return size * (2 + tokens) * shape[0]

@@ -171,7 +171,7 @@ def steps(run: Run, signals: StopSignals) -> int:
 def _loader(run: Run) -> Iterable[Any]:
     """What gives the micro-batches, own and other examples mixed; a torch DataLoader."""
     setup, reading = run.setup, run.inputs.reading
-    examples = training_set.make_examples(reading, run.kit, setup.seed)
+    examples = training_set.make_examples(reading, run.trainable, setup.seed)
     keys = reading.keys(run.split, setup.start)
     mixed, order = example_order.beside(examples, keys, run.beside, run.split, setup.start)
     workers, pinned = setup.config.dataloader_num_workers, setup.runtime.device.type == "cuda"
@@ -184,7 +184,7 @@ def _learner(run: Run) -> Learner:
     trained = list(run.weights.trained.values())
     each: Pass = forward_backward(objective, runtime)
     if cuda_graphs.wanted(config, objective, runtime, run.split.per_process):
-        each = cuda_graphs.Recorded(each, objective, trained, run.kit.even, runtime)
+        each = cuda_graphs.Recorded(each, objective, trained, run.trainable.even, runtime)
     return Learner(
         objective=objective,
         run=each,

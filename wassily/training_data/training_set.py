@@ -20,7 +20,7 @@ from wassily.encodings.fill import Encoding, Row
 from wassily.errors import UserError, listed
 from wassily.maths import randomness
 from wassily.maths.losses import Batch
-from wassily.models.trainable import Kit
+from wassily.models.trainable import Trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 
@@ -263,13 +263,13 @@ def readable(
     return source.select(kept), kept
 
 
-def make_examples(reading: ExampleSet, kit: Kit, seed: int) -> example_order.Examples:
+def make_examples(reading: ExampleSet, trainable: Trainable, seed: int) -> example_order.Examples:
     """What the loader reads: each example with noise in the shape of its crop, and a timestep."""
 
     def noise_shape(which: Any) -> tuple[int, ...]:
-        return kit.noise_shape(reading.shape(which))
+        return trainable.noise_shape(reading.shape(which))
 
-    timesteps = len(kit.objective.alpha_bars)
+    timesteps = len(trainable.objective.alpha_bars)
     return example_order.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 
