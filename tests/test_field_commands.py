@@ -238,7 +238,7 @@ def _resumed(asked: str, out: Path) -> Path | None:
     config: Any = parsing.parse(
         "PriorConfig", [*words, "--resume_from_checkpoint", asked], "wassily"
     )
-    return resume.chosen(config.resume_from_checkpoint, Path(config.output_dir))
+    return resume.chosen_checkpoint(config.resume_from_checkpoint, Path(config.output_dir))
 
 
 NAMES_OF_IT = ["checkpoint-2", "checkpoint-2/", "latest", "latest/", "{}", "{}/"]

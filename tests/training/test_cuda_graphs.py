@@ -390,14 +390,14 @@ def test_graphs_are_let_go_before_a_validation(
         assert self.training
         return forward(self, *given)
 
-    def validate(self: validation.Results, step: int) -> None:
+    def validate(self: validation.Validator, step: int) -> None:
         happened.append(step)
         self.weights.objective.eval()
 
     monkeypatch.setattr(cuda_graphs, "_against", lambda config, runtime: None)
     monkeypatch.setattr(cuda_graphs.Recorded, "let_go", noted)
     monkeypatch.setattr(losses.Prior, "forward", watched)
-    monkeypatch.setattr(validation.Results, "validate", validate)
+    monkeypatch.setattr(validation.Validator, "validate", validate)
     flags = {"cuda_graphs": "on", "validation_steps": 2, "checkpointing_steps": 3}
     e2e.train("prior", tmp_path / "run", tiny, photos, **flags, max_train_steps=5)
     assert happened == [0, "let go", 2, "let go", 4, 5]

@@ -89,7 +89,7 @@ def test_a_resolution_far_from_the_models_is_remarked(tiny: Tiny, tmp_path: Path
 
     def said(cls: Any, side: int, *prompts: str) -> list[str]:
         config = cls(train_data_dir=str(tmp_path), resolution=side, validation_prompts=prompts)
-        return setup.remarks(config, repositories)
+        return setup.resolution_lines(config, repositories)
 
     (line,) = said(DecoderConfig, 512)
     assert line.startswith("--resolution is 512") and f"--resolution {SIDE}" in line

@@ -91,7 +91,7 @@ def known_sizes(contents: np.ndarray, root: Path) -> np.ndarray:
 
 
 @dataclass
-class _Bench:
+class _Filler:
     """One encoding at work: its encoder, what waits for a full batch of its shape, the writer."""
 
     encoding: Encoding
@@ -208,7 +208,7 @@ def _fill_pictures(
     known_bad: dict[int, str],
 ) -> dict[int, str]:
     """Encode every picture that some encoding lacks; the reasons of those that cannot be read."""
-    benches = {e.name: _Bench(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
+    fillers = {e.name: _Filler(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
     todo = _missing_pictures(encodings, contents, root, flips)
     mine = [i for i in sorted(todo)[share] if i not in known_bad]
 
@@ -232,11 +232,11 @@ def _fill_pictures(
                 bad[index] = made
             else:
                 for name, key, item in made:
-                    benches[name].take(key, item)
+                    fillers[name].take(key, item)
             bar.advance()
-    for bench in benches.values():
-        bench.take_unconditional(share)
-        bench.finish()
+    for filler in fillers.values():
+        filler.take_unconditional(share)
+        filler.finish()
     runtime.wait()
     return _with_twins(runtime.gathered(bad), contents, source)
 
@@ -279,15 +279,15 @@ def _fill_captions(
     """Encode every distinct caption that is not there yet."""
     for encoding in encodings:
         keys = cache.stacked(map(caption_key, source.all_captions()))
-        bench = _Bench(encoding, cache.Writer(encoding.folder(root), encoding.ragged))
+        filler = _Filler(encoding, cache.Writer(encoding.folder(root), encoding.ragged))
         missing = cache.Store(encoding.folder(root)).missing(keys)
         mine = missing[share].tolist()
         shown = runtime.main and len(mine) > 0
         with progress("encoding captions", len(mine), shown, "caption") as bar:
             captions = itertools.compress(source.all_captions(), _among(mine, len(keys)))
             for index, caption in zip(mine, captions, strict=True):
-                bench.take(keys[index].tobytes(), encoding.prepare(caption))
+                filler.take(keys[index].tobytes(), encoding.prepare(caption))
                 bar.advance()
-        bench.take_unconditional(share)
-        bench.finish()
+        filler.take_unconditional(share)
+        filler.finish()
         runtime.wait()

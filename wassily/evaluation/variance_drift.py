@@ -59,7 +59,7 @@ def check_variance(config: TrainConfig, repository: str) -> None:
         )
 
 
-def of_variance(
+def drift_to_measure(
     config: TrainConfig,
     repository: str,
     runtime: Runtime,
@@ -67,10 +67,10 @@ def of_variance(
     reading: ExampleSet,
     seed: int,
 ) -> Drift | NoDrift:
-    """A measure of a decoder's variance half, if it has one without a loss. `trainable` is the base's.
+    """A measure of a decoder's learned variance, where it has one without a loss.
 
-    On a few examples one by one, at timesteps spread over the schedule, with noise that no step
-    of the training draws. The first process measures for all.
+    `trainable` is the base model's. On a few examples one by one, at timesteps spread over the
+    schedule, with noise that no step of the training draws. The first process measures for all.
     """
     left_alone = isinstance(config, DecoderConfig) and not config.variance_loss
     if not runtime.main or not left_alone:

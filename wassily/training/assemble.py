@@ -31,8 +31,8 @@ from wassily.training.checkpoints import Saving
 from wassily.training.inputs import Inputs
 from wassily.training.loop import Pending
 from wassily.training.setup import Setup, use_xformers
-from wassily.training.step_log import Skipped
-from wassily.training.validation import Measures, Results, Validations
+from wassily.training.step_log import Skipped, StepLog
+from wassily.training.validation import Measures, Validations, Validator
 from wassily.training.weights import Weights
 from wassily.training_data import extra_sources
 
@@ -58,7 +58,7 @@ class Run:
     pending: Pending
     saving: Saving
     best: Best | LastIsBest
-    results: Results
+    step_log: StepLog
     skipped: Skipped
     validations: Validations
 
@@ -102,7 +102,8 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
     objective, whole = _in_training(setup, trainable)
     saving = Saving(setup, adaptation, whole)
     best = _best(setup, saving)
-    results = Results(setup, whole, adaptation, measures)
+    step_log = StepLog(setup.output_dir, runtime)
+    validator = Validator(setup, whole, adaptation, measures, step_log)
     run = Run(
         setup=setup,
         inputs=inputs,
@@ -117,9 +118,9 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
         pending=Pending(torch.zeros((), device=runtime.device)),
         saving=saving,
         best=best,
-        results=results,
-        skipped=_skipped(setup, inputs, split, results),
-        validations=Validations(config, results, best, split.global_batch, reading.count),
+        step_log=step_log,
+        skipped=_skipped(setup, inputs, split, step_log),
+        validations=Validations(config, validator, best, split.global_batch, reading.count),
     )
     _restore(run)
     return run
@@ -181,9 +182,9 @@ def _measures(setup: Setup, inputs: Inputs, trainable: Trainable) -> Measures:
     config, runtime, probe = setup.config, setup.runtime, inputs.probe
     where = (setup.repositories["decoder"], runtime)
     return Measures(
-        variance_drift.of_variance(config, *where, trainable, inputs.reading, setup.seed),
+        variance_drift.drift_to_measure(config, *where, trainable, inputs.reading, setup.seed),
         functools.partial(probe.losses, runtime=runtime) if probe else None,
-        validation_scores.chosen(config, probe, setup.repositories["prior"], setup.seed),
+        validation_scores.scores_asked_for(config, probe, setup.repositories["prior"], setup.seed),
     )
 
 
@@ -197,12 +198,12 @@ def _best(setup: Setup, saving: Saving) -> Best | LastIsBest:
     return best.chosen_best(config.keep_best, config.patience, setup.output_dir, write)
 
 
-def _skipped(setup: Setup, inputs: Inputs, split: Split, results: Results) -> Skipped:
+def _skipped(setup: Setup, inputs: Inputs, split: Split, step_log: StepLog) -> Skipped:
     """The account of skipped steps, resumed."""
     before = setup.resumed.state.skipped_steps if setup.resumed else 0
     most = None if setup.config.gradient_release else setup.config.max_bad_steps
     names_at = functools.partial(inputs.reading.names_at, split=split)
-    return Skipped(before, most, names_at, results, setup.output_dir)
+    return Skipped(before, most, names_at, step_log)
 
 
 def _restore(run: Run) -> None:

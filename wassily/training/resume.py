@@ -11,8 +11,10 @@ from wassily.files import checksums, output_folder, run_state
 from wassily.files.run_state import Saved
 
 
-def chosen(asked: str | None, output_dir: Path, say: Callable[[str], None] = print) -> Path | None:
-    """The checkpoint to go on from; None to start anew. Raises UserError.
+def chosen_checkpoint(
+    asked: str | None, output_dir: Path, say: Callable[[str], None] = print
+) -> Path | None:
+    """The checkpoint to resume; None to start anew. Raises UserError.
 
     `latest` takes the newest of `output_dir` that is as it was written, or none if there is none
     yet. Without a wish, a folder that holds checkpoints is not trained over.

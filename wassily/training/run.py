@@ -23,9 +23,10 @@ from wassily.runtime import compile, failures
 from wassily.runtime.accelerator import Runtime
 from wassily.training import checkpoints, cuda_graphs, optimizers
 from wassily.training.assemble import Run, assemble
+from wassily.training.export import export
 from wassily.training.inputs import count_lines, gather
 from wassily.training.loop import Events, Learner, Pass, Pending, Span, fit, forward_backward
-from wassily.training.setup import Setup, check_surroundings, settle, told
+from wassily.training.setup import Setup, check_surroundings, config_lines, settle
 from wassily.training.stopping import SaveSchedule, StopSignals
 from wassily.training.validation import sample_lines
 from wassily.training_data import extra_sources, training_set
@@ -56,7 +57,7 @@ def train(config: TrainConfig) -> None:
         with _failures(setup, fused):
             run = assemble(setup, inputs, fused)
             announce(run)
-            begin(run)
+            record(run)
             finish(run, steps(run, signals))
 
 
@@ -82,7 +83,7 @@ def announce(run: Run) -> None:
     """Say what will happen, before the first step. Raises UserError if no step is left."""
     setup, split, reading = run.setup, run.split, run.inputs.reading
     config, runtime, say = setup.config, setup.runtime, setup.runtime.say
-    for line in told(config, setup.repositories, setup.output_dir):
+    for line in config_lines(config, setup.repositories, setup.output_dir):
         say(line)
     tensors = len(run.weights.trained)
     say(f"training the {config.role}: {_count(run):,} parameters in {tensors} tensors")
@@ -118,7 +119,7 @@ def _count(run: Run) -> int:
     return sum(p.numel() for p in run.weights.trained.values())
 
 
-def begin(run: Run) -> None:
+def record(run: Run) -> None:
     """See that there is room for a checkpoint; write down the config, and open the trackers."""
     setup = run.setup
     config, runtime = setup.config, setup.runtime
@@ -211,7 +212,7 @@ def _events(run: Run, learner: Learner, signals: StopSignals) -> Events:
 
     return Events(
         log_every=config.logging_steps,
-        on_log=run.results.log,
+        on_log=run.step_log.log,
         save_at=schedule.save_at,
         on_save=functools.partial(_save, run, signals),
         stop_at=schedule.stop_at,
@@ -262,7 +263,7 @@ def finish(run: Run, done: int) -> None:
             trained=run.adaptation.describe() if config.lora else "",
             best=best,
         )
-        run.results.export(facts, whole)
+        export(setup, whole, run.adaptation, facts)
     first = next_command.caption(config, getattr(run.inputs.reading, "source", None))
     runtime.say(next_command.next_line(config, setup.repositories, first))
     if hub_repository and runtime.main:

@@ -65,7 +65,7 @@ def settle(
     Raises UserError.
     """
     output_dir = Path(config.output_dir)
-    folder = runtime.shared(lambda: begin(config, output_dir, held, runtime.say))
+    folder = runtime.shared(lambda: take_output_folder(config, output_dir, held, runtime.say))
     state = runtime.shared(lambda: run_state.to_resume(folder))
     seed = seed_of(config, state, runtime)
     repository = runtime.shared(lambda: hub_repository(config, output_dir))
@@ -100,7 +100,7 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     return repositories
 
 
-def remarks(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
+def resolution_lines(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     """What is allowed and hardly meant: a line each."""
     if config.role == "prior" and not config.validation_prompts:
         return []  # then no picture of any size is learnt or drawn
@@ -115,19 +115,19 @@ def remarks(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     ]
 
 
-def told(config: TrainConfig, repositories: dict[str, str], output_dir: Path) -> list[str]:
+def config_lines(config: TrainConfig, repositories: dict[str, str], output_dir: Path) -> list[str]:
     """What a run says of its config: what is not usual, and what is hardly meant."""
     return [
         *(f"  {line}" for line in schema.changed_lines(config)),
         f"everything else is as usual; the whole is in {output_dir / 'run.toml'}",
-        *remarks(config, repositories),
+        *resolution_lines(config, repositories),
     ]
 
 
-def begin(
+def take_output_folder(
     config: TrainConfig, output_dir: Path, held: ExitStack, say: Callable[[str], None]
 ) -> Path | None:
-    """Make room for the output, and hold its lock; the checkpoint to go on from. Raises UserError.
+    """Make room for the output, and hold its lock; the checkpoint to resume. Raises UserError.
 
     Damaged checkpoints after it are told by `say`.
     """
@@ -138,7 +138,7 @@ def begin(
         output_dir.mkdir(parents=True, exist_ok=True)
         held.enter_context(lock.held(output_dir))
         atomic.sweep(output_dir)
-        return resume.chosen(config.resume_from_checkpoint, output_dir, say)
+        return resume.chosen_checkpoint(config.resume_from_checkpoint, output_dir, say)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
 
