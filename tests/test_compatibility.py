@@ -1,6 +1,6 @@
 """What commit 57f1af8 wrote: its checkpoints resume, its cache is used, its exports load.
 
-The data and how they were made: `tests/data/57f1af8`. The last bits of a result depend on the
+The data and how they were made: `tests/compatibility/57f1af8`. The last bits of a result depend on the
 processor and on PyTorch, so losses are compared to 1e-6, and hashes only where both are the same.
 """
 
@@ -18,7 +18,7 @@ from helpers import ROOT, tree
 
 from wassily.mini.untrained import Tiny
 
-DATA = ROOT / "tests" / "data" / "57f1af8"
+DATA = ROOT / "tests" / "compatibility" / "57f1af8"
 
 
 def _made() -> ModuleType:

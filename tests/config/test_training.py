@@ -130,8 +130,8 @@ def test_names_and_defaults_are_the_guides(cls: type) -> None:
 
 @pytest.mark.parametrize("cls", SETTINGS)
 def test_every_setting_is_read_somewhere(cls: type) -> None:
-    """None declared and ignored: each name is used outside of config.py, but those that are only
-    accepted.
+    """None declared and ignored: each name is used outside of `config.training`, but those that
+    are only accepted.
     """
     package = Path(training.__file__).parents[1]
     text = "\n".join(

@@ -1,6 +1,6 @@
 """Embedded colour profiles: an image in another colour space becomes sRGB, as the networks know it.
 
-Beside `pictures` the only file that knows PIL.
+Beside `images`, `png` and `sheets` the only file that knows PIL.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sources of captioned pictures, and their checks.
 
-Beside `archives` the only file that knows the `datasets` library. Messages name the file, the line
+Beside `shards` the only file that knows the `datasets` library. Messages name the file, the line
 or the column.
 """
 

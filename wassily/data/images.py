@@ -1,6 +1,6 @@
 """Pictures: opened safely, and turned into what the encoders read.
 
-Beside `colours` and `sheets` the only file that knows PIL.
+Beside `colours`, `png` and `sheets` the only file that knows PIL.
 """
 
 from __future__ import annotations

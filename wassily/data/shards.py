@@ -1,7 +1,7 @@
 """Data sets in shards, parquet files or WebDataset tars, read as a stream: here, by http, from s3.
 
-Beside `data` the only file that knows the `datasets` library. Nothing is written to the disk, and
-no shard is read further than it is needed.
+Beside `datasets` the only file that knows the library of that name. Nothing is written to the disk,
+and no shard is read further than it is needed.
 """
 
 from __future__ import annotations

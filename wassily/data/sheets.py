@@ -1,6 +1,6 @@
 """Pictures laid out as labelled sheets.
 
-Beside `pictures` and `colours` the only file that knows PIL.
+Beside `images`, `png` and `colours` the only file that knows PIL.
 """
 
 from __future__ import annotations

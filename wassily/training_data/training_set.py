@@ -1,6 +1,6 @@
 """The composition of one network with its data: a config becomes what the loop needs.
 
-Prior and decoder are known apart here, and in `encoders`; nowhere below.
+Prior and decoder are known apart here, and in `encodings.definitions`.
 """
 
 from __future__ import annotations
