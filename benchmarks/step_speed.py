@@ -34,7 +34,7 @@ from wassily.models.trainable import Trainable, make_trainable
 from wassily.runtime import compile
 from wassily.runtime.accelerator import Runtime
 from wassily.training import cuda_graphs, optimizers
-from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward
+from wassily.training.loop import Events, Learner, Pending, Span, fit
 
 HEAD = ("", "flags", "batch", "ms a step", "pictures/s", "MFU", "peak, GB", "loss", "to the first")
 HALF = "--mixed_precision bf16 --weights_dtype bf16"
@@ -196,9 +196,10 @@ def measured(
     objective, optimizer = runtime.prepare(trainable.objective, optimizer)
     if config.compile:
         compile.compile_in_place(trainable.net)
-    passes = forward_backward(objective, runtime)
+    recorded = None
     if cuda_graphs.wanted(config, objective, runtime, count):
-        passes = cuda_graphs.Recorded(passes, objective, trained, trainable.even, runtime)
+        plain = cuda_graphs.forward_backward(objective, runtime)
+        recorded = cuda_graphs.Recorded(plain, objective, trained, trainable.even, runtime)
     clock = Clock(
         encodings(config, trainable, size, count, args.tokens), runtime, args.steps, profiled
     )
@@ -208,12 +209,12 @@ def measured(
     fit(
         Learner(
             objective=objective,
-            run=passes,
             trained=trained,
             optimizer=optimizer,
             learning_rate=lambda step: 1e-5,
             max_grad_norm=1.0,
             ema=NoEma(),
+            recorded=recorded,
         ),
         iter(clock),
         span=Span(0, stop, 1, 0, count),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +140,7 @@ def _both(sizes: list[int], each: int, large: int = 0) -> cuda_graphs.Recorded:
     objective = Objective()
     trained = list(objective.parameters())
     runtime = Runtime(None, each, ".", "logs", "none")
-    plain = loop.forward_backward(objective, runtime)
+    plain = cuda_graphs.forward_backward(objective, runtime)
     recorded = cuda_graphs.Recorded(plain, objective, trained, dict, runtime)
     expected = _steps(plain, objective, sizes, each)
     objective.large = large
@@ -335,17 +336,22 @@ def _alike(
     role: str, flags: dict[str, Any], out: Path, tiny: Tiny, photos: Path, patch: pytest.MonkeyPatch
 ) -> None:
     """The losses of twelve steps to the bit, with and without."""
-    plain = loop.forward_backward
+    usual = run._learner
     patch.setattr(unpadded_prior, "EVEN", 4)  # captions of several shapes
     patch.setattr(validation, "VALIDATION_STEPS", 2)  # it is there to let go of the graphs
     if role == "prior":  # padded alike: other lengths of captions round otherwise
         even = functools.partial(unpadded_prior.evened, most=untrained.TOKENS)
 
-        def padded(objective: nn.Module, runtime: Runtime) -> loop.Pass:
-            passed = plain(objective, runtime)
-            return lambda batch, noise, t: passed(even(batch), noise, t)
+        def padded(parts: run.Run) -> loop.Learner:
+            learner = usual(parts)
+            if learner.recorded:
+                return learner
+            plain = cuda_graphs.forward_backward(learner.objective, parts.setup.runtime)
+            return dataclasses.replace(
+                learner, recorded=lambda batch, noise, t: plain(even(batch), noise, t)
+            )
 
-        patch.setattr(run, "forward_backward", padded)
+        patch.setattr(run, "_learner", padded)
     curves = []
     for way in ("on", "off"):
         more = {"cuda_graphs": way, "max_train_steps": 12, "logging_steps": 1}

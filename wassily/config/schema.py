@@ -52,13 +52,13 @@ def abouts(cls: type) -> dict[str, About]:
     return found
 
 
-def card_rows(config: Any) -> dict[str, Any]:
+def card_rows(config: object) -> dict[str, Any]:
     """What a model card tells of a config; what is unset is left out."""
     named = {about.card: getattr(config, n) for n, about in abouts(type(config)).items()}
     return {row: value for row, value in named.items() if row and value is not None}
 
 
-def run_facts(config: Any) -> dict[str, Any]:
+def run_facts(config: object) -> dict[str, Any]:
     """What run.json tells of a config besides the words of its command."""
     named = {about.fact: getattr(config, n) for n, about in abouts(type(config)).items()}
     return {fact: value for fact, value in named.items() if fact}

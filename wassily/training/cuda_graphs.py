@@ -74,6 +74,17 @@ def wanted(config: TrainConfig, objective: nn.Module, runtime: Runtime, size: in
 # ---------------------------------------------------------------- how
 
 
+def forward_backward(objective: nn.Module, runtime: Runtime) -> Pass:
+    """What is recorded: a micro-batch forward and backward, as the loop has it."""
+
+    def run(batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
+        loss = objective(batch, noise, t).mean()
+        runtime.backward(loss)
+        return loss.detach()
+
+    return run
+
+
 class Recorded:
     """The same, launched as a graph from the fourth time on that a shape is seen.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -41,5 +42,6 @@ def export(setup: Setup, weights: Weights, adaptation: Whole | Lora, facts: Fact
 def _save_pipeline(setup: Setup, net: nn.Module, folder: Path) -> None:
     home = setup.config.role
     make = pipelines.prior_pipeline if home == "prior" else pipelines.decoder_pipeline
-    where = (setup.repositories[home], setup.runtime.weight_dtype, setup.config.cache_dir)
-    make(*where, **{setup.role: net}).save_pretrained(folder)
+    repository, dtype = setup.repositories[home], setup.runtime.weight_dtype
+    trained: dict[str, Any] = {setup.role: net}
+    make(repository, dtype, setup.config.cache_dir, **trained).save_pretrained(folder)

@@ -25,7 +25,7 @@ from wassily.training import checkpoints, cuda_graphs, optimizers
 from wassily.training.assemble import Run, assemble
 from wassily.training.export import export
 from wassily.training.inputs import count_lines, gather
-from wassily.training.loop import Events, Learner, Pass, Pending, Span, fit, forward_backward
+from wassily.training.loop import Events, Learner, Pending, Span, fit
 from wassily.training.setup import Setup, check_surroundings, config_lines, settle
 from wassily.training.stopping import SaveSchedule, StopSignals
 from wassily.training.validation import sample_lines
@@ -183,17 +183,18 @@ def _learner(run: Run) -> Learner:
     """What the loop trains; its micro-batches run as CUDA graphs where that pays."""
     config, runtime, objective = run.setup.config, run.setup.runtime, run.objective
     trained = list(run.weights.trained.values())
-    each: Pass = forward_backward(objective, runtime)
+    recorded: cuda_graphs.Recorded | None = None
     if cuda_graphs.wanted(config, objective, runtime, run.split.per_process):
-        each = cuda_graphs.Recorded(each, objective, trained, run.trainable.even, runtime)
+        plain = cuda_graphs.forward_backward(objective, runtime)
+        recorded = cuda_graphs.Recorded(plain, objective, trained, run.trainable.even, runtime)
     return Learner(
         objective=objective,
-        run=each,
         trained=trained,
         optimizer=run.weights.optimizer,
         learning_rate=optimizers.learning_rate(config, run.stop),
         max_grad_norm=config.max_grad_norm,
         ema=run.weights.ema,
+        recorded=recorded,
     )
 
 
@@ -204,8 +205,8 @@ def _events(run: Run, learner: Learner, signals: StopSignals) -> Events:
     schedule = SaveSchedule(config.checkpointing_steps, minutes, signals, run.setup.runtime)
 
     def validate(done: int) -> bool:
-        if isinstance(learner.run, cuda_graphs.Recorded):
-            learner.run.let_go()  # what is generated needs their memory
+        if isinstance(learner.recorded, cuda_graphs.Recorded):
+            learner.recorded.let_go()  # what is generated needs their memory
         ends = run.validations.run(done)
         learner.objective.train()
         return ends

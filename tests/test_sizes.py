@@ -1,0 +1,59 @@
+"""Sizes of the code that a change may not outgrow, and a test file for each module."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+PACKAGE, TESTS = ROOT / "wassily", ROOT / "tests"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LINES, PARAMETERS, ANY = 60, 8, 45  # at most, in a function; untyped parameters in the package
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+# Modules without a test file of their own, and where they are tested.
+EXCEPTIONS = {}
+
+
+@cache
+def _functions(path: Path) -> tuple[Function, ...]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return tuple(node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def _parameters(node: Function) -> list[ast.arg]:
+    """All but `self` and `cls`."""
+    given = node.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    rest = [one for one in (given.vararg, given.kwarg) if one]
+    return [one for one in (*named, *rest) if one.arg not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_are_short_and_take_little(path: Path) -> None:
+    """60 lines with the docstring, 8 parameters."""
+    for node in _functions(path):
+        assert (node.end_lineno or 0) - node.lineno < LINES, node.name
+        assert len(_parameters(node)) <= PARAMETERS, node.name
+
+
+def test_few_parameters_may_be_anything() -> None:
+    """`Any` says nothing to a reader, nor to mypy."""
+    vague = [
+        f"{path.stem}.{node.name}({one.arg})"
+        for path in FILES
+        for node in _functions(path)
+        for one in _parameters(node)
+        if one.annotation and ast.unparse(one.annotation) == "Any"
+    ]
+    assert len(vague) <= ANY, vague
+
+
+def test_a_flag_of_the_loss_is_in_few_files() -> None:
+    """`--snr_gamma`: its field, its check, the network that is given it, and the loss."""
+    users = [path for path in FILES if re.search(r"\bsnr_gamma\b", path.read_text("utf-8"))]
+    assert len(users) <= 6, users
