@@ -227,15 +227,6 @@ def test_a_preset_that_is_none(tmp_path: Path) -> None:
     assert run_cli("train", "prior", "--train_data_dir", tmp_path, "--preset", "9gb").code == 2
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_presets_are_good_flags_from_large_to_small(role: str) -> None:
-    """Each makes a config, under a name that the flag takes; sizes fall."""
-    known = presets.PRESETS[role]
-    assert all(PLANS[role](preset=name, **values) for name, values in known.items())
-    sizes = [presets.size(name) for name in known]
-    assert sizes == sorted(sizes, reverse=True)
-
-
 def _page_tool() -> ModuleType:
     spec = importlib.util.spec_from_file_location("page", ROOT / "tools" / "memory.py")
     assert spec and spec.loader
