@@ -1,4 +1,4 @@
-"""`wassily generate` and `wassily mix` up to the first import that is loaded."""
+"""`wassily generate` and `wassily mix` up to the first import that is slow."""
 
 from __future__ import annotations
 
