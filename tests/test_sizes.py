@@ -15,8 +15,21 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LINES, PARAMETERS, ANY = 60, 8, 45  # at most, in a function; untyped parameters in the package
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-# Modules without a test file of their own, and where they are tested.
-EXCEPTIONS = {}
+# Modules without a test file of their own, and what tests them instead.
+FIELD = "the cases that were met in the field, one file for each of their subjects"
+BROWSER = "a page is looked at in a browser: tests/browser, and its parts in tests/studio"
+EXCEPTIONS = {
+    "data/colours.py": FIELD,
+    "data/containers.py": FIELD,
+    "data/entries.py": FIELD,
+    "reporting/report_style.py": "a style sheet alone, which test_report_page.py reads",
+    "studio/page/compare.py": BROWSER,
+    "studio/page/data.py": BROWSER,
+    "studio/page/generate.py": BROWSER,
+    "studio/page/shared.py": BROWSER,
+    "studio/page/train.py": BROWSER,
+    "version.py": "one constant, which test_cli.py prints",
+}
 
 
 @cache
@@ -57,3 +70,20 @@ def test_a_flag_of_the_loss_is_in_few_files() -> None:
     """`--snr_gamma`: its field, its check, the network that is given it, and the loss."""
     users = [path for path in FILES if re.search(r"\bsnr_gamma\b", path.read_text("utf-8"))]
     assert len(users) <= 6, users
+
+
+def test_each_module_has_a_test_file() -> None:
+    """`wassily/ROOM/x.py` has `tests/ROOM/test_x.py`, with the exceptions above and no others."""
+    without = set()
+    for path in FILES:
+        place = path.relative_to(PACKAGE)
+        named = TESTS / place.with_name(f"test_{place.name}")
+        if not path.name.startswith("__") and not named.is_file():
+            without.add(place.as_posix())
+    assert without == set(EXCEPTIONS)
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by their name alone; those of a browser are run by themselves."""
+    names = [path.name for path in TESTS.rglob("test_*.py") if path.parent.name != "browser"]
+    assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
