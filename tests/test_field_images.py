@@ -399,14 +399,14 @@ def test_f05_the_cache_knows_the_colours(tmp_path: Path) -> None:
         image.save(tmp_path / f"{name}.png", icc_profile=profile)
     source = datasets.read_folder(str(tmp_path), "image", None)
     runtime = Runtime("no", 1, str(tmp_path / "out"), "logs", "none")
-    found, bad = fill.picture_contents(source, tmp_path / "cache", runtime)
+    found, bad = fill.image_contents(source, tmp_path / "cache", runtime)
     assert not bad
     for record, key in zip((source[i] for i in range(3)), found, strict=True):
         assert isinstance(record.image, str)
         same = key.tobytes() == cache.file_digest(record.image)
         assert same == (Path(record.image).stem != "p3")
         assert key.tobytes() == fill.content_key(record.image)
-    again, _ = fill.picture_contents(source, tmp_path / "cache", runtime)
+    again, _ = fill.image_contents(source, tmp_path / "cache", runtime)
     assert np.array_equal(found, again)
 
 

@@ -20,7 +20,7 @@ TOKEN = "hf_" + "Qx9" * 11
 def _told(**given: str) -> dict[str, str]:
     """The first line about each thing."""
     found: dict[str, str] = {}
-    for name, words in doctor.told_of(DoctorConfig(**given)):
+    for name, words in doctor.facts_of_machine(DoctorConfig(**given)):
         found.setdefault(name, words)
     return found
 
@@ -65,7 +65,7 @@ def test_caches_are_measured(tmp_path: Path) -> None:
 
 def test_what_is_missing_has_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each extra is either there or missing, and every extra of the package is known."""
-    lines = [words for _, words in doctor.told_of(DoctorConfig(cache_dir=str(tmp_path)))]
+    lines = [words for _, words in doctor.facts_of_machine(DoctorConfig(cache_dir=str(tmp_path)))]
     text = "\n".join(lines)
     for name, (extra, _) in doctor.EXTRAS.items():
         missing = f"{name}: {extras.install(extra) if extra else f'pip install {name}'} for" in text

@@ -41,7 +41,7 @@ def work(tmp_path: Path, tiny: Tiny) -> Callable[..., Any]:
         context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
         wanted = [counted(e, calls) for e in definitions.make_encodings(context)]
-        source = training_set.chosen_pictures(config, 0, runtime)
+        source = training_set.chosen_images(config, 0, runtime)
         return training_set.make_reading(
             wanted, source, 0, context, flips=config.random_flip, skip_bad=config.skip_bad_images
         ), calls

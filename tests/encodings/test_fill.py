@@ -98,10 +98,10 @@ def test_pictures_inside_a_table_are_read_once(
     table = datasets.Dataset.from_dict({"image": [{"bytes": raw, "path": None} for raw in raws]})
     source = Pictures(table, "image", None, "x")
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
-    first, bad = fill.picture_contents(source, tmp_path / "cache", runtime)
+    first, bad = fill.image_contents(source, tmp_path / "cache", runtime)
     assert not bad and [row.tobytes() for row in first] == [cache.digest(raw) for raw in raws]
     monkeypatch.delattr(Pictures, "__getitem__")
-    again, _ = fill.picture_contents(source, tmp_path / "cache", runtime)
+    again, _ = fill.image_contents(source, tmp_path / "cache", runtime)
     assert (again == first).all()
 
 

@@ -258,7 +258,7 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
         with Image.open(tmp_path / "tuned" / f"redrawn-{number:03d}.png") as picture:
             assert picture.tobytes() == expected.tobytes()
     order = holdout.held_out(
-        holdout.contents_of(training_set.named_pictures(config, config.caption_column)), 1.0
+        holdout.contents_of(training_set.named_images(config, config.caption_column)), 1.0
     )
     assert evaluator.captions == [f"a picture, number {n}" for n in order[:2]]
 

@@ -37,7 +37,7 @@ def _trainable(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tu
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     runtime = Runtime(None, 1, str(tmp), "logs", "none")
     context = definitions.of_training(config, repositories, runtime, tmp / "cache")
-    source = training_set.chosen_pictures(config, 3, runtime)
+    source = training_set.chosen_images(config, 3, runtime)
     wanted = definitions.make_encodings(context)
     probe = heldout_loss.small_held_out_loss(
         source,

@@ -73,7 +73,7 @@ def test_the_variance_half_against_the_base(
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
-    source = training_set.chosen_pictures(config, 7, runtime)
+    source = training_set.chosen_images(config, 7, runtime)
     reading = training_set.make_reading(
         definitions.make_encodings(context),
         source,

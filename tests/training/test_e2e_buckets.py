@@ -73,7 +73,7 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
         context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
         wanted = [_counted(e, calls) for e in definitions.make_encodings(context)]
-        source = training_set.chosen_pictures(config, 5, runtime)
+        source = training_set.chosen_images(config, 5, runtime)
         reading = training_set.make_reading(
             wanted, source, 5, context, flips=config.random_flip, skip_bad=config.skip_bad_images
         )

@@ -47,7 +47,7 @@ def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> train
     runtime = Runtime(None, 1, str(out), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     context = definitions.of_training(config, repositories, runtime, out / "cache")
-    source = training_set.chosen_pictures(config, seed, runtime)
+    source = training_set.chosen_images(config, seed, runtime)
     return training_set.make_reading(
         definitions.make_encodings(context),
         source,
@@ -250,7 +250,7 @@ def test_unreadable_pictures_stop_the_run_with_the_list(
 
 def test_max_train_samples_is_a_draw_by_the_seed(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
     """The same for the same seed; only those are checked; more than there are is all."""
-    names = [r.name for r in training_set.open_pictures(_config(PriorConfig, tiny, photos))]
+    names = [r.name for r in training_set.open_images(_config(PriorConfig, tiny, photos))]
     config = _config(PriorConfig, tiny, photos, max_train_samples=3)
     kept = [r.name for r in _checked(config, tiny, tmp_path)]
     assert kept == [names[i] for i in randomness.subset(0, len(names), 3)]
@@ -265,12 +265,12 @@ def test_max_train_samples_is_a_draw_by_the_seed(tiny: Tiny, photos: Path, tmp_p
 def test_the_caption_column_is_for_the_prior(tiny: Tiny, photos: Path) -> None:
     """The decoder reads none."""
     rows = list(read_jsonl(photos / "metadata.jsonl"))
-    prior = training_set.open_pictures(_config(PriorConfig, tiny, photos))
+    prior = training_set.open_images(_config(PriorConfig, tiny, photos))
     assert [r.captions for r in prior] == [(row["text"],) for row in rows]
-    decoder = training_set.open_pictures(_config(DecoderConfig, tiny, photos))
+    decoder = training_set.open_images(_config(DecoderConfig, tiny, photos))
     assert {r.captions for r in decoder} == {()}
     with pytest.raises(UserError, match="--caption_column"):
-        training_set.open_pictures(_config(PriorConfig, tiny, photos, caption_column="label"))
+        training_set.open_images(_config(PriorConfig, tiny, photos, caption_column="label"))
 
 
 def test_xformers_or_one_line(

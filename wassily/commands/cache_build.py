@@ -30,7 +30,7 @@ def build_cache(config: TrainConfig) -> None:
         held.callback(runtime.end)
         seed = setup.seed_of(config, None, runtime)
         context = definitions.of_training(config, repositories, runtime, root)
-        source = training_set.chosen_pictures(config, seed, runtime)
+        source = training_set.chosen_images(config, seed, runtime)
         wanted = definitions.make_encodings(context)
         flips, skip = config.random_flip, config.skip_bad_images
         own = training_set.make_reading(wanted, source, seed, context, flips=flips, skip_bad=skip)

@@ -121,7 +121,7 @@ def drawn_with(
     return found
 
 
-def wholly_right(drawn: list[images.Picture], jobs: list[Job], names: tuple[str, ...]) -> float:
+def fully_correct(drawn: list[images.Picture], jobs: list[Job], names: tuple[str, ...]) -> float:
     """Share of pictures in which every named attribute is what the prompt asks for, in percent."""
     verdicts = [judge.judge(picture) for picture in drawn]
     right = [
@@ -154,7 +154,7 @@ def report(
         ("new", f"learnt: {new[0]} as asked", new),
         ("old", "kept: wholly right", old),
     ):
-        scores = [wholly_right(drawn[kind], jobs[kind], names) for drawn in (before, after)]
+        scores = [fully_correct(drawn[kind], jobs[kind], names) for drawn in (before, after)]
         print(f"  {words:24s} {scores[0]:5.1f} %  {scores[1]:5.1f} %")
     print(f"\nbefore and after: {sheet}")
     prompt = jobs["new"][0][0]

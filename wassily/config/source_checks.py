@@ -68,7 +68,7 @@ def resumed(asked: str, output_dir: str) -> Path:
     return own if Path(asked).name == asked.rstrip("/") and own.is_dir() else Path(asked)
 
 
-def check_drawn(config: DecoderConfig) -> None:
+def check_generated_embeddings(config: DecoderConfig) -> None:
     """Raise UserError for flags that do not go with --drawn_embeds, or do nothing without it."""
     share = config.drawn_share
     require(0 < share <= 1, f"--drawn_share: {share:g} is not in (0, 1]")

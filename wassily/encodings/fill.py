@@ -145,11 +145,11 @@ def fill(
     Raises UserError if the cache cannot be written.
     """
     runtime.shared(lambda: cache.sweep(root))
-    contents, bad = picture_contents(source, root, runtime)
+    contents, bad = image_contents(source, root, runtime)
     on_pictures = [e for e in encodings if e.reads == "picture"]
     on_captions = [e for e in encodings if e.reads == "caption"]
     for share in runtime.shares():
-        bad |= _fill_pictures(on_pictures, source, contents, root, runtime, share, flips, bad)
+        bad |= _fill_images(on_pictures, source, contents, root, runtime, share, flips, bad)
         _fill_captions(on_captions, source, root, runtime, share)
     runtime.let_go()
     return Filled(contents, bad)
@@ -163,7 +163,7 @@ def content_key(image: str | bytes) -> bytes:
     return cache.digest(own, images.READ_AS) if images.recoloured(image) else own
 
 
-def picture_contents(
+def image_contents(
     source: Pictures, root: Path, runtime: Runtime
 ) -> tuple[np.ndarray, dict[int, str]]:
     """The content key of every picture, (N, 16) uint8; zeros, and a reason, if it is unreadable."""
@@ -197,7 +197,7 @@ def _among(indices: list[int], count: int) -> np.ndarray:
     return chosen
 
 
-def _fill_pictures(
+def _fill_images(
     encodings: list[Encoding],
     source: Pictures,
     contents: np.ndarray,
@@ -209,7 +209,7 @@ def _fill_pictures(
 ) -> dict[int, str]:
     """Encode every picture that some encoding lacks; the reasons of those that cannot be read."""
     fillers = {e.name: _Filler(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
-    todo = _missing_pictures(encodings, contents, root, flips)
+    todo = _missing_images(encodings, contents, root, flips)
     mine = [i for i in sorted(todo)[share] if i not in known_bad]
 
     def prepare(index: int) -> tuple[int, list[tuple[str, bytes, Tensor]] | str]:
@@ -241,7 +241,7 @@ def _fill_pictures(
     return _with_twins(runtime.gathered(bad), contents, source)
 
 
-def _missing_pictures(
+def _missing_images(
     encodings: list[Encoding], contents: np.ndarray, root: Path, flips: bool
 ) -> dict[int, list[tuple[Encoding, bool]]]:
     """Index of a picture -> the encodings that lack it, each with whether it is mirrored."""

@@ -200,7 +200,7 @@ class Evaluator:
             context = EncoderContext(
                 role, names.repositories, self.runtime, root, side, cache_dir=config.cache_dir
             )
-            source = source or held_out_pictures(config, context)
+            source = source or held_out_images(config, context)
             wanted = definitions.make_encodings(context)
             reading = training_set.make_reading(wanted, source, config.seed, context, skip_bad=True)
             source = reading.source  # without those that cannot be read
@@ -272,12 +272,12 @@ class Evaluator:
         return found
 
 
-def held_out_pictures(config: EvaluateConfig, context: EncoderContext) -> Pictures:
+def held_out_images(config: EvaluateConfig, context: EncoderContext) -> Pictures:
     """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
-    source = training_set.named_pictures(config, config.caption_column)
+    source = training_set.named_images(config, config.caption_column)
     entries.tell(source.remarks, source.root, context.runtime.say)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.
-    contents, _ = fill.picture_contents(source, context.root, context.runtime)
+    contents, _ = fill.image_contents(source, context.root, context.runtime)
     kept = holdout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
     if len(kept) < 2:
         raise UserError(f"at least 2 pictures are needed, not {len(kept)}")

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
+IMAGE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
 
 
 class _Texts(Protocol):

@@ -13,7 +13,7 @@ from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.maths.losses import Batch
 from wassily.models import encode
-from wassily.models.encode import CAPTION_BATCH, PICTURE_BATCH
+from wassily.models.encode import CAPTION_BATCH, IMAGE_BATCH
 from wassily.models.trainable import Load, Trainable
 from wassily.planning import memory
 
@@ -45,10 +45,10 @@ def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) 
     """The frozen networks that encode, those together that are in memory together."""
     image = load("image_encoder", repositories["prior"])
     side = image.config.image_size
-    first = (image, lambda: encode.image(image, torch.zeros(PICTURE_BATCH, 3, side, side)))
+    first = (image, lambda: encode.image(image, torch.zeros(IMAGE_BATCH, 3, side, side)))
     if isinstance(config, training.DecoderConfig):
         movq, side_in = load("movq", repositories["decoder"]), config.resolution
-        pixels = (PICTURE_BATCH, 3, side_in, side_in)
+        pixels = (IMAGE_BATCH, 3, side_in, side_in)
         return [[first, (movq, lambda: encode.latents(movq, torch.zeros(pixels)))]]
     text = load("text_encoder", repositories["prior"])
     tokens = text.config.max_position_embeddings

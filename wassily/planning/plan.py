@@ -356,7 +356,7 @@ def _pictures(config: PriorPlan | DecoderPlan) -> int | None:
     folder = config.train_data_dir or config.instance_data_dir
     local = folder or (named and Path(named).is_dir())
     if count is None and local and not config.streaming:
-        count = len(training_set.open_pictures(config))
+        count = len(training_set.open_images(config))
     if count is None or config.max_train_samples is None:
         return count
     return min(count, config.max_train_samples)

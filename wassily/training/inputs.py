@@ -45,7 +45,7 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     if config.streaming:
         return _streamed(config, context, seed)
     runtime, root = context.runtime, context.root
-    source = training_set.chosen_pictures(config, seed, runtime)
+    source = training_set.chosen_images(config, seed, runtime)
     wanted = definitions.make_encodings(context)
     source, held = holdout.split(source, config.holdout, root, runtime, not config.no_cache)
     # Held-out pictures are measured as they are: nothing is mirrored or dropped.
@@ -81,7 +81,7 @@ def data_facts(
     runtime = context.runtime
     found = {"pictures": len(source)}
     if not context.no_cache:
-        contents, _ = fill.picture_contents(source, context.root, runtime)
+        contents, _ = fill.image_contents(source, context.root, runtime)
         found["duplicates"] = len(contents) - len(np.unique(contents, axis=0))
     if context.role == "prior":
         home = context.repositories["prior"]

@@ -44,7 +44,7 @@ class Span:
     stop: int
     accumulation: int
     seed: int
-    pictures_per_step: int
+    images_per_step: int
 
 
 @dataclass
@@ -210,7 +210,7 @@ class _Diary:
         self.events.on_skipped(self.pending.settle(done))
         values = self.pending.take_mean(self.runtime)
         now = (done, self.bar.worked())
-        pictures = (now[0] - self.since[0]) * self.span.pictures_per_step
+        pictures = (now[0] - self.since[0]) * self.span.images_per_step
         values["pictures_per_second"] = pictures / max(now[1] - self.since[1], 1e-9)
         self.since = now
         self.events.on_log(done, values | {"lr": rate})

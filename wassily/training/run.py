@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> None:
         setup = settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
         with _failures(setup, fused=False):
-            signals.kept = extra_sources.retained_remark(config, root)
+            signals.remark = extra_sources.retained_remark(config, root)
             context = definitions.of_training(config, repositories, runtime, root)
             inputs = gather(config, context, setup.seed)
             before = setup.resumed.state.fused if setup.resumed else None
@@ -241,7 +241,7 @@ def _save(run: Run, signals: StopSignals, done: int, pending: Pending) -> None:
         stream=place,
     )
     run.saving.save(state, run.best, done < run.stop)
-    signals.kept = f"checkpoint-{done} is saved"
+    signals.remark = f"checkpoint-{done} is saved"
 
 
 def finish(run: Run, done: int) -> None:

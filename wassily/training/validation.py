@@ -184,7 +184,7 @@ class Validator:
         sheet = sheets.sheet([[p] for p in drawn], [f"step {step}"], prompts)
         png.save_png(sheet, folder / "sheet.png", {})
         shutil.copyfile(folder / "sheet.png", self.output_dir / "samples.png")
-        self.runtime.log_pictures("validation", drawn, prompts, step)
+        self.runtime.log_images("validation", drawn, prompts, step)
 
 
 def due(config: TrainConfig, batch: int, pictures: int | None, done: int) -> bool:

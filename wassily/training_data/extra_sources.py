@@ -60,7 +60,7 @@ def _class_pictures(
     wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
 ) -> ExtraSource:
     own = randomness.side_seed(seed, CLASS_PICTURES)
-    found = class_images.class_pictures(config, context.repositories, context.runtime)
+    found = class_images.gather(config, context.repositories, context.runtime)
     reading = training_set.make_reading(
         wanted, found, own, context, flips=config.random_flip, skip_bad=config.skip_bad_images
     )

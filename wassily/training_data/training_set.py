@@ -27,7 +27,7 @@ from wassily.runtime.progress import progress
 # ---------------------------------------------------------------- data
 
 
-class NamesPictures(Protocol):
+class NamesImages(Protocol):
     """A config that names a source of images."""
 
     @property
@@ -51,16 +51,16 @@ class NamesPictures(Protocol):
         """Where downloads are retained."""
 
 
-def open_pictures(config: TrainConfig) -> datasets.Pictures:
+def open_images(config: TrainConfig) -> datasets.Pictures:
     """The source that a config names, with captions where the network reads them."""
     caption = config.caption_column if config.reads_captions else None
     if config.instance_data_dir:
         prompt = config.instance_prompt if caption else None
         return datasets.read_prompted(config.instance_data_dir, prompt)
-    return named_pictures(config, caption)
+    return named_images(config, caption)
 
 
-def named_pictures(config: NamesPictures, caption: str | None) -> datasets.Pictures:
+def named_images(config: NamesImages, caption: str | None) -> datasets.Pictures:
     """The folder or data set that a config names; `caption` is the column, where one is read."""
     if config.train_data_dir:
         return datasets.read_folder(config.train_data_dir, config.image_column, caption)
@@ -74,12 +74,12 @@ def named_pictures(config: NamesPictures, caption: str | None) -> datasets.Pictu
     )
 
 
-def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> datasets.Pictures:
+def chosen_images(config: TrainConfig, seed: int, runtime: Runtime) -> datasets.Pictures:
     """The source, or as many of its examples as the config wants."""
     if runtime.world > 1:
         # One process reads first, so that a download or a conversion happens once.
-        runtime.shared(lambda: bool(open_pictures(config)))
-    source = open_pictures(config)
+        runtime.shared(lambda: bool(open_images(config)))
+    source = open_images(config)
     entries.tell(source.remarks, source.root, runtime.say)
     if config.max_train_samples is not None and config.max_train_samples < len(source):
         return source.select(randomness.subset(seed, len(source), config.max_train_samples))
