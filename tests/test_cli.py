@@ -1,4 +1,4 @@
-"""Words to configs, exit codes, and how little is imported on the way."""
+"""Exit codes, and how little is imported on the way to a checked config."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ def _toml(folder: Path, text: str) -> Path:
     file = folder / "run.toml"
     file.write_text(text, "utf-8")
     return file
-
-
-# ---------------------------------------------------------------- words to values
 
 
 # ---------------------------------------------------------------- files

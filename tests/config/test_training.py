@@ -1,4 +1,4 @@
-"""Flags and defaults of the guide, and what is refused."""
+"""Flags and defaults of the guide, all of them read somewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening what users have, the guide's transform to the bit, and sheets."""
+"""Opening the images that users have, and the guide's transform to the bit."""
 
 from __future__ import annotations
 
@@ -265,6 +265,3 @@ def test_damaged_files_are_bad_pictures_or_pictures() -> None:
             else:
                 assert opened.mode == "RGB"
     assert 50 < bad < 450  # both happen
-
-
-# ---------------------------------------------------------------- what we write

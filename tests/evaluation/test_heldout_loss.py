@@ -1,4 +1,4 @@
-"""Pictures that are never trained on: who they are, and the loss on them."""
+"""The loss on images that are never trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a part lives, what a folder is, and one-line errors."""
+"""The parts of the models: their classes, their precision, and one-line errors."""
 
 from __future__ import annotations
 
@@ -148,9 +148,3 @@ def test_fingerprint_sees_names_shapes_and_types() -> None:
     ]
     assert len(set(prints)) == len(prints)
     assert parts.fingerprint(_Net(b, a, names="ba")) == prints[0]
-
-
-# ---------------------------------------------------------------- what to draw with
-
-
-# ---------------------------------------------------------------- the tiny models themselves

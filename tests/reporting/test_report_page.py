@@ -1,4 +1,4 @@
-"""The report's page and its curves: what is told, what is escaped, where the points lie."""
+"""The report's page: what is told, and what is escaped."""
 
 from __future__ import annotations
 
@@ -149,9 +149,6 @@ def test_numbers_that_are_none_are_left_out() -> None:
     rows = [{"step": 1, "train_loss": math.nan}, {"step": 2, "train_loss": 1.0}]
     made = report_page.page(ReportContents("x", rows=rows))
     assert "nan" not in made and made.count("<circle") == 1
-
-
-# ---------------------------------------------------------------- curves
 
 
 # ---------------------------------------------------------------- from a folder

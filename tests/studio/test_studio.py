@@ -1,4 +1,4 @@
-"""The studio without its pages: words, folders, models, and the command of a form."""
+"""The command of the studio and its flags."""
 
 from __future__ import annotations
 
@@ -46,12 +46,6 @@ def test_bad_flags(given: dict[str, Any], message: str) -> None:
         StudioConfig(**given)
 
 
-# ---------------------------------------------------------------- words
-
-
-# ---------------------------------------------------------------- folders
-
-
 # ---------------------------------------------------------------- models
 
 
@@ -72,6 +66,3 @@ def runs(tmp_path: Path, tiny: Tiny) -> Path:
     shutil.copytree(tiny.prior, tmp_path / "studio" / "not-this")
     (tmp_path / "link").symlink_to(tmp_path / "one")
     return tmp_path
-
-
-# ---------------------------------------------------------------- the command of a form

@@ -1,4 +1,4 @@
-"""Whole or not there; named, unpickled state; and an export whose index comes last."""
+"""How many checkpoints of a run stay."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from helpers import tree, with_checkpoints
 
 from wassily.files import atomic, output_folder
 from wassily.training import checkpoints
-
-# ---------------------------------------------------------------- whole folders
-
 
 # ---------------------------------------------------------------- which one
 
@@ -45,9 +42,3 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
     assert set(tree(found[0][1])) == set(whole)
     atomic.sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
-
-
-# ---------------------------------------------------------------- export
-
-
-# ---------------------------------------------------------------- what must not be mixed

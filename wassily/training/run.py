@@ -88,7 +88,7 @@ def announce(run: Run) -> None:
     tensors = len(run.weights.trained)
     say(f"training the {config.role}: {_count(run):,} parameters in {tensors} tensors")
     say(f"what is trained: {run.adaptation.describe()}")
-    what, often = reading.told(split.global_batch, run.stop)
+    what, often = reading.described(split.global_batch, run.stop)
     say(
         f"{what}, global batch {split.global_batch} = "
         f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "

@@ -132,7 +132,7 @@ class StreamedSet:
         """No lines: they are all squares."""
         return []
 
-    def told(self, batch: int, stop: int) -> tuple[str, str]:
+    def described(self, batch: int, stop: int) -> tuple[str, str]:
         """What is read, and how often in so many global batches; two ends of a line."""
         lanes = self.lanes.dealt.lanes
         return (

@@ -129,7 +129,7 @@ class ExampleSet(Protocol):
     def shapes(self, split: example_order.Split) -> list[str]:
         """Lines on the shapes of the crops, if there are several."""
 
-    def told(self, batch: int, stop: int) -> tuple[str, str]:
+    def described(self, batch: int, stop: int) -> tuple[str, str]:
         """What is read, and how often in so many global batches; two ends of a line."""
 
 
@@ -185,7 +185,7 @@ class TrainingSet:
         """Lines on the buckets, if there are several."""
         return self.buckets.described(split.global_batch)
 
-    def told(self, batch: int, stop: int) -> tuple[str, str]:
+    def described(self, batch: int, stop: int) -> tuple[str, str]:
         """What is read, and how often in so many global batches; two ends of a line."""
         return f"{self.count} pictures", f"{stop * batch / self.count:.1f} epochs"
 
