@@ -17,12 +17,12 @@ def test_the_first_line_says_what_is_loaded(
 ) -> None:
     """Both networks; nothing is said of a folder that is not there but that."""
     there = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
-    command.begin(GenerateConfig(prompts=("a",), **there))
+    command.announce(GenerateConfig(prompts=("a",), **there))
     assert capsys.readouterr().out == (
         f"loading the prior {tiny.prior}, then the decoder {tiny.decoder}\n"
     )
     gone = str(tmp_path / "gone")
     for flag in ("prior", "decoder", "prior_lora", "decoder_lora"):
         with pytest.raises(UserError, match="gone"):
-            command.begin(GenerateConfig(prompts=("a",), **(there | {flag: gone})))
+            command.announce(GenerateConfig(prompts=("a",), **(there | {flag: gone})))
     assert not capsys.readouterr().out

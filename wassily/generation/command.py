@@ -12,7 +12,7 @@ from wassily.models import missing
 
 def generate(config: GenerateConfig) -> None:
     """Draw, after the first line. Raises UserError."""
-    begin(config)
+    announce(config)
     with loading.uncollected():
         from wassily.generation import generate as loaded
 
@@ -21,14 +21,14 @@ def generate(config: GenerateConfig) -> None:
 
 def mix(config: MixConfig) -> None:
     """The same of several texts and pictures. Raises UserError."""
-    begin(config)
+    announce(config)
     with loading.uncollected():
         from wassily.generation import generate as loaded
 
     loaded.draw(config)
 
 
-def begin(config: DrawConfig) -> None:
+def announce(config: DrawConfig) -> None:
     """Say what takes a while. Raises UserError for a folder that is not there, or of a training
     that did not finish.
     """

@@ -33,7 +33,7 @@ from wassily.training.weights import Weights
 
 SHOWN = 3  # steps that the announcement names before it jumps to the last
 
-VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script
+VALIDATION_STEPS = 20  # decoder steps of a validation image, as in the guide's script
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Validator:
 
     @contextlib.contextmanager
     def _resting(self) -> Iterator[Weights]:
-        """The weights that are measured and drawn with, on all processes; inside, none is trained.
+        """The weights to measure and generate with, on all processes; inside, none is trained.
 
         Averaged if so configured, whole on each process, without dropout, not compiled.
         """
@@ -120,23 +120,23 @@ class Validator:
             if self.runtime.main:
                 if step:
                     self._measure_drift(step, whole.objective)
-                self._draw(step, whole.net)
+                self._generate(step, whole.net)
                 report.refresh(self.output_dir, self.runtime.say)
             self.runtime.wait()
 
-    def _draw(self, step: int, net: nn.Module) -> None:
-        """What is to be drawn at a step: for the scores, and for the prompts."""
+    def _generate(self, step: int, net: nn.Module) -> None:
+        """What is to be generated at a step: for the scores, and for the prompts."""
         scores = self.measures.scores is not None and not self.step_log.has(step, "scores")
         samples = bool(self.config.validation_prompts)
         if scores or samples:
-            with self._drawing(net) as (prior, decoder):
+            with self._both_pipelines(net) as (prior, decoder):
                 if scores:
                     self._score(step, prior, decoder)
                 if samples:
-                    self._draw_samples(step, prior, decoder)
+                    self._generate_images(step, prior, decoder)
 
     @contextlib.contextmanager
-    def _drawing(self, net: nn.Module) -> Iterator[tuple[Any, Any]]:
+    def _both_pipelines(self, net: nn.Module) -> Iterator[tuple[Any, Any]]:
         """Both pipelines, one with the network in training; inside, they draw."""
         where = (self.runtime.weight_dtype, self.config.cache_dir)
         own: dict[str, Any] = {self.setup.role: net}
@@ -165,26 +165,26 @@ class Validator:
         if self.runtime.main and sheet.is_file():
             shutil.copyfile(sheet, self.output_dir / "samples.png")
 
-    def _draw_samples(self, step: int, prior: Any, decoder: Any) -> None:
+    def _generate_images(self, step: int, prior: Any, decoder: Any) -> None:
         prompts, side = list(self.config.validation_prompts), self.config.resolution
         folder = self.output_dir / "validation" / f"step-{step}"
         if (folder / "sheet.png").exists():
             shutil.rmtree(folder)
-        drawing = sample.Drawing(
+        size = sample.Drawing(
             steps=VALIDATION_STEPS, height=side, width=side, batch_size=1, scheduler="stock"
         )
         seed = self.setup.seed
         jobs = [(prompt, seed) for prompt in prompts]
         with progress(f"samples at step {step}", len(prompts), unit="picture") as bar:
             device = self.runtime.device
-            drawn = sample.draw(prior, decoder, jobs, drawing, device, bar.advance)
-        for number, (prompt, picture) in enumerate(zip(prompts, drawn, strict=True)):
+            images = sample.draw(prior, decoder, jobs, size, device, bar.advance)
+        for number, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
             notes = {"prompt": prompt, "seed": seed, "step": step, "run": self.output_dir.name}
-            png.save_png(picture, folder / f"{number:02d}.png", notes)
-        sheet = sheets.sheet([[p] for p in drawn], [f"step {step}"], prompts)
+            png.save_png(image, folder / f"{number:02d}.png", notes)
+        sheet = sheets.sheet([[p] for p in images], [f"step {step}"], prompts)
         png.save_png(sheet, folder / "sheet.png", {})
         shutil.copyfile(folder / "sheet.png", self.output_dir / "samples.png")
-        self.runtime.log_images("validation", drawn, prompts, step)
+        self.runtime.log_images("validation", images, prompts, step)
 
 
 def due(config: TrainConfig, batch: int, pictures: int | None, done: int) -> bool:
