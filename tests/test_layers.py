@@ -23,15 +23,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "maths": "",
     "files": "",
-    "config": "",
+    "config": "files",
     "runtime": "",
     "mini": "",
-    "data": "maths",
+    "sources": "files",
+    "data": "files maths sources",
     "models": "config files maths",
     "encodings": "config data files maths models runtime",
-    "generation": "config data maths models runtime",
+    "generation": "config data files maths models runtime",
     "reporting": "config data files models",
-    "training_data": "config data encodings generation maths models runtime",
+    "training_data": "config data encodings files generation maths models runtime",
     "planning": "config maths models runtime training_data",
     "evaluation": "config data encodings files generation maths models runtime training_data",
     "training": (
@@ -60,7 +61,14 @@ OPEN = {"errors", "loading", "version"}  # to everybody
 OWNERS = {
     "accelerate": {"runtime.accelerator"},
     "bitsandbytes": {"training.optimizers"},
-    "datasets": {"data.datasets", "data.shards"},
+    "aiohttp": {"sources.connections"},
+    "datasets": {
+        "data.datasets",
+        "data.shards",
+        "sources.connections",
+        "sources.own_files",
+        "sources.tars",
+    },
     "dhash": {"commands.duplicates"},
     "filelock": {"files.lock"},
     "huggingface_hub": {"models.hub"},
@@ -75,6 +83,7 @@ OWNERS = {
     "tyro": {"config.commands", "config.generation", "config.parsing", "config.training"},
     "wandb": {"runtime.trackers"},
     "xformers": {"training.setup"},
+    "yaml": {"files.reading", "sources.own_files"},
 }
 # The classes of diffusers and transformers have several users, each with a reason.
 DIFFUSERS = {

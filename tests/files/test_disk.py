@@ -103,7 +103,7 @@ FULL = errno.ENOSPC
         ("open", ".writing-checkpoint-4/state.json", FULL),
         ("open", "checkpoint-4/manifest.json", errno.EDQUOT),
         ("os.rename", ".writing-checkpoint-4", errno.EIO),
-        ("open", "step-4/00.png.writing", FULL),
+        ("open", "step-4/.writing-00.png", FULL),
         ("open", ".writing-export/model_index.json", FULL),
         ("open", ".writing-README.md", FULL),
     ],

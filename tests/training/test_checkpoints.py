@@ -34,7 +34,7 @@ def test_a_kill_while_rotating_leaves_no_half_checkpoint(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.shutil, "rmtree", torn)
+        patch.setattr(atomic.shutil, "rmtree", torn)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.rotate(tmp_path, 1)
     found = output_folder.checkpoints_in(tmp_path)

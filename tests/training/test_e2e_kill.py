@@ -54,11 +54,11 @@ MOMENTS = [
     ("os.rename", ".writing-checkpoint-2"),  # written whole, not named yet
     ("open", "log.jsonl"),
     ("os.mkdir", ".writing-checkpoint-4"),
-    ("open", "validation/step-4/sheet.png.writing"),
+    ("open", "validation/step-4/.writing-sheet.png"),
     ("os.rename", ".writing-checkpoint-6"),
     ("os.rename", "/checkpoint-2"),  # the rotation's: there is one more than the limit
     ("os.rmdir", ".writing-checkpoint-2"),  # moved aside, half removed
-    ("open", "validation/step-6/00.png.writing"),
+    ("open", "validation/step-6/.writing-00.png"),
     ("os.mkdir", ".writing-export/{net}"),  # the export half written
     ("os.remove", "model_index.json"),
     ("os.rename", ".writing-export/{net}"),  # the export half in place

@@ -162,7 +162,7 @@ def test_missing_class_pictures_are_drawn_once_and_gone_on_with(
         runs[name] = command("decoder", tmp_path / f"run-{name}", tiny, None, **given)
     outcome = wassily(*runs["whole"])
     assert outcome.code == 0 and "drawing 5 class pictures" in outcome.out, outcome.text
-    moment = ("os.rename", "class-00003.png.writing")
+    moment = ("os.rename", ".writing-class-00003.png")
     assert finish(start(runs["cut"], tmp_path / "said.txt", moment=moment)) == -9
     there = sorted(path.name for path in (tmp_path / "cut").glob("*.png"))
     assert there == ["class-00000.png", "class-00001.png", "class-00002.png"]
@@ -206,7 +206,7 @@ def test_which_are_missing(tmp_path: Path) -> None:
     for number in (0, 2):
         notes = {"prompt": "x"}
         png.save_png(draw_picture(number), class_images.file_of(folder, number), notes)
-    (folder / "class-00001.png.writing").write_bytes(b"cut")
+    (folder / ".writing-class-00001.png").write_bytes(b"cut")
     assert class_images.missing(folder, 5, 2, "x") == [[0, 1]]
     assert class_images.missing(folder, 2, 2, "x") == []
 

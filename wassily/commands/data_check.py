@@ -19,6 +19,7 @@ from wassily.config.commands import DataCheckConfig
 from wassily.data import aspect_buckets, captions, datasets, images
 from wassily.data.folders import Fault
 from wassily.errors import SHOWN, UserError
+from wassily.files import atomic
 from wassily.models import names
 from wassily.models.parts import files, load, public_name
 from wassily.runtime.accelerator import quiet_libraries
@@ -67,7 +68,7 @@ def check(config: DataCheckConfig) -> int:
     print(as_text(findings, summary, shown), end="")
     if config.json:
         about = {"wassily": __version__, "folder": config.folder, "holdout": config.holdout_dir}
-        Path(config.json).write_text(as_json(findings, summary, about), encoding="utf-8")
+        atomic.write_text(Path(config.json), as_json(findings, summary, about))
     return int(any(finding.gravity == "error" for finding in findings))
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from wassily.files import reading
+from wassily.files.reading import BadFile
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -22,6 +25,6 @@ def install(extra: str, root: Path = ROOT) -> str:
 def _is_clone(root: Path) -> bool:
     """Whether the sources of this package, and not of another one, lie in a folder."""
     try:
-        return 'name = "wassily"' in (root / "pyproject.toml").read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        return 'name = "wassily"' in reading.read_text(root / "pyproject.toml").splitlines()
+    except BadFile:
         return False

@@ -7,12 +7,13 @@ import dataclasses
 import io
 import os
 import shutil
-import sys
 import typing
 from pathlib import Path
 from typing import Any
 
 from wassily.errors import UserError
+from wassily.files import reading
+from wassily.files.reading import BadFile
 
 
 def config_class(name: str) -> type:
@@ -138,20 +139,11 @@ def _from_file(cls: type, file: str) -> dict[str, Any]:
     """Named values of a TOML file, checked by name and type."""
     from wassily.config import schema
 
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     path = Path(file).expanduser()
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"--config {file}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--config {file}: not UTF-8 text; save it as UTF-8") from None
-    except (OSError, ValueError, RecursionError) as error:  # of the size of a number, too
-        raise UserError(f"--config {file}: {error}") from None
+        values = reading.read_toml(path)
+    except BadFile as error:
+        raise UserError(f"--config {str(error).replace(str(path), file, 1)}") from None
     checked = schema.from_mapping(cls, values, f"--config {file}")
     schema.check_types(
         _unchecked(cls, {f.name: f.default for f in dataclasses.fields(cls)} | checked)

@@ -9,6 +9,7 @@ import os
 import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -130,6 +131,18 @@ def check_types(config: DataclassInstance) -> None:
         elif field.name in PATH_LISTS and isinstance(value, tuple):
             whole = tuple(_at_home(field.name, one) for one in value)
             object.__setattr__(config, field.name, whole)
+
+
+def check_values(cls: type, values: Mapping[str, object], where: str) -> None:
+    """Raise UserError for a saved value that is not of its field's type; unknown names pass, which
+    another version had.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name in hints.keys() & values.keys():
+        value = values[name]
+        value = tuple(value) if isinstance(value, list) else value
+        if not _fits(value, hints[name]):
+            raise UserError(f"{where}: {name} is not {describe_type(hints[name])} ({value!r:.80}).")
 
 
 def _at_home(name: str, path: str) -> str:

@@ -1,13 +1,12 @@
 """Sources of captioned pictures, and their checks.
 
-Beside `shards` the only file that knows the `datasets` library. Messages name the file, the line
+Messages name the file, the line
 or the column.
 """
 
 from __future__ import annotations
 
 import functools
-import glob
 import hashlib
 import itertools
 import json
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
-from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
 from wassily.data import entries, images
 from wassily.data.entries import Remark
@@ -36,12 +34,9 @@ from wassily.data.folders import (
     stop,
 )
 from wassily.errors import UserError, did_you_mean, out_of_memory
+from wassily.sources import own_files, saved
 
 CHUNK = 10_000  # rows that are Python objects at a time, of a table that may have millions
-
-# Of what a tar holds, text and JSON are decoded; the library would load tensors by torch.load, too.
-TEXTS = ("txt", "text", "transcript", "json", "jsn")
-WebDataset.DECODERS = {end: WebDataset.DECODERS[end] for end in TEXTS}
 
 # Of a table whose paths are not followed; what to do is for whoever wrote it.
 ABSENT = "not in the table, and a path in one is not followed: write it with save_to_disk"
@@ -213,7 +208,7 @@ def is_data_set(folder: Path) -> bool:
 
     A folder of images with captions is not, whatever lies beside them.
     """
-    if _is_saved(folder):
+    if saved.is_saved(folder):
         return True
     listing = entries.scan(folder)
     captioned = listing.metadata or 0 < len(listing.images) <= len(listing.texts)
@@ -223,7 +218,7 @@ def is_data_set(folder: Path) -> bool:
 def also_there(name: str, kind: str | None) -> tuple[Remark, ...]:
     """What a local folder of shards holds besides the `kind` that is read of it."""
     read = READ_BY.get(kind or "")
-    if read is None or not Path(name).is_dir() or _is_saved(Path(name)):
+    if read is None or not Path(name).is_dir() or saved.is_saved(Path(name)):
         return ()
     there = entries.scan(Path(name)).tables
     others = " and ".join(f"{end} {there[end]}" for end in entries.TABLES if end != read)
@@ -235,7 +230,7 @@ def also_there(name: str, kind: str | None) -> tuple[Remark, ...]:
 
 def _instead(name: str, kind: str | None) -> str:
     """How to read a local folder that `datasets` reads in another way, as the end of a message."""
-    if not Path(name).is_dir() or _is_saved(Path(name)):
+    if not Path(name).is_dir() or saved.is_saved(Path(name)):
         return ""
     if others := also_there(name, kind):
         return f"; {others[0].message}"
@@ -245,10 +240,6 @@ def _instead(name: str, kind: str | None) -> str:
     if kind is None and listing.tables:
         return "; write the endings .parquet and .tar in lower case"
     return ""
-
-
-def _is_saved(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
 
 
 def read_dataset(
@@ -262,28 +253,35 @@ def read_dataset(
     tables = _load_tables(name, config_name, cache_dir)
     if "train" not in tables:
         raise UserError(f"--dataset_name {name}: no 'train' split (it has: {', '.join(tables)})")
-    return _as_pictures(tables["train"], name, image_column, caption_column, stop)
+    return _as_pictures(tables["train"], name, image_column, caption_column, cache_dir, stop)
 
 
 def read_splits(
     name: str, image_column: str, caption_column: str | None, cache_dir: str | None, fault: Fault
 ) -> dict[str, Pictures]:
     """Every split of a data set by its name; a bad caption goes to `fault`. Raises UserError."""
-    columns = (image_column, caption_column, fault)
+    columns = (image_column, caption_column, cache_dir, fault)
     tables = _load_tables(name, None, cache_dir)
     return {split: _as_pictures(table, name, *columns) for split, table in tables.items()}
 
 
 def _as_pictures(
-    table: datasets.Dataset, name: str, image_column: str, caption_column: str | None, fault: Fault
+    table: datasets.Dataset,
+    name: str,
+    image_column: str,
+    caption_column: str | None,
+    cache_dir: str | None,
+    fault: Fault,
 ) -> Pictures:
     kind = table.builder_name
     check_columns(name, table.column_names, image_column, caption_column, kind)
     # The one kind whose paths are of files that the library found itself; a saved table may say of
     # itself that it was such a one.
-    paths = kind == "imagefolder" and not _is_saved(Path(name))
+    paths = kind == "imagefolder" and not saved.is_saved(Path(name))
     columns = (image_column, caption_column, name, paths)
     found = Pictures(undecoded(table, image_column), *columns, also_there(name, kind))
+    if paths:
+        own_files.check_images(name, cache_dir, found.values(f"{image_column}.path"))
     for index, value in enumerate(found.values(caption_column) if caption_column else ()):
         where = f"{name}, row {index}, column {caption_column!r}"
         attempt(fault, None, checked_captions, value, where)
@@ -323,41 +321,18 @@ def undecoded(table: Table, image_column: str) -> Table:
         ) from None
 
 
-def named(name: str, config_name: str | None) -> dict[str, Any]:
-    """What the library is given for the name of a data set: it takes the name of a folder for a
-    pattern.
-
-    Raises UserError for a folder whose name the library cannot be given at all.
-    """
-    given = {"path": name, "name": config_name}
-    folder = Path(name).resolve().as_posix()
-    if not Path(name).is_dir() or not (set("*?[") & set(folder) or "::" in folder):
-        return given
-    if "::" in folder:
-        raise UserError(f"--dataset_name {name}: '::' in the path of a data set: rename the folder")
-    base = glob.escape(folder)
-    patterns = datasets.data_files.get_data_patterns(base)
-    found = {split: [f"{base}/{one}" for one in some] for split, some in patterns.items()}
-    return given | {"data_files": found}
-
-
 def _load_tables(
     name: str, config_name: str | None, cache_dir: str | None
 ) -> dict[str, datasets.Dataset]:
     try:
-        if _is_saved(Path(name)):
-            loaded = datasets.load_from_disk(name)
-        else:
-            loaded = datasets.load_dataset(**named(name, config_name), cache_dir=cache_dir)
+        return own_files.tables(name, config_name, cache_dir)
     except UserError:
         raise
     except Exception as error:  # the library raises many kinds, each a matter of the name given
         if out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        head = f"--dataset_name {name}: cannot be loaded: {reason[0]}"
+        head = f"--dataset_name {name}: cannot be loaded: {own_files.reason(error)}"
         raise UserError(head + _instead(name, None)) from error
-    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
 # ---------------------------------------------------------------- checks

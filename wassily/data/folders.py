@@ -22,11 +22,14 @@ from urllib.parse import unquote
 from wassily.data import entries, images
 from wassily.data.entries import Listing, Names
 from wassily.errors import UserError, did_you_mean, listed
+from wassily.files import reading
+from wassily.files.reading import BadFile
 
 T = TypeVar("T")
 D = TypeVar("D")
 P = ParamSpec("P")
 Row = tuple[str, tuple[str, ...]]  # path, captions
+TABLE = 2**30  # bytes of a metadata.csv, which is read as a whole
 Fault = Callable[[UserError], None]  # is told what is wrong; where it returns, the reading goes on
 
 
@@ -224,13 +227,13 @@ def checked_captions(value: object, where: str) -> tuple[str, ...]:
     return captions
 
 
-def _text_of(file: Path) -> str:
+def _text_of(file: Path, limit: int) -> str:
+    """A UTF-8 text of at most `limit` bytes. Raises UserError."""
+    raw = reading.read_bytes(file, limit)
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(file, error, error.start) from None
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
 
 
 def _not_utf8(file: Path, error: UnicodeDecodeError, at: int) -> UserError:
@@ -243,14 +246,20 @@ def _lines_of(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
     """Numbered lines of a text that is not read as a whole."""
     begin = 0
     try:
-        with open(file, "rb") as raw:
+        with reading.opened(file) as raw:
             # Only b"\n" ends one: a caption may hold U+2028, which is no end of a JSON line.
-            for number, line in enumerate(raw, start=1):
+            for number, line in enumerate(reading.lines(raw), start=1):
+                if len(line) > reading.LINE:
+                    size = f"over {reading.LINE:,} bytes"
+                    fault(UserError(f"{file} line {number}: too long ({size}). Shorten it."))
+                    return
                 text = line.removesuffix(b"\n")
                 yield number, text.decode("utf-8-sig" if number == 1 else "utf-8")
                 begin += len(line)
     except UnicodeDecodeError as error:
         fault(_not_utf8(file, error, begin + error.start))
+    except BadFile as error:
+        fault(error)
     except OSError as error:
         fault(UserError(f"{file}: {error.strerror}"))
 
@@ -265,7 +274,7 @@ def _parse_jsonl(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, obje
 
 def _json_row(line: str, where: str) -> dict[str, object]:
     try:
-        row = json.loads(line)
+        row = reading.checked_depth(json.loads(line))
     except (ValueError, RecursionError) as error:
         remedy = "mend or remove the line"
         if "\r" in line.strip():
@@ -280,7 +289,7 @@ def _json_row(line: str, where: str) -> dict[str, object]:
 
 def _parse_csv(file: Path, fault: Fault) -> Iterator[tuple[int, dict[str, object]]]:
     # A file, not splitlines(): a cell may hold U+2028, which is no end of a CSV row.
-    text = attempt(fault, "", _text_of, file)
+    text = attempt(fault, "", _text_of, file, TABLE)
     reader: csv.DictReader[str] = csv.DictReader(io.StringIO(text, newline=""), fieldnames=[])
     try:
         # Blank lines may stand above the header.
@@ -364,4 +373,4 @@ def _instead(images: list[str], listing: Listing, names: Names) -> str:
 
 
 def _text_caption(file: str) -> tuple[str, ...]:
-    return checked_captions(_text_of(Path(file)).strip(), file)
+    return checked_captions(_text_of(Path(file), reading.LINE).strip(), file)

@@ -1,7 +1,7 @@
 """Data sets in shards, parquet files or WebDataset tars, read as a stream: here, by http, from s3.
 
-Beside `datasets` the only file that knows the library of that name. Nothing is written to the disk,
-and no shard is read further than it is needed.
+Nothing is written to the disk, and
+no shard is read further than it is needed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wassily.data.datasets import Record
 from wassily.data.entries import Remark
 from wassily.data.folders import checked_captions
 from wassily.errors import UserError, out_of_memory
+from wassily.sources import connections, own_files
 
 KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 NAMES = "name a data set of the hub, a folder of parquet files or tars, or the address of one"
@@ -77,8 +78,8 @@ class Shards:
                 raise
             raise UserError(
                 f"{_shown(self.names[shard])}: cannot be read at example {index} or after it: "
-                f"{_reason(error)}; get this shard anew, or see that it can be reached, then "
-                "repeat the command"
+                f"{own_files.reason(error)}; get this shard anew, or see that it can be reached, "
+                "then repeat the command"
             ) from error
 
     def fingerprint(self) -> str:
@@ -106,14 +107,19 @@ def read_shards(
         # A file that is here goes by its name, which is no pattern.
         names = [glob.escape(file) if os.path.exists(file) else file for file in files]
         table = datasets.load_dataset(
-            kind, data_files={"train": names}, split="train", streaming=True, cache_dir=cache_dir
+            kind,
+            data_files={"train": names},
+            split="train",
+            streaming=True,
+            cache_dir=cache_dir,
+            storage_options=connections.OPTIONS,
         )
     except UserError:
         raise
     except Exception as error:  # as in data
         if out_of_memory(error):
             raise
-        raise UserError(f"{head}: {_reason(error)}; {remedy}") from error
+        raise UserError(f"{head}: {own_files.reason(error)}; {remedy}") from error
     columns = list(table.column_names or [])
     for column in columns:
         if kind == "webdataset" and column.rpartition(".")[2].lower() in PICKLES:
@@ -148,9 +154,7 @@ def _files(name: str, config_name: str | None, cache_dir: str | None) -> tuple[s
         files = [name] if os.path.exists(name) else numbered(name)
         kind = KINDS.get(os.path.splitext(files[0].partition("?")[0])[1], "")
     else:
-        found = datasets.load_dataset_builder(
-            **image_data.named(name, config_name), cache_dir=cache_dir
-        )
+        found = own_files.builder(name, config_name, cache_dir)
         kind, splits = found.name, dict(found.config.data_files or {})
         if kind in KINDS.values() and "train" not in splits:
             raise UserError(
@@ -185,8 +189,3 @@ def numbered(name: str) -> list[str]:
 def _shown(address: str) -> str:
     """A shard's path or address without the query, which may be a signature that lets one in."""
     return address.partition("?")[0] if "://" in address else address
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{lines[0]:.200}" if lines else type(error).__name__

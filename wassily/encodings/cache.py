@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from wassily.errors import UserError
+from wassily.files import reading
 from wassily.files.atomic import ASIDE, open_tensors, write_tensors
 
 Row = Mapping[str, Tensor]
@@ -276,9 +277,9 @@ def bytes_digest(image: str | bytes) -> bytes:
 
 
 def file_digest(path: str) -> bytes:
-    """The digest of a file's bytes. Raises OSError."""
+    """The digest of a file's bytes. Raises BadFile, OSError."""
     state = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
+    with reading.opened(Path(path)) as file:
         while chunk := file.read(2**20):
             state.update(chunk)
     return state.digest()
@@ -300,7 +301,9 @@ class Contents:
         image: str | bytes,
         digested: Callable[[str | bytes], bytes] = bytes_digest,
     ) -> bytes:
-        """Digest an image, a file or bytes, and remember it for its place. Raises OSError."""
+        """Digest an image, a file or bytes, and remember it for its place. Raises BadFile and
+        OSError.
+        """
         key, content = self._key(place), digested(image)
         self.writer.add(key, {"content": torch.frombuffer(bytearray(content), dtype=torch.uint8)})
         return content

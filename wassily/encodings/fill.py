@@ -21,6 +21,7 @@ from wassily.data import images
 from wassily.data.datasets import Pictures
 from wassily.encodings import cache
 from wassily.encodings.cache import UNCONDITIONAL, caption_key, mirrored
+from wassily.files.reading import BadFile
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 
@@ -157,7 +158,7 @@ def fill(
 
 def content_key(image: str | bytes) -> bytes:
     """16 bytes that stand for an image, a file or bytes: for its own, and for the way in which its
-    colours are converted, if they are. Raises OSError.
+    colours are converted, if they are. Raises BadFile, OSError.
     """
     own = cache.bytes_digest(image)
     return cache.digest(own, images.READ_AS) if images.recoloured(image) else own
@@ -179,6 +180,8 @@ def image_contents(
             for index, place in zip(mine, places, strict=True):
                 try:
                     contents.read(place, source[index].image, content_key)
+                except BadFile as error:
+                    bad[index] = str(error)
                 except OSError as error:
                     bad[index] = f"{source[index].name}: {error.strerror}"
                 bar.advance()

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from wassily.files import reading
+from wassily.files.reading import BadFile
+
 NAME = "manifest.json"
 PART = 2**26
 KIND = f"blake2b of {PART}"  # the name of such a checksum in a manifest
@@ -23,7 +26,7 @@ NONSENSE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowEr
 def _part(path: Path, start: int, size: int) -> bytes:
     """BLAKE2b of so many bytes of a file, 32 of them. Raises OSError."""
     state = hashlib.blake2b(digest_size=32)
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         file.seek(start)
         while size > 0 and (chunk := file.read(min(size, 2**22))):
             state.update(chunk)
@@ -61,7 +64,7 @@ def seal(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """The first file of a sealed folder that is not as it was, and how; None if all are."""
     try:
-        held = json.loads((folder / NAME).read_text(encoding="utf-8"))["files"]
+        held = reading.read_table(folder / NAME, root=folder)["files"]
         "".join(held).encode()  # what no file can be called, cannot be told either
         sizes = {folder / name: int(entry["bytes"]) for name, entry in held.items()}
         new, old = (
@@ -71,8 +74,10 @@ def damage(folder: Path) -> str | None:
         if not sizes:
             return f"{NAME} names no file"
         lost = next(filter(None, (_sized(folder, *of) for of in sizes.items())), None)
-    except FileNotFoundError:
-        return f"{NAME} is missing"
+    except BadFile as error:
+        if not (folder / NAME).exists():
+            return f"{NAME} is missing"
+        return str(error).removeprefix(f"{folder}{os.sep}")
     except NONSENSE as error:
         return f"{NAME}: {error!r:.60}"
     lost = lost or _unnamed(folder, sizes)
@@ -91,7 +96,7 @@ def _other(folder: Path, wanted: Mapping[Path, str], found: Iterator[str]) -> st
     for path, digested in wanted.items():
         try:
             now = next(found)
-        except OSError as error:  # a bad sector
+        except (OSError, BadFile) as error:  # a bad sector
             return f"{path.relative_to(folder)}: {error}"
         if now != digested:
             return f"{path.relative_to(folder)} is not what was written"

@@ -92,10 +92,11 @@ def _taken(path: Path) -> int:
 
 
 def opened(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    """A handle of a lock file. Raises UserError for a link, also a hard one, and for all that is
-    not a plain file: its content belongs to somebody else. Raises OSError.
+    """A handle of a lock file, or of another one that is written in its place. Raises UserError
+    for a link, also a hard one, and for all that is not a plain file: its content belongs to
+    somebody else. Raises OSError.
     """
-    fault = UserError(f"{path}: the lock is a link or not a plain file. Remove it.")
+    fault = UserError(f"{path}: a link or not a plain file. Remove it.")
     if path.is_symlink():  # for the systems without O_NOFOLLOW
         raise fault
     try:

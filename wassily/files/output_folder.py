@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-NAME = re.compile(r"checkpoint-(\d+)")
+STEP = r"(0|[1-9][0-9]{0,17})"  # one step has one name: no zeros in front, no other digits
+NAME = re.compile(f"checkpoint-{STEP}")
 STATE, RUN = "state.json", "run.json"
 
 
@@ -18,8 +19,10 @@ def checkpoints_in(output_dir: Path) -> list[tuple[int, Path]]:
 
 
 def named(output_dir: Path) -> list[tuple[int, Path]]:
-    """The same, with folders that are called so and have lost what tells their step."""
+    """The same, with folders that are called so and have lost what tells their step. No links:
+    they are moved and removed, too.
+    """
     if not output_dir.is_dir():
         return []
     matches = [(NAME.fullmatch(p.name), p) for p in output_dir.iterdir()]
-    return sorted((int(m[1]), p) for m, p in matches if m and p.is_dir())
+    return sorted((int(m[1]), p) for m, p in matches if m and p.is_dir() and not p.is_symlink())

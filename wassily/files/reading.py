@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from wassily.errors import UserError
 
 TEXT_LIMIT = 64 * 2**20  # bytes of a log, a card or a configuration; real ones are far smaller
+LINE = 2**20  # bytes of a line, or of a caption; a description of an image is far shorter
 DEPTH = 100  # levels of lists and tables in JSON, TOML and YAML
 # What a damaged or hostile text raises in a parser, whichever it is.
 NONSENSE = (OSError, ValueError, RecursionError, MemoryError, OverflowError)
@@ -45,15 +46,28 @@ def opened(path: Path, root: Path | None = None, limit: int | None = None) -> It
         handle = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise BadFile(f"{path}: {_reason(error)}") from None
+    try:
+        _check_regular(path, os.fstat(handle), limit)
+    except BaseException:
+        os.close(handle)
+        raise
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-            raise BadFile(f"{path}: {kind}, not a file. Remove it.")
-        if limit is not None and found.st_size > limit:
-            size = f"{found.st_size:,} bytes, the limit is {limit:,}"
-            raise BadFile(f"{path}: too large ({size}). Remove it or make it smaller.")
         yield file
+
+
+def _check_regular(path: Path, found: os.stat_result, limit: int | None) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise BadFile(f"{path}: {kind}, not a file. Remove it.")
+    if limit is not None and found.st_size > limit:
+        size = f"{found.st_size:,} bytes, the limit is {limit:,}"
+        raise BadFile(f"{path}: too large ({size}). Remove it or make it smaller.")
+
+
+def check_file(path: Path, root: Path | None = None) -> None:
+    """Raise BadFile unless a library may open this path: a regular file, inside of `root`."""
+    with opened(path, root):
+        pass
 
 
 def check_inside(path: Path, root: Path) -> None:
@@ -85,6 +99,26 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT, root: Path | None = None) ->
     if len(content) > limit:
         raise BadFile(f"{path}: too large (over {limit:,} bytes). Remove it or make it smaller.")
     return content
+
+
+def read_tail(path: Path, size: int, root: Path | None = None) -> bytes:
+    """The last `size` bytes of a file, or all where it has fewer. Raises BadFile."""
+    try:
+        with opened(path, root) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
+    except OSError as error:
+        raise BadFile(f"{path}: {_reason(error)}") from None
+
+
+def lines(file: BinaryIO, longest: int = LINE) -> Iterator[bytes]:
+    """The lines of an open file, with their ends. Of one that is longer than `longest` bytes only
+    the beginning is kept, `longest` + 1 bytes of it. Raises OSError.
+    """
+    while line := file.readline(longest + 1):
+        yield line
+        while len(line) > longest and not line.endswith(b"\n"):
+            line = file.readline(longest + 1)  # the rest, which a caller may not want to wait for
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT, root: Path | None = None) -> str:
@@ -124,6 +158,23 @@ def read_toml(path: Path, limit: int = TEXT_LIMIT, root: Path | None = None) -> 
         return checked_depth(tomllib.loads(text))
     except NONSENSE as error:
         raise BadFile(f"{path}: not TOML ({_reason(error)}). Fix it.") from None
+
+
+def check_yaml(text: str) -> None:
+    """Raise ValueError for YAML with aliases, which a few lines multiply without end, or deeper
+    than DEPTH. What is no YAML raises yaml.YAMLError.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise ValueError(f"YAML with the alias *{event.anchor:.50} (line {line}): write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise ValueError(f"YAML more than {DEPTH} levels deep: make it flatter")
 
 
 def checked_depth(value: Any) -> Any:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from wassily.errors import UserError
+from wassily.files import reading
 from wassily.files.output_folder import NAME, STATE
+from wassily.files.reading import BadFile
 
 FORMAT = 1
 S = TypeVar("S", bound="Saved")
@@ -36,6 +38,10 @@ def _flag(value: Any) -> bool:
 
 def _object(value: Any) -> bool:
     return type(value) is dict
+
+
+def _object_or_none(value: Any) -> bool:
+    return value is None or type(value) is dict
 
 
 def _texts(value: Any) -> bool:
@@ -103,11 +109,11 @@ class RunState(Saved):
     signature: Annotated[dict[str, Any], _signed]
     config: Annotated[dict[str, Any], _object]
     fused: Annotated[bool, _flag]
-    best: dict[str, Any] | None = None
+    best: Annotated[dict[str, Any] | None, _object_or_none] = None
     pending_loss: Annotated[tuple[float, int], _pending]
     skipped_steps: Annotated[int, _count]
     scaler: Annotated[dict[str, Any] | None, _numbers]
-    stream: dict[str, Any] | None = None
+    stream: Annotated[dict[str, Any] | None, _object_or_none] = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name, with the number of the format."""
@@ -141,8 +147,8 @@ def write(folder: Path, state: Saved) -> None:
 def read(folder: Path, kind: type[S]) -> S:
     """What `write` wrote. Raises UserError if it is not that."""
     try:
-        return kind.from_json(json.loads((folder / STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return kind.from_json(reading.read_table(folder / STATE, root=folder))
+    except (BadFile, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{folder / STATE}: not the state of a checkpoint ({error!r})") from None
 
 

@@ -13,6 +13,8 @@ from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.data import images
 from wassily.data.images import Picture
 from wassily.errors import UserError
+from wassily.files import reading
+from wassily.files.reading import BadFile
 from wassily.generation.sample import Canvas, Mix, Subject
 
 ASPECT = 0.02  # how far the shape of a mask may be from its picture's
@@ -54,9 +56,9 @@ def prompts(config: GenerateConfig) -> list[str]:
     found = list(config.prompts)
     if config.prompts_file is not None:
         try:
-            text = Path(config.prompts_file).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--prompts_file {config.prompts_file}: {error}") from None
+            text = reading.read_text(Path(config.prompts_file))
+        except BadFile as error:
+            raise UserError(f"--prompts_file {error}") from None
         found += [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise UserError(f"--prompts_file {config.prompts_file}: no prompt in it")

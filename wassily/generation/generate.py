@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ from wassily.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from wassily.generation.sample import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+
+NUMBERED = re.compile(r"([0-9]{1,9})-")  # the beginning of the name of an image in a folder
 
 
 def generate(config: GenerateConfig) -> None:
@@ -44,8 +48,8 @@ def draw(config: DrawConfig) -> None:
     bar.close()
     noted = provenance_of(config, task, jobs, decoder.unet.dtype, device)
     for (_, words, seed), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-        png.save_png(picture, file, metadata.png_chunks(one, words))
-        print(f"{file}  (seed {seed})")
+        saved = save(picture, file, metadata.png_chunks(one, words), config)
+        print(f"{saved}  (seed {seed})")
     if config.grid:
         path = grid_file(config, len(drawn))
         rows = [drawn[i : i + config.num_images] for i in range(0, len(drawn), config.num_images)]
@@ -98,8 +102,8 @@ def generate_again(config: GenerateConfig) -> None:
     drawing = drawing_of(asked, task.canvas)
     picture = sample.draw(prior, decoder, jobs, drawing, device)[old.place]
     again = dataclasses.replace(old, made_with=metadata.made_with(device))
-    png.save_png(picture, file, metadata.png_chunks(again, task.words[0]))
-    print(f"{file}  (seed {asked.seed})")
+    saved = save(picture, file, metadata.png_chunks(again, task.words[0]), asked)
+    print(f"{saved}  (seed {asked.seed})")
 
 
 def destinations(config: DrawConfig, task: conditions.Task, networks: Networks) -> list[Path]:
@@ -164,11 +168,33 @@ def output_files(config: DrawConfig, prompts: list[str]) -> list[Path]:
             )
         out = out.with_suffix("")
         _check_writable(out)
-    used = [int(m[1]) for p in out.glob("*.png") if (m := re.match(r"(\d+)-", p.name))]
-    first = max(used, default=-1) + 1
+    first = _free_number(out)
     return [
         out / f"{first + i:03d}-{slug(prompts[i // config.num_images])}.png" for i in range(count)
     ]
+
+
+def _free_number(folder: Path) -> int:
+    """The number after the highest one that a file of a folder begins with."""
+    used = [int(m[1]) for p in folder.glob("*.png") if (m := NUMBERED.match(p.name))]
+    return max(used, default=-1) + 1
+
+
+def save(
+    image: images.Picture, file: Path, notes: Mapping[str, object], config: DrawConfig
+) -> Path:
+    """Save a generated image under its name, or under the next free number of its folder where
+    another program took that meanwhile; where it is. The one file of --out is replaced.
+    """
+    if file == Path(config.out):
+        png.save_png(image, file, notes)
+        return file
+    while True:
+        with contextlib.suppress(FileExistsError):
+            png.save_png(image, file, notes, new=True)
+            return file
+        words = NUMBERED.sub("", file.name, count=1)
+        file = file.with_name(f"{_free_number(file.parent):03d}-{words}")
 
 
 def _check_writable(out: Path) -> None:

@@ -81,6 +81,14 @@ class Whole:
         """Take the network of a checkpoint."""
         net.load_state_dict(parts.load_network(folder / self.role, self.role).state_dict())
 
+    def check(self, net: parts.Network, folder: Path, averaged: bool) -> None:
+        """Raise UserError unless `load`, and `averages` if there are some, can take a checkpoint,
+        and all its values are finite.
+        """
+        for name in (self.role, f"{self.role}_ema")[: 1 + averaged]:
+            values = parts.load_network(folder / name, self.role).state_dict()
+            _check_fit(values, net.state_dict(), folder / name)
+
     def averages(self, net: parts.Network, folder: Path) -> Mapping[str, Tensor]:
         """The averages in a checkpoint, by parameter name."""
         return parts.load_network(folder / f"{self.role}_ema", self.role).state_dict()
@@ -174,6 +182,14 @@ class Lora:
             for name, parameter in trained_parameters(net).items():
                 parameter.copy_(values[name])
 
+    def check(self, net: parts.Network, folder: Path, averaged: bool) -> None:
+        """Raise UserError unless `load`, and `averages` if there are some, can take a checkpoint,
+        and all its values are finite.
+        """
+        for name in (names.ADAPTER, names.ADAPTER_EMA)[: 1 + averaged]:
+            values = _values(net, folder / name)
+            _check_fit(values, values, folder / name)
+
     def averages(self, net: parts.Network, folder: Path) -> Mapping[str, Tensor]:
         """The averages in a checkpoint, by parameter name. Raises UserError."""
         return _values(net, folder / names.ADAPTER_EMA)
@@ -254,6 +270,18 @@ def stored(name: str) -> str:
     return name.replace(f"lora_magnitude_vector.{NAME}.weight", "lora_magnitude_vector").replace(
         f".{NAME}.", "."
     )
+
+
+def _check_fit(values: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: Path) -> None:
+    """Raise UserError unless these are finite values for all that is wanted."""
+    if different := sorted(values.keys() ^ wanted.keys()):
+        side = "lacks" if different[0] in wanted else "has an unknown"
+        raise UserError(f"{place}: {side} {different[0]}")
+    for name, value in values.items():
+        if value.shape != wanted[name].shape:
+            raise UserError(f"{place}: {name} has shape {tuple(value.shape)}")
+        if not torch.isfinite(value).all():
+            raise UserError(f"{place}: not all values of {name} are finite")
 
 
 def _values(net: nn.Module, file: Path) -> dict[str, Tensor]:

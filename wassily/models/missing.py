@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from wassily.files import output_folder
+from wassily.files import output_folder, reading
+from wassily.files.reading import BadFile
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
 RELEASED = "kandinsky-community/"  # the owner of the released models, whose names are much alike
@@ -71,6 +72,9 @@ def _drawable(folder: Path) -> bool:
 
 
 def _again(file: Path) -> str:
-    kind = file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    try:
+        kind = reading.read_bytes(file).decode("utf-8", "replace").partition("\n")[0]
+    except BadFile:
+        kind = ""
     role = "prior" if "PriorConfig" in kind else "decoder"
     return f"wassily train {role} --config {file} --resume_from_checkpoint latest"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wassily.errors import UserError
-from wassily.files import atomic, output_folder, run_state
+from wassily.files import atomic, output_folder, reading, run_state
+from wassily.files.reading import BadFile
 from wassily.files.run_state import Saved
 from wassily.models import hub, missing, origins, parts
 
@@ -77,8 +77,8 @@ def config_of(found: Trained, home: str, cache_dir: str | None = None) -> dict[s
     if found.network is None:
         return parts.load_config(role, found.repository, cache_dir)
     try:
-        return dict(json.loads((found.network / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return reading.read_table(found.network / "config.json", root=found.network)
+    except BadFile as error:
         raise UserError(f"{found.network}: cannot load the {role}: {error}") from None
 
 

@@ -25,7 +25,7 @@ def behind(file: Path, home: str) -> str | None:
 def _of_run(folder: Path) -> dict[str, Any]:
     """The models by home in the facts of a run; none where there are no such facts."""
     try:
-        found = reading.read_table(folder / output_folder.RUN).get("repositories")
+        found = reading.read_table(folder / output_folder.RUN, root=folder).get("repositories")
     except reading.BadFile:
         return {}
     return found if isinstance(found, dict) else {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from torch import nn
 from wassily import loading
 from wassily.config import training
 from wassily.errors import UserError, out_of_memory
+from wassily.files import reading
 from wassily.models import hub
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def load_config(role: str, repository: str, cache_dir: str | None = None) -> dic
     without a network. Raises UserError.
     """
     if repository in (training.PRIOR, training.DECODER):
-        return dict(json.loads(RELEASED.read_text(encoding="utf-8"))[role])
+        return dict(reading.read_table(RELEASED)[role])
     part, kind = PARTS[role], PARTS[role].kind
     options = {"subfolder": part.folder, "cache_dir": cache_dir}
     try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from wassily.files import atomic, platforms
+from wassily.files import atomic, platforms, reading
 
 
 def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -> None:
@@ -16,7 +15,7 @@ def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -
     whole.
     """
     aside = output_dir / f"{atomic.ASIDE}export"
-    shutil.rmtree(aside, ignore_errors=True)
+    atomic.remove(aside)
     with atomic.system_errors(output_dir):
         save_pipeline(aside)
     _portable_image_processor(aside)
@@ -25,7 +24,7 @@ def export(output_dir: Path, save_pipeline: Callable[[Path], None], card: str) -
     index.unlink(missing_ok=True)
     for part in sorted(p for p in aside.iterdir() if p.name != index.name):
         target = output_dir / part.name
-        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        atomic.remove(target)
         part.rename(target)
     atomic.write_text(output_dir / "README.md", card)
     (aside / index.name).rename(index)
@@ -40,5 +39,5 @@ def _portable_image_processor(folder: Path) -> None:
         folder / "image_processor" / "preprocessor_config.json",
     ):
         if file.is_file():
-            text = file.read_text(encoding="utf-8")
+            text = reading.read_text(file)
             file.write_text(text.replace("CLIPImageProcessorPil", "CLIPImageProcessor"), "utf-8")

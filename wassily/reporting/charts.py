@@ -78,7 +78,10 @@ def number(value: float) -> str:
 def _range(values: Sequence[float]) -> tuple[float, float]:
     """A little more than what the values span; never empty."""
     low, high = min(values), max(values)
-    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    # Values that hardly differ are one: there are no ticks between neighbouring numbers.
+    spread = high - low if high - low > max(abs(high), abs(low)) * 1e-9 else 0.0
+    room = spread * 0.08 or abs(high) * 0.05
+    room = room if room > 1e-99 else 1.0
     return low - room, high + room
 
 

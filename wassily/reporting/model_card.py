@@ -10,6 +10,8 @@ from pathlib import Path
 
 from wassily.config import schema
 from wassily.config.training import DECODER, TrainConfig
+from wassily.files import reading
+from wassily.files.reading import BadFile
 from wassily.models import names
 from wassily.models import parts as model_parts
 from wassily.version import __version__
@@ -119,12 +121,11 @@ def front_matter(facts: Facts) -> str:
 
 def prior_of(folder: Path) -> str | None:
     """The prior that the card in a decoder's folder names, if there is one."""
-    card = folder / "README.md"
-    if not card.is_file():
+    try:
+        card = reading.read_bytes(folder / "README.md").decode("utf-8", "replace")
+    except BadFile:
         return None
-    found = re.search(
-        r"^prior:\n- *(.+)$", card.read_text(encoding="utf-8", errors="replace"), re.M
-    )
+    found = re.search(r"^prior:\n- *(.+)$", card, re.M)
     return found[1].strip().strip("\"'") if found else None
 
 

@@ -6,13 +6,15 @@ It is made of what lies in the output folder and of nothing else, so `wassily re
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from wassily.config.commands import ReportConfig
 from wassily.data import png
+from wassily.data.images import BadPicture
 from wassily.errors import UserError
-from wassily.files import atomic
+from wassily.files import atomic, output_folder, reading
 from wassily.reporting import report_page, run_facts, run_log
 from wassily.reporting.report_page import ReportContents, Shown
 from wassily.reporting.run_log import Row
@@ -20,6 +22,7 @@ from wassily.reporting.run_log import Row
 FILE = "report.html"
 SIDE = 256  # pixels of a picture's longer side; larger ones are made smaller
 COLUMNS, PROMPTS = 8, 16  # at most
+NAME = re.compile(f"step-{output_folder.STEP}")  # of the folder of a validation
 
 
 def report(config: ReportConfig) -> None:
@@ -43,8 +46,8 @@ def refresh(folder: Path, say: Callable[[str], None]) -> None:
     """The same during a training, where a report is no reason to stop."""
     try:
         write(folder)
-    except OSError as error:
-        say(f"{FILE} was not written: {error.strerror or error}")
+    except Exception as error:  # whatever a file of the folder holds
+        say(f"{FILE} was not written: {getattr(error, 'strerror', None) or error}")
 
 
 def contents_of(folder: Path) -> ReportContents:
@@ -65,7 +68,7 @@ def exported_step(rows: list[Row], metric: str | None) -> int | None:
     """
     kinds = ("held_out", "scores")
     steps = sorted({row["step"] for row in rows if row.get("event") in kinds and row["step"]})
-    if not steps or metric not in run_log.METRICS:
+    if not steps or not isinstance(metric, str) or metric not in run_log.METRICS:
         return steps[-1] if steps else None
     values = {step: run_log.measured(rows, step).get(metric) for step in steps}
     known = {step: value for step, value in values.items() if value is not None}
@@ -89,23 +92,23 @@ def _strips(folder: Path, exported: int | None) -> dict[str, list[Shown]]:
     """Prompt -> its pictures at the chosen validations, in order."""
     found = {}
     for path in folder.glob("step-*") if folder.is_dir() else ():
-        number = path.name.removeprefix("step-")
-        if number.isascii() and number.isdigit() and (path / "sheet.png").is_file():
-            found[int(number)] = path
+        named = NAME.fullmatch(path.name)
+        if named and (path / "sheet.png").is_file() and reading.is_inside(path, folder.parent):
+            found[int(named[1])] = path
     strips: dict[str, list[Shown]] = {}
     for step in chosen_steps(list(found), exported):
         for path in sorted(found[step].glob("[0-9]*.png")):
-            prompt, shown = _shown(path, step)
+            prompt, shown = _shown(path, step, folder.parent)
             if shown is not None:
                 strips.setdefault(prompt, []).append(shown)
     return strips
 
 
-def _shown(path: Path, step: int) -> tuple[str, Shown | None]:
+def _shown(path: Path, step: int, root: Path) -> tuple[str, Shown | None]:
     """A sample's prompt and the picture, as small as it is looked at; None if it cannot be read."""
     try:
-        kind, content, notes, side = png.thumbnail(path, SIDE)
-    except OSError:
+        kind, content, notes, side = png.thumbnail(path, SIDE, root)
+    except BadPicture:
         return "", None
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return notes.get("prompt", path.stem), Shown(step, uri, side < SIDE // 2)

@@ -11,7 +11,8 @@ from typing import Any
 
 from wassily.config import schema
 from wassily.config.training import TrainConfig
-from wassily.files import atomic, output_folder
+from wassily.files import atomic, output_folder, reading
+from wassily.files.reading import BadFile
 from wassily.version import __version__
 
 FILE = output_folder.RUN
@@ -45,7 +46,6 @@ def write(config: TrainConfig, facts: Mapping[str, object]) -> None:
 def read_summary(folder: Path) -> dict[str, Any]:
     """What `write` wrote; nothing where there is none, or no such thing."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return reading.read_table(folder / FILE, root=folder)
+    except BadFile:
         return {}
-    return found if isinstance(found, dict) else {}

@@ -11,6 +11,8 @@ from wassily.commands import demo
 from wassily.config import parsing
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
+from wassily.files import reading
+from wassily.files.reading import BadFile
 
 CLASSES = {"prior": "PriorConfig", "decoder": "DecoderConfig"}
 NAMES = {network: f"my-{network}" for network in CLASSES}  # that the form proposes
@@ -52,8 +54,8 @@ def resume(folder: Path) -> list[str]:
     """The words that go on with the training of an output folder. Raises UserError."""
     file = folder / "run.toml"
     try:
-        first = file.read_text("utf-8").partition("\n")[0]
-    except (OSError, UnicodeDecodeError):
+        first = reading.read_text(file, root=folder).partition("\n")[0]
+    except BadFile:
         raise UserError(f"{folder}: no training to go on with (no run.toml)") from None
     network = next((n for n, kind in CLASSES.items() if kind in first), None)
     if network is None:

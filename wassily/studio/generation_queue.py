@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wassily.config import generation_checks
 from wassily.config.generation import DrawConfig, GenerateConfig
-from wassily.data import images, png
+from wassily.data import images
 from wassily.errors import UserError
 from wassily.generation import conditions, generate, load, metadata, sample
 from wassily.models import parts
@@ -71,9 +71,11 @@ class GenerationQueue:
             pairs = [(subject, seed) for subject, _, seed in jobs]
             drawn, (_, decoder, device) = self._drawn(config, networks, task, pairs, job)
             noted = generate.provenance_of(config, task, jobs, decoder.unet.dtype, device)
-            for (_, words, _), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
-                png.save_png(picture, file, metadata.png_chunks(one, words))
-        return [(file, seed) for file, (_, _, seed) in zip(files, jobs, strict=True)]
+            saved = []
+            for (_, words, seed), picture, file, one in zip(jobs, drawn, files, noted, strict=True):
+                chunks = metadata.png_chunks(one, words)
+                saved.append((generate.save(picture, file, chunks, config), seed))
+        return saved
 
     def again(self, old: metadata.Provenance, out: Path, cache_dir: str | None, job: Job) -> Path:
         """The picture that these notes are of, drawn anew. Raises like `draw`."""
@@ -86,8 +88,8 @@ class GenerationQueue:
             jobs = [(task.subjects[0], config.seed)] * config.batch_size
             drawn, (_, _, device) = self._drawn(config, networks, task, jobs, job)
             again = dataclasses.replace(old, made_with=metadata.made_with(device))
-            png.save_png(drawn[old.place], file, metadata.png_chunks(again, task.words[0]))
-        return file
+            chunks = metadata.png_chunks(again, task.words[0])
+            return generate.save(drawn[old.place], file, chunks, config)
 
     def _drawn(
         self,

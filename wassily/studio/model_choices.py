@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR
 from wassily.errors import UserError
-from wassily.files import atomic, output_folder, run_state
+from wassily.files import atomic, output_folder, reading, run_state
+from wassily.files.reading import BadFile
 from wassily.files.run_state import Saved
 from wassily.models import names as model_names
 from wassily.models import parts
@@ -139,10 +139,10 @@ def guidance(runs: Path, home: str, name: str | None) -> float:
 def _alike(one: Path, other: Path) -> bool:
     """Whether two networks are built alike."""
     try:
-        built = [json.loads((folder / "config.json").read_text("utf-8")) for folder in (one, other)]
-        return all(built[0].get(k) == value for k, value in built[1].items() if k[0] != "_")
-    except (OSError, ValueError, AttributeError):
+        built = [reading.read_table(folder / "config.json", root=folder) for folder in (one, other)]
+    except BadFile:
         return False
+    return all(built[0].get(k) == value for k, value in built[1].items() if k[:1] != "_")
 
 
 def checked_adapter(runs: Path, home: str, name: str | None) -> str | None:

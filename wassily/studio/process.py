@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wassily.errors import UserError
-from wassily.files import lock, platforms
+from wassily.files import atomic, lock, platforms, reading
+from wassily.files.reading import BadFile
 from wassily.studio.allowed_folders import AllowedFolders
 
 TAIL = 4096  # bytes of the output that are looked at
@@ -63,7 +64,7 @@ def start(own: TrainingProcess, words: list[str]) -> int:
         try:
             if not _alone(handle) or runs(own):
                 raise UserError("this training runs already")
-            with own.output.open("wb") as output:
+            with open(atomic.emptied(own.output), "wb") as output:
                 child = subprocess.Popen(
                     [sys.executable, *_line(words)],
                     stdin=subprocess.DEVNULL,
@@ -103,18 +104,15 @@ def _files() -> Iterator[None]:
 
 
 def _write(own: TrainingProcess, value: dict[str, object]) -> None:
-    aside = own.record.with_suffix(".writing")
-    aside.write_text(json.dumps(value), "utf-8")
-    aside.replace(own.record)
+    atomic.write_text(own.record, json.dumps(value))
 
 
 def record_of(own: TrainingProcess) -> dict[str, object]:
     """The record that `start` wrote; empty where it never ran."""
     try:
-        value = json.loads(own.record.read_text("utf-8"))
-    except (OSError, ValueError):
+        return reading.read_table(own.record, root=own.record.parent)
+    except BadFile:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def runs(own: TrainingProcess) -> bool:
@@ -143,10 +141,9 @@ def stop(own: TrainingProcess) -> None:
 def last_line(own: TrainingProcess) -> str:
     """The last line that it printed, but for the command to go on with: there is a button."""
     try:
-        with own.output.open("rb") as file:
-            file.seek(max(0, own.output.stat().st_size - TAIL))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
+        tail = reading.read_tail(own.output, TAIL, own.output.parent)
+    except BadFile:
         return ""
+    text = tail.decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines()]
     return next((n for n in reversed(lines) if n and not n.startswith("go on with: ")), "")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wassily.files import lock
+from wassily.files import lock, reading
+from wassily.files.reading import BadFile
 from wassily.models import names as model_names
 from wassily.reporting import charts, run_facts, run_log
 from wassily.reporting.charts import Series
@@ -52,7 +54,7 @@ def trainings(allowed: AllowedFolders) -> list[str]:
 def look(allowed: AllowedFolders, folder: Path) -> Seen:
     """How a training stands. Raises nothing for a folder that is not there yet."""
     own = process.process_of(allowed, folder)
-    rows, facts = run_log.read_log(folder), run_facts.read_summary(folder)
+    rows, facts = logged(folder), run_facts.read_summary(folder)
     step = max((row["step"] for row in rows), default=0)
     steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     alive = process.runs(own)
@@ -72,9 +74,18 @@ def look(allowed: AllowedFolders, folder: Path) -> Seen:
     return Seen("finished" if finished else "stopped", step, steps, None, line)
 
 
+def logged(folder: Path) -> list[Row]:
+    """The log of a training; nothing where it cannot be read."""
+    try:
+        return run_log.read_log(folder)
+    except BadFile:
+        return []
+
+
 def time_left(rows: Sequence[Row], batch: object, steps: int | None) -> float | None:
     """Seconds to the last step at the pace of the latest rows; None where it is not known."""
-    paces = [row["pictures_per_second"] for row in rows if row.get("pictures_per_second")][-5:]
+    known = [row.get("pictures_per_second", 0) for row in rows]
+    paces = [pace for pace in known if pace > 0][-5:]  # NaN is no pace
     if not paces or steps is None or not isinstance(batch, int):
         return None
     step = max(row["step"] for row in rows)
@@ -103,7 +114,12 @@ def samples(folder: Path, most: int = 12) -> tuple[int, list[Path]]:
     found = [
         (int(number), path)
         for path in (folder / "validation").glob("step-*")
-        if (number := path.name.removeprefix("step-")).isdigit() and (path / "sheet.png").is_file()
+        if (number := path.name.removeprefix("step-")).isdigit()
+        and (path / "sheet.png").is_file()
+        and reading.is_inside(path, folder)
     ]
     step, latest = max(found, default=(0, None))
-    return step, sorted(latest.glob("[0-9]*.png"))[:most] if latest else []
+    if latest is None:
+        return 0, []
+    images = (path for path in sorted(latest.glob("[0-9]*.png")) if reading.is_inside(path, folder))
+    return step, list(itertools.islice(images, most))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -16,6 +17,7 @@ from wassily.config import schema
 from wassily.config.training import TrainConfig
 from wassily.data.example_order import ExtraExamples, Split
 from wassily.encodings import definitions
+from wassily.errors import UserError
 from wassily.evaluation import validation_scores, variance_drift
 from wassily.files import run_state
 from wassily.files.run_state import Saved
@@ -25,12 +27,12 @@ from wassily.models.adapters import Lora, Whole
 from wassily.models.trainable import Trainable, make_trainable
 from wassily.planning import plan
 from wassily.runtime import accelerator, compile
-from wassily.training import best, optimizers, weights
+from wassily.training import best, optimizer_state, optimizers, resume, weights
 from wassily.training.best import Best, LastIsBest
 from wassily.training.checkpoints import Saving
 from wassily.training.inputs import Inputs
 from wassily.training.loop import Pending
-from wassily.training.setup import Setup, use_xformers
+from wassily.training.setup import Resumed, Setup, saved_state, use_xformers
 from wassily.training.step_log import Skipped, StepLog
 from wassily.training.validation import Measures, Validations, Validator
 from wassily.training.weights import Weights
@@ -93,6 +95,9 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
     same |= {**adaptation.signature(), **_signature(setup, trainable, split, beside)}
     if resumed:
         run_state.check_same(resumed.state, same, resumed.folder)
+        resumed = _loadable(setup, resumed, trainable, adaptation)
+        run_state.check_same(resumed.state, same, resumed.folder)
+        setup = dataclasses.replace(setup, resumed=resumed)
     reading.begin(split, resumed.state.stream if resumed else None)
     _place(setup, trainable)
     # The network is still the base's: a resumed run measures from there, too.
@@ -124,6 +129,32 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
     )
     _restore(run)
     return run
+
+
+def _loadable(
+    setup: Setup, resumed: Resumed, trainable: Trainable, adaptation: Whole | Lora
+) -> Resumed:
+    """The checkpoint that is resumed, or one before it where that one cannot be loaded."""
+    trained = adapters.trained_parameters(trainable.net)
+    adapters.keep_as(trained, setup.config.weights_dtype)  # the moments are of the same dtype
+
+    def fault(folder: Path) -> str | None:
+        try:
+            saved_state(setup.config, folder)
+            adaptation.check(trainable.net, folder, setup.config.use_ema)
+            optimizer_state.read(folder, trained)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def found() -> Resumed:
+        asked = setup.config.resume_from_checkpoint
+        folder = resume.loadable(resumed.folder, asked, setup.output_dir, fault, setup.runtime.say)
+        state = saved_state(setup.config, folder)
+        assert state is not None  # there is a folder
+        return Resumed(folder, state)
+
+    return setup.runtime.shared(found)
 
 
 def _signature(

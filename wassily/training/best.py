@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from wassily.files.run_state import Saved
 from wassily.maths.ema import Ema, NoEma
 from wassily.reporting import run_log
 
-NAME = re.compile(r"best-(\d+)")
+NAME = re.compile(f"best-{output_folder.STEP}")
 
 
 class Adaptation(Protocol):
@@ -126,7 +125,7 @@ class Best:
         if found.metric != self.standing.metric:
             return f"the best {self.words} is looked for from here on; it was by {found.metric}"
         folders = [home / f"best-{found.step}" for home in (self.home, beside)]
-        places = [folder for folder in folders if folder.is_dir()]
+        places = [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
         if found.step and not places:
             return f"best-{found.step} is gone: the best is looked for from here on"
         if found.step and (reason := checksums.damage(places[0])):
@@ -157,8 +156,9 @@ class Best:
             if named and int(named[1]) != self.standing.step:
                 # Out of the way in one rename first, as a checkpoint is removed.
                 aside = self.home / f"{atomic.ASIDE}{path.name}"
+                atomic.remove(aside)
                 path.rename(aside)
-                shutil.rmtree(aside)
+                atomic.remove(aside)
 
 
 class LastIsBest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -99,6 +98,7 @@ def rotate(output_dir: Path, limit: int | None) -> list[Path]:
     for _, path in old:
         # Out of the way in one rename first: a kill in between leaves no half checkpoint.
         aside = path.parent / f"{atomic.ASIDE}{path.name}"
+        atomic.remove(aside)
         path.rename(aside)
-        shutil.rmtree(aside)
+        atomic.remove(aside)
     return [path for _, path in old]

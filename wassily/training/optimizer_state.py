@@ -6,16 +6,17 @@ Only safetensors and JSON; nothing pickled is written or read. The only file tha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.runtime import fsdp
 
 OPTIMIZER = "optimizer.safetensors"
@@ -49,21 +50,29 @@ def save_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Paramete
     save_file(tensors, folder / OPTIMIZER, metadata=notes)
 
 
-def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
-    """Put a saved state back, on each parameter's device; UserError for an unknown name."""
+def read(
+    folder: Path, names: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """A saved state and the step count of the whole group, if it has one. Raises UserError unless
+    it fits these parameters.
+    """
+    tensors, notes = atomic.read_tensors(folder / OPTIMIZER)
     try:
-        tensors = load_file(folder / OPTIMIZER)
-        with safe_open(folder / OPTIMIZER, "pt") as file:
-            notes = file.metadata() or {}
         plain, layout = (json.loads(notes.get(key, "[]")) for key in ("plain", "layout"))
         plain = dict(plain)
         if not isinstance(layout, list) or not all(isinstance(key, str) for key in layout):
             raise ValueError("not an optimizer's state")
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / OPTIMIZER}: {error}") from error
     counted = tensors.pop("::step", None)
     state = tensors | plain
     _check_optimizer(folder / OPTIMIZER, state, layout, names)
+    return state, counted
+
+
+def load_optimizer(folder: Path, optimizer: Any, names: Mapping[str, nn.Parameter]) -> None:
+    """Put a saved state back, on each parameter's device. Raises UserError."""
+    state, counted = read(folder, names)
     if counted is not None:
         optimizer.param_groups[0]["step"] = counted
     # A fused optimizer reads its step counts on the parameter's device, others on the CPU.
@@ -90,12 +99,21 @@ def _check_optimizer(
         held.add(name)
         if name not in names:
             raise UserError(f"{file}: state of {name!r}, which is not trained here")
-        if field in ("exp_avg", "exp_avg_sq") and value.shape != names[name].shape:
-            raise UserError(f"{file}: {key} has shape {tuple(value.shape)}")
-        if field == "step" and torch.is_tensor(value) and value.numel() != 1:
+        if field in ("exp_avg", "exp_avg_sq"):
+            if not torch.is_tensor(value) or value.shape != names[name].shape:
+                raise UserError(f"{file}: {key} has shape {tuple(getattr(value, 'shape', ()))}")
+            if value.dtype != names[name].dtype:
+                raise UserError(f"{file}: {key} is of {value.dtype}, not of {names[name].dtype}")
+        if field == "step" and not _is_count(value):
             raise UserError(f"{file}: {key} is no count of steps")
     if not layout:
         raise UserError(f"{file}: not an optimizer's state")
     lost = [key.rpartition("::")[0] for key in layout if key not in state]
     for name in [*lost, *(name for name in names if name not in held)]:
         raise UserError(f"{file}: the state of {name!r} is missing or not whole")
+
+
+def _is_count(value: object) -> bool:
+    if torch.is_tensor(value):
+        return value.numel() == 1 and 0 <= value.item() < math.inf
+    return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]

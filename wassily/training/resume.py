@@ -1,4 +1,4 @@
-"""Which checkpoint to resume, and whether it belongs to this run."""
+"""Which checkpoint to resume, whether it belongs to this run, and whether it can be loaded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from wassily.errors import UserError
 from wassily.files import checksums, output_folder, run_state
 from wassily.files.run_state import Saved
 
+Fault = Callable[[Path], str | None]  # why a checkpoint cannot be resumed, None if it can
+
+
+def _no_fault(folder: Path) -> None:
+    return None
+
 
 def chosen_checkpoint(
-    asked: str | None, output_dir: Path, say: Callable[[str], None] = print
+    asked: str | None,
+    output_dir: Path,
+    say: Callable[[str], None] = print,
+    fault: Fault = _no_fault,
 ) -> Path | None:
     """The checkpoint to resume; None to start anew. Raises UserError.
 
-    `latest` takes the newest of `output_dir` that is as it was written, or none if there is none
-    yet. Without a wish, a folder that holds checkpoints is not trained over.
+    `latest` takes the newest of `output_dir` that is as it was written and has no `fault`, or none
+    if there is none yet. Without a wish, a folder that holds checkpoints is not trained over.
     """
     here = output_folder.named(output_dir)
     if asked and source_checks.is_latest(asked):
-        return _newest_whole([folder for _, folder in here], say)
+        return _newest_whole([folder for _, folder in here], say, fault, {})
     if asked:
         path = source_checks.resumed(asked, str(output_dir))
         if not (path / output_folder.STATE).is_file():
@@ -41,26 +50,47 @@ def chosen_checkpoint(
     return None
 
 
-def _newest_whole(folders: list[Path], say: Callable[[str], None]) -> Path | None:
-    """The last of them that is not damaged; those after it step aside. None of none.
-
-    Raises UserError if all are damaged: nothing is trained over then, either.
+def loadable(
+    folder: Path, asked: str | None, output_dir: Path, fault: Fault, say: Callable[[str], None]
+) -> Path:
+    """The chosen checkpoint if it has no `fault`; with `latest` the newest one before it that has
+    none. Raises UserError.
     """
-    reasons: dict[Path, str] = {}
+    reason = fault(folder)
+    if reason is None:
+        return folder
+    if not (asked and source_checks.is_latest(asked)):
+        raise UserError(f"--resume_from_checkpoint {folder}: {reason}. Name another checkpoint.")
+    before = [one for _, one in output_folder.named(output_dir)]
+    before = before[: before.index(folder)]
+    found = _newest_whole(before, say, fault, {folder: f"cannot be loaded: {reason}"})
+    assert found is not None  # else it raised
+    return found
+
+
+def _newest_whole(
+    folders: list[Path], say: Callable[[str], None], fault: Fault, reasons: dict[Path, str]
+) -> Path | None:
+    """The last of them that is not damaged and has no `fault`; those after it step aside. None of
+    none. `reasons` are those of checkpoints that were refused before.
+
+    Raises UserError if all are refused: nothing is trained over then, either.
+    """
     for folder in reversed(folders):
-        reason = checksums.damage(folder)
-        if reason is None:
+        if damage := checksums.damage(folder):
+            reasons[folder] = f"is damaged: {damage}"
+        elif reason := fault(folder):
+            reasons[folder] = f"cannot be loaded: {reason}"
+        else:
             for damaged, why in reasons.items():
                 # Not removed, but not counted any more among those that the newest are kept of.
                 damaged.rename(_unused(damaged.with_name(f"damaged-{damaged.name}")))
-                say(f"{damaged} is damaged: {why}; going on from {folder.name}")
+                say(f"{damaged} {why}; going on from {folder.name}")
             return folder
-        reasons[folder] = reason
     if reasons:
-        newest = folders[-1]
+        newest, why = next(iter(reasons.items()))
         raise UserError(
-            f"{newest} is damaged: {reasons[newest]}; there is no whole one before it: move it "
-            "away to start anew"
+            f"{newest} {why}; there is no whole one before it: move it away to start anew"
         )
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def settle(
     """
     output_dir = Path(config.output_dir)
     folder = runtime.shared(lambda: take_output_folder(config, output_dir, held, runtime.say))
-    state = runtime.shared(lambda: run_state.to_resume(folder))
+    state = runtime.shared(lambda: saved_state(config, folder))
     seed = seed_of(config, state, runtime)
     repository = runtime.shared(lambda: hub_repository(config, output_dir))
     resumed = Resumed(folder, state) if folder and state else None
@@ -136,11 +137,31 @@ def take_output_folder(
     _check_no(output_dir, "model_index.json" if config.lora else names.ADAPTER)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
+        atomic.check_own(output_dir / name for name in ("validation", "logs"))
         held.enter_context(lock.held(output_dir))
         atomic.sweep(output_dir)
-        return resume.chosen_checkpoint(config.resume_from_checkpoint, output_dir, say)
+        fault = functools.partial(_state_fault, config)
+        return resume.chosen_checkpoint(config.resume_from_checkpoint, output_dir, say, fault)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
+
+
+def _state_fault(config: TrainConfig, folder: Path) -> str | None:
+    """Why the state of a checkpoint cannot be resumed by a run of this network; None if it can."""
+    try:
+        saved_state(config, folder)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def saved_state(config: TrainConfig, folder: Path | None) -> RunState | None:
+    """The state of the checkpoint to resume from; None without one. Raises UserError."""
+    state = run_state.to_resume(folder)
+    if state is not None:
+        where = f"{folder}: the config in {output_folder.STATE}"
+        schema.check_values(type(config), state.config, where)
+    return state
 
 
 def check_free(output_dir: Path, parts: set[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from wassily.evaluation import validation_scores
 from wassily.evaluation.heldout_loss import Losses
 from wassily.evaluation.validation_scores import ValidationScores
 from wassily.evaluation.variance_drift import Drift, NoDrift
+from wassily.files import atomic
 from wassily.generation import pipelines, sample
 from wassily.maths.losses import Objective
 from wassily.models.adapters import Lora, Whole
@@ -163,13 +163,13 @@ class Validator:
         """Let samples.png be the sheet of that validation, whose weights are exported."""
         sheet = self.output_dir / "validation" / f"step-{step}" / "sheet.png"
         if self.runtime.main and sheet.is_file():
-            shutil.copyfile(sheet, self.output_dir / "samples.png")
+            atomic.copy(sheet, self.output_dir / "samples.png")
 
     def _generate_images(self, step: int, prior: Any, decoder: Any) -> None:
         prompts, side = list(self.config.validation_prompts), self.config.resolution
         folder = self.output_dir / "validation" / f"step-{step}"
-        if (folder / "sheet.png").exists():
-            shutil.rmtree(folder)
+        atomic.check_own([folder.parent])
+        atomic.remove(folder)
         size = sample.Drawing(
             steps=VALIDATION_STEPS, height=side, width=side, batch_size=1, scheduler="stock"
         )
@@ -183,7 +183,7 @@ class Validator:
             png.save_png(image, folder / f"{number:02d}.png", notes)
         sheet = sheets.sheet([[p] for p in images], [f"step {step}"], prompts)
         png.save_png(sheet, folder / "sheet.png", {})
-        shutil.copyfile(folder / "sheet.png", self.output_dir / "samples.png")
+        atomic.copy(folder / "sheet.png", self.output_dir / "samples.png")
         self.runtime.log_images("validation", images, prompts, step)
 
 

@@ -16,6 +16,7 @@ from wassily.config.training import TrainConfig
 from wassily.data import datasets, entries, folders, png
 from wassily.data.datasets import Pictures
 from wassily.errors import UserError
+from wassily.files import atomic
 from wassily.generation import pipelines, sample
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
@@ -79,6 +80,7 @@ def generate_missing(config: TrainConfig, repositories: dict[str, str], runtime:
 def _made(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        atomic.sweep(folder)
     except OSError as error:
         raise UserError(f"--class_data_dir {folder}: {error.strerror or error}") from None
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
+from wassily.files import reading
+from wassily.files.reading import BadFile
 from wassily.models import parts
 
 LISTS = ("english", "arabic")
@@ -21,9 +23,9 @@ def builtin(mini: bool) -> dict[str, list[str]]:
 def prompt_lines(path: Path) -> list[str]:
     """The prompts of a text file, one a line. Raises UserError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts {path}: {error}") from None
+        text = reading.read_text(path)
+    except BadFile as error:
+        raise UserError(f"--prompts {error}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -53,10 +55,9 @@ def prompts(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
         mini = parts.public_name(repositories["prior"], "prior") == "mini"
         path = (parts.MINI / "prompts" if mini else GENERIC) / "preserve.txt"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text in UTF-8"
-        raise UserError(f"--preserve {path}: {reason}") from None
+        text = reading.read_text(path)
+    except BadFile as error:
+        raise UserError(f"--preserve {error}") from None
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise UserError(f"--preserve {path}: no prompt in it")

@@ -154,7 +154,15 @@ class TrainingSet:
         return len(self.source)
 
     def begin(self, split: example_order.Split, saved: dict[str, Any] | None) -> None:
-        """Go on from what a checkpoint has of `state`: nothing, for every place is known."""
+        """Go on from what a checkpoint has of `state`: nothing, for every place is known.
+
+        Raises UserError for a place in a stream.
+        """
+        if saved is not None:
+            raise UserError(
+                "--resume_from_checkpoint: the checkpoint is of a stream, and this is none. Add "
+                "--streaming, or name another checkpoint."
+            )
 
     def first(self, most: int) -> list[int]:
         """A few examples, as `fetch` names them, whatever the order is."""

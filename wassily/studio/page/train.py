@@ -12,7 +12,6 @@ import gradio as gr
 from wassily.commands import demo
 from wassily.data import images, png
 from wassily.errors import UserError
-from wassily.reporting import run_log
 from wassily.studio import command_words, model_choices, process, run_status
 from wassily.studio.allowed_folders import AllowedFolders
 from wassily.studio.page import generate, shared
@@ -350,7 +349,7 @@ def seen(
         nothing = f'<p class="quiet">{say("no_training")}</p>'
         shown = [nothing, "", gr.update(visible=False), *_buttons("none")]
         return [*shown, *(gr.skip() for _ in lines)]
-    rows = run_log.read_log(folder)
+    rows = run_status.logged(folder)
     titles = (say("loss"), say("step"), say("on_training"), say("on_held_out"))
     chart = run_status.chart(rows, titles) or f'<p class="quiet">{say("no_loss")}</p>'
     step, files = run_status.samples(folder)

@@ -1,0 +1,1 @@
+"""Datasets as the datasets library loads them, from their own files alone."""
