@@ -12,7 +12,7 @@ from helpers import ROOT
 
 PACKAGE, TESTS = ROOT / "wassily", ROOT / "tests"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LINES, PARAMETERS, ANY = 60, 8, 45  # at most, in a function; untyped parameters in the package
+LINES, PARAMETERS, ANY = 60, 8, 60  # at most, in a function; untyped parameters in the package
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Modules without a test file of their own, and what tests them instead.
