@@ -77,24 +77,25 @@ def train() -> None:
     import torch
 
     from wassily.config import parsing
-    from wassily.models import names, trainable
+    from wassily.models import names
+    from wassily.models.trainable import make_trainable
     from wassily.runtime import accelerator
     from wassily.training import optimizers
 
     words = "--dataset_name a/b --output_dir none --report_to none --resolution 64".split()
     config = parsing.parse("DecoderConfig", words, "busy")
-    kit = trainable.make_kit(config, names.repositories("mini", "mini"))
-    parameters = [p.requires_grad_(True) for p in kit.net.parameters()]
+    trainable = make_trainable(config, names.repositories("mini", "mini"))
+    parameters = [p.requires_grad_(True) for p in trainable.net.parameters()]
     optimizer = optimizers.optimizer(config, parameters, torch.device("cpu"))
     accelerator.keep_freed_memory()
-    batch, shape = int(sys.argv[1]), kit.noise_shape((64, 64))
+    batch, shape = int(sys.argv[1]), trainable.noise_shape((64, 64))
     noise, t = torch.randn(batch, *shape), torch.randint(1000, (batch,))
-    width = kit.net.config.encoder_hid_dim
+    width = trainable.net.config.encoder_hid_dim
     given = {"latents": torch.randn(batch, *shape), "image_embeds": torch.randn(batch, width)}
     for line in sys.stdin:
         began, processor, steps = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - began < float(line):
-            kit.objective(given, noise, t).mean().backward()
+            trainable.objective(given, noise, t).mean().backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -23,9 +23,8 @@ from benchmarks.runs import Job, Timed
 from wassily.config.training import PriorConfig
 from wassily.data.datasets import Pictures
 from wassily.encodings import cache, definitions, lookup
-from wassily.encodings import fill as encodings_fill
 from wassily.encodings.definitions import EncoderContext
-from wassily.encodings.fill import Encoding
+from wassily.encodings.fill import Encoding, caption_key, image_contents
 from wassily.runtime.accelerator import Runtime
 from wassily.training.setup import check_surroundings
 from wassily.training_data import training_set
@@ -91,7 +90,7 @@ def fill(paths: list[str], wanted: list[Encoding], root: Path, width: int) -> No
     for number, path in enumerate(paths):
         row = states[number % PER_SHARD]
         writers[0].add(contents.read(path, path), {"image_embeds": row[0]})
-        key = encodings_fill.caption_key(f"a photo of thing number {Path(path).stem}")
+        key = caption_key(f"a photo of thing number {Path(path).stem}")
         writers[1].add(key, {"text_embeds": row[1], "text_states": row})
         if (number + 1) % PER_SHARD == 0:
             for writer in writers:
@@ -105,7 +104,7 @@ def reading(
 ) -> tuple[float, float]:
     """Seconds to open the stores, and examples read per second in random order."""
     began = time.perf_counter()
-    contents, _ = encodings_fill.picture_contents(source, context.root, context.runtime)
+    contents, _ = image_contents(source, context.root, context.runtime)
     choice = lookup.ExampleDraws(0, False)
     cached = lookup.Cached(wanted, source, contents, context.root, choice)
     opened = time.perf_counter() - began
@@ -127,7 +126,7 @@ def measure(count: int, work: Path) -> tuple[Timed, float, float]:
         fill(paths, wanted, context.root, models.SIZES["tiny"].embedding)
     del paths
     started = runs.ours(job, folder, 1)
-    source = training_set.chosen_pictures(config, 0, context.runtime)
+    source = training_set.chosen_images(config, 0, context.runtime)
     return started, *reading(wanted, source, context)
 
 

@@ -27,7 +27,7 @@ from wassily.config.generation import GenerateConfig
 from wassily.evaluation import metrics
 from wassily.generation import generate, load, sample
 from wassily.mini import judge, world
-from wassily.mini import scene as scenes
+from wassily.mini.scene import Scene
 from wassily.planning import plan
 from wassily.runtime.accelerator import quiet_libraries
 
@@ -181,7 +181,7 @@ def mixed(name: str, thing: str, seed: int, work: Path) -> GenerateConfig:
 # ---------------------------------------------------------------- reading
 
 
-def jobs(thing: str, new: int, old: int) -> dict[str, list[tuple[str, scenes.Scene]]]:
+def jobs(thing: str, new: int, old: int) -> dict[str, list[tuple[str, Scene]]]:
     """The prompts and the scenes that they ask for."""
     return {
         "new": world.prompts(PROMPT_SEED, new, "all", thing),

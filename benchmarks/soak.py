@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks import models, report, runs
 from benchmarks.runs import ROOT, Job, Timed
 from wassily.mini import untrained
-from wassily.reporting import charts as report_charts
 from wassily.reporting import report_style
+from wassily.reporting.charts import HEIGHT, LEFT, WIDTH, Series, line_chart
 
 HEAD = ("", "first", "last", "change", "least to greatest")
 MOST = 0.02  # of change from the end of the warm-up to the end of the run
@@ -126,14 +126,14 @@ def plot(found: list[Measure], window: int, warmup: int) -> str:
         steps = [warmup + (n + 1) * window for n in range(len(m.values))]
         points = [(s, 100 * (v / m.ends[0] - 1)) for s, v in zip(steps, m.values, strict=True)]
         band = [(s, -100 * MOST, 100 * MOST) for s in steps]
-        series = report_charts.Series(m.name, points, 210, band)
-        figure = report_charts.line_chart([series], m.name, "step", "%")
+        series = Series(m.name, points, 210, band)
+        figure = line_chart([series], m.name, "step", "%")
         chart = re.search(r"<svg [^>]*>(.*)</svg>", figure, re.S)
         assert chart  # there are points
-        title = f'<text class="name" x="{report_charts.LEFT}" y="0">{m.name}</text>'
-        place = f'transform="translate({number * report_charts.WIDTH} {HEAD_ROOM})"'
+        title = f'<text class="name" x="{LEFT}" y="0">{m.name}</text>'
+        place = f'transform="translate({number * WIDTH} {HEAD_ROOM})"'
         charts.append(f"<g {place}>{title}{chart[1]}</g>")
-    size = f"{len(charts) * report_charts.WIDTH} {report_charts.HEIGHT + HEAD_ROOM}"
+    size = f"{len(charts) * WIDTH} {HEIGHT + HEAD_ROOM}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">'
     page = '<rect width="100%" height="100%" style="fill:var(--page)"/>'
     return f"{head}<style>{report_style.STYLE}</style>{page}{''.join(charts)}</svg>\n"

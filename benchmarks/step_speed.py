@@ -29,12 +29,12 @@ from wassily.config.training import TrainConfig
 from wassily.maths.ema import NoEma
 from wassily.maths.losses import Batch
 from wassily.mini import untrained
-from wassily.models import adapters, trainable
-from wassily.models.trainable import Kit
+from wassily.models import adapters
+from wassily.models.trainable import Trainable, make_trainable
 from wassily.runtime import compile
 from wassily.runtime.accelerator import Runtime
 from wassily.training import cuda_graphs, optimizers
-from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward
+from wassily.training.loop import Events, Learner, Pending, Span, fit
 
 HEAD = ("", "flags", "batch", "ms a step", "pictures/s", "MFU", "peak, GB", "loss", "to the first")
 HALF = "--mixed_precision bf16 --weights_dtype bf16"
@@ -86,7 +86,7 @@ def configured(role: str, flags: str, resolution: int) -> TrainConfig:
     return config
 
 
-def built(config: TrainConfig, size: models.Size, device: torch.device) -> Kit:
+def built(config: TrainConfig, size: models.Size, device: torch.device) -> Trainable:
     """The network with random weights behind its objective, on the device."""
     torch.manual_seed(0)
     stock = {"prior": models.prior, "unet": models.unet}
@@ -98,20 +98,24 @@ def built(config: TrainConfig, size: models.Size, device: torch.device) -> Kit:
             return stock[role](size)
 
     factor = 2 ** (len(size.movq) - 1)
-    with mock.patch.object(trainable, "latent_factor", lambda *where: factor):
-        kit = trainable.make_kit(config, {"prior": "", "decoder": ""}, load)
-    adapters.keep_as(adapters.trained_parameters(kit.net), config.weights_dtype)
-    kit.objective.to(device)
-    return kit
+    with mock.patch("wassily.models.trainable.latent_factor", lambda *where: factor):
+        trainable = make_trainable(config, {"prior": "", "decoder": ""}, load)
+    adapters.keep_as(adapters.trained_parameters(trainable.net), config.weights_dtype)
+    trainable.objective.to(device)
+    return trainable
 
 
 def encodings(
-    config: TrainConfig, kit: Kit, size: models.Size, count: int, tokens: tuple[int, int]
+    config: TrainConfig,
+    trainable: Trainable,
+    size: models.Size,
+    count: int,
+    tokens: tuple[int, int],
 ) -> Iterator[Batch]:
     """Random batches without end, as pinned memory gives them."""
     draw = torch.Generator().manual_seed(1)
     pinned = torch.cuda.is_available()
-    shape = kit.noise_shape((config.resolution, config.resolution))
+    shape = trainable.noise_shape((config.resolution, config.resolution))
     batches = []
     for _ in range(8):
         lengths = torch.randint(tokens[0], tokens[1] + 1, (count,), generator=draw)
@@ -186,28 +190,31 @@ def measured(
     PartialState._reset_state()
     runtime = Runtime(config.mixed_precision, 1, "none", "logs", "none")
     size, losses = models.SIZES[args.size], {}
-    kit = built(config, size, runtime.device)
-    trained = list(adapters.trained_parameters(kit.net).values())
+    trainable = built(config, size, runtime.device)
+    trained = list(adapters.trained_parameters(trainable.net).values())
     optimizer = optimizers.optimizer(config, trained, runtime.device)
-    objective, optimizer = runtime.prepare(kit.objective, optimizer)
+    objective, optimizer = runtime.prepare(trainable.objective, optimizer)
     if config.compile:
-        compile.compile_in_place(kit.net)
-    passes = forward_backward(objective, runtime)
+        compile.compile_in_place(trainable.net)
+    recorded = None
     if cuda_graphs.wanted(config, objective, runtime, count):
-        passes = cuda_graphs.Recorded(passes, objective, trained, kit.even, runtime)
-    clock = Clock(encodings(config, kit, size, count, args.tokens), runtime, args.steps, profiled)
+        plain = cuda_graphs.forward_backward(objective, runtime)
+        recorded = cuda_graphs.Recorded(plain, objective, trained, trainable.even, runtime)
+    clock = Clock(
+        encodings(config, trainable, size, count, args.tokens), runtime, args.steps, profiled
+    )
     stop, never = args.steps + (4 if profiled else 1), lambda done: False
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     fit(
         Learner(
             objective=objective,
-            run=passes,
             trained=trained,
             optimizer=optimizer,
             learning_rate=lambda step: 1e-5,
             max_grad_norm=1.0,
             ema=NoEma(),
+            recorded=recorded,
         ),
         iter(clock),
         span=Span(0, stop, 1, 0, count),

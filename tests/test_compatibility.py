@@ -1,7 +1,8 @@
 """What commit 57f1af8 wrote: its checkpoints resume, its cache is used, its exports load.
 
-The data and how they were made: `tests/data/57f1af8`. The last bits of a result depend on the
-processor and on PyTorch, so losses are compared to 1e-6, and hashes only where both are the same.
+The data and how they were made: `tests/compatibility/57f1af8`. The last bits of a result depend on
+the processor and on PyTorch, so losses are compared to 1e-6, and hashes only where both are the
+same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from helpers import ROOT, tree
 
 from wassily.mini.untrained import Tiny
 
-DATA = ROOT / "tests" / "data" / "57f1af8"
+DATA = ROOT / "tests" / "compatibility" / "57f1af8"
 
 
 def _made() -> ModuleType:

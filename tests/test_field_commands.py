@@ -22,8 +22,8 @@ from wassily.config import parsing, schema
 from wassily.config.commands import MergeConfig
 from wassily.config.evaluation import EvaluateConfig
 from wassily.config.training import DecoderConfig, PriorConfig
-from wassily.data import datasets as image_data
-from wassily.data import shards as data_shards
+from wassily.data.datasets import read_dataset
+from wassily.data.shards import read_shards
 from wassily.errors import UserError
 from wassily.evaluation import evaluate
 from wassily.files import disk
@@ -53,22 +53,22 @@ def test_f06_a_folder_is_a_name(name: str, here: Path) -> None:
     """As parquet files, as a tar, and saved: three images each, those of that folder alone."""
     folder = shard_files.parquet(here / name, [2, 1])
     for given in (name, str(folder), f"./{name}/"):
-        assert len(image_data.read_dataset(given, None, "image", "text", str(here / "kept"))) == 3
-    shards = data_shards.read_shards(name, None, "image", "text", str(here / "kept"))
+        assert len(read_dataset(given, None, "image", "text", str(here / "kept"))) == 3
+    shards = read_shards(name, None, "image", "text", str(here / "kept"))
     assert [len(list(shards.rows(n))) for n in range(len(shards))] == [2, 1]
     shard_files.tars(here / "tars" / name, [2, 1])
-    shards = data_shards.read_shards(f"tars/{name}", None, "jpg", "txt", str(here / "kept"))
+    shards = read_shards(f"tars/{name}", None, "jpg", "txt", str(here / "kept"))
     assert [len(list(shards.rows(n))) for n in range(len(shards))] == [2, 1]
     loaded = datasets.load_dataset("parquet", data_files={"train": "D pq/*"}, split="train")
     loaded.save_to_disk(here / "saved" / name)
-    assert len(image_data.read_dataset(f"saved/{name}", None, "image", "text", None)) == 1
+    assert len(read_dataset(f"saved/{name}", None, "image", "text", None)) == 1
 
 
 def test_f06_numbered_shards_in_such_a_folder(here: Path) -> None:
     """The braces of numbers are a pattern, the brackets before them a name."""
     shard_files.parquet(here / "[D] pq", [2, 1])
     name = "[D] pq/train-{00000..00001}.parquet"
-    shards = data_shards.read_shards(name, None, "image", "text", None)
+    shards = read_shards(name, None, "image", "text", None)
     assert [len(list(shards.rows(n))) for n in range(len(shards))] == [2, 1]
 
 
@@ -76,7 +76,7 @@ def test_f06_a_file_with_braces_in_its_name(here: Path) -> None:
     """A file that is here is that file."""
     shard_files.parquet(here / "d", [2])
     (here / "d" / "train-00000.parquet").rename(here / "part-{00..03}.parquet")
-    shards = data_shards.read_shards("part-{00..03}.parquet", None, "image", "text", None)
+    shards = read_shards("part-{00..03}.parquet", None, "image", "text", None)
     assert [len(list(shards.rows(n))) for n in range(len(shards))] == [2]
 
 
@@ -84,13 +84,13 @@ def test_f06_a_cache_with_brackets(here: Path) -> None:
     """--cache_dir is a name, too."""
     shard_files.parquet(here / "plain", [2])
     kept = here / "[cache] {a}"
-    assert len(image_data.read_dataset("plain", None, "image", "text", str(kept))) == 2
+    assert len(read_dataset("plain", None, "image", "text", str(kept))) == 2
 
 
 def test_f06_colons_are_refused(here: Path) -> None:
     """The library takes :: for a chain of places."""
     shard_files.parquet(here / "a::b", [1])
-    for read in (image_data.read_dataset, data_shards.read_shards):
+    for read in (read_dataset, read_shards):
         with pytest.raises(UserError, match="rename the folder"):
             read("a::b", None, "image", "text", None)
 
@@ -238,7 +238,7 @@ def _resumed(asked: str, out: Path) -> Path | None:
     config: Any = parsing.parse(
         "PriorConfig", [*words, "--resume_from_checkpoint", asked], "wassily"
     )
-    return resume.chosen(config.resume_from_checkpoint, Path(config.output_dir))
+    return resume.chosen_checkpoint(config.resume_from_checkpoint, Path(config.output_dir))
 
 
 NAMES_OF_IT = ["checkpoint-2", "checkpoint-2/", "latest", "latest/", "{}", "{}/"]

@@ -15,8 +15,8 @@ import pytest
 from field import fill, lines, size
 from helpers import draw_picture
 
-from wassily.data import datasets as image_data
-from wassily.data import shards as data_shards
+from wassily.data.datasets import Pictures, is_data_set, read_dataset
+from wassily.data.shards import read_shards
 from wassily.errors import UserError
 
 # ---------------------------------------------------------------- F17, F19: data sets
@@ -42,8 +42,8 @@ def shards(folder: Path, *ends: str, columns: bool = True) -> Path:
     return folder
 
 
-def dataset(root: Path, image: str = "image", caption: str | None = "text") -> image_data.Pictures:
-    return image_data.read_dataset(str(root), None, image, caption, None)
+def dataset(root: Path, image: str = "image", caption: str | None = "text") -> Pictures:
+    return read_dataset(str(root), None, image, caption, None)
 
 
 def above(root: Path) -> Path:
@@ -84,10 +84,10 @@ def test_f19_of_two_kinds_of_shards_one_is_named(columns: bool, tmp_path: Path) 
     root = shards(tmp_path / "d", "parquet", "tar", columns=columns)
     if columns:
         assert [remark.message for remark in dataset(root).remarks] == [says]
-        streamed = data_shards.read_shards(str(root), None, "image", "text", None)
+        streamed = read_shards(str(root), None, "image", "text", None)
         assert [remark.message for remark in streamed.remarks] == [says]
         return
-    for how in (image_data.read_dataset, data_shards.read_shards):
+    for how in (read_dataset, read_shards):
         with pytest.raises(UserError, match="no such column") as caught:
             how(str(root), None, "image", "text", None)
         assert str(caught.value).endswith(says)
@@ -100,14 +100,14 @@ def test_f19_of_one_kind_nothing_is_said(kinds: tuple[str, ...], tmp_path: Path)
     fill(root, "._00000.tar", ".cache/00000.parquet")
     columns = ("image", "text") if kinds == ("parquet",) else ("png", "txt")
     assert dataset(root, *columns).remarks == ()
-    assert image_data.is_data_set(root)
+    assert is_data_set(root)
 
 
 @pytest.mark.parametrize("name", [".d", "__d", "x/.d/e"])
 def test_f01_the_root_of_shards_may_be_hidden(name: str, tmp_path: Path) -> None:
     """As that of images."""
     root = shards(tmp_path / name, "parquet")
-    assert image_data.is_data_set(root) and len(dataset(root)) == 2
+    assert is_data_set(root) and len(dataset(root)) == 2
 
 
 def test_f19_endings_of_shards_in_upper_case(tmp_path: Path) -> None:

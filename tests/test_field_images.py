@@ -15,8 +15,8 @@ from helpers import draw_picture
 from PIL import Image, ImageCms, PngImagePlugin
 
 from wassily.data import datasets, images
-from wassily.data import png as data_png
 from wassily.data.images import BadPicture
+from wassily.data.png import read_notes
 from wassily.encodings import cache, fill
 from wassily.errors import UserError
 from wassily.generation import conditions
@@ -399,14 +399,14 @@ def test_f05_the_cache_knows_the_colours(tmp_path: Path) -> None:
         image.save(tmp_path / f"{name}.png", icc_profile=profile)
     source = datasets.read_folder(str(tmp_path), "image", None)
     runtime = Runtime("no", 1, str(tmp_path / "out"), "logs", "none")
-    found, bad = fill.picture_contents(source, tmp_path / "cache", runtime)
+    found, bad = fill.image_contents(source, tmp_path / "cache", runtime)
     assert not bad
     for record, key in zip((source[i] for i in range(3)), found, strict=True):
         assert isinstance(record.image, str)
         same = key.tobytes() == cache.file_digest(record.image)
         assert same == (Path(record.image).stem != "p3")
         assert key.tobytes() == fill.content_key(record.image)
-    again, _ = fill.picture_contents(source, tmp_path / "cache", runtime)
+    again, _ = fill.image_contents(source, tmp_path / "cache", runtime)
     assert np.array_equal(found, again)
 
 
@@ -481,6 +481,6 @@ def test_f12_notes_of_a_damaged_png(tmp_path: Path) -> None:
     for raw, says in ((whole[:200], "cut short|damaged"), (HUGE["png"], "too large"), (b"", "PNG")):
         (tmp_path / "a.png").write_bytes(raw)
         with pytest.raises(BadPicture, match=says):
-            data_png.read_notes(tmp_path / "a.png")
+            read_notes(tmp_path / "a.png")
     with pytest.raises(BadPicture, match="no such file"):
-        data_png.read_notes(tmp_path / "b.png")
+        read_notes(tmp_path / "b.png")

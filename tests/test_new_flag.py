@@ -18,7 +18,6 @@ from wassily.config.training import DecoderConfig, PriorConfig
 from wassily.files import run_state
 from wassily.reporting import run_facts
 from wassily.reporting.model_card import Facts, model_card
-from wassily.runtime.accelerator import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ def test_the_card_the_run_and_the_page_have_it(config: Edges, tmp_path: Path) ->
     """A row of the card, a value of run.json, a row of the flags, a line of run.toml, a flag."""
     facts = Facts("a", "prior", "b", "p", "d", "", False, 9, 7, 4, False)
     assert "| edge loss | 0.25 |" in model_card(config, facts, "no")
-    run_facts.write(config, Runtime(None, 1, str(tmp_path), "logs", "none"), {})
+    run_facts.write(config, {})
     written = json.loads((tmp_path / "run" / run_facts.FILE).read_text("utf-8"))
     assert written["edges"] == 0.25
     assert written["command"][-2:] == ["--edge_loss", "0.25"]
@@ -88,4 +87,4 @@ def test_nothing_else_lists_the_flags_that_change_the_numbers() -> None:
         for name in ("snr_gamma", "adam_weight_decay", "max_grad_norm", "lr_warmup_steps")
         if f'"{name}"' in path.read_text("utf-8")
     }
-    assert users <= {"checks", "presets"}
+    assert users <= {"training_checks", "presets"}

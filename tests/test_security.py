@@ -25,7 +25,7 @@ from helpers import ROOT, draw_picture
 from PIL import Image
 
 from wassily.cli import again
-from wassily.data import datasets as image_data
+from wassily.data.datasets import opened, read_dataset, read_folder
 from wassily.errors import UserError, masked, without_secrets
 from wassily.generation import pipelines
 from wassily.mini.untrained import Tiny
@@ -161,7 +161,7 @@ def test_a_link_out_of_the_folder_leads_out(tmp_path: Path) -> None:
     (folder / "metadata.jsonl").write_text('{"file_name": "link.png", "text": "x"}')
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(UserError, match="leads out of"):
-        image_data.read_folder(str(folder), "image", "text")
+        read_folder(str(folder), "image", "text")
 
 
 @pytest.mark.parametrize("form", ["parquet", "saved, said to be of a folder"])
@@ -185,11 +185,11 @@ def test_a_table_can_name_no_file(form: str, tmp_path: Path) -> None:
     else:
         table.info.builder_name = "imagefolder"
         table.save_to_disk(folder)
-    found = image_data.read_dataset(str(folder), None, "image", "text", None)
+    found = read_dataset(str(folder), None, "image", "text", None)
     assert [found[i].image for i in range(4)] == [b"", b"", b"", own]
     assert all(isinstance(place, tuple) for place in found.places())
     assert all(isinstance(place, tuple) for place in found.select([0, 1]).places())
-    looked = image_data.opened(found, range(4), lambda: None)
+    looked = opened(found, range(4), lambda: None)
     assert all("a path in one is not followed" in str(looked[i]) for i in range(3))
     assert looked[3] == draw_picture(1).size
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from wassily.runtime import loading
+from wassily import loading
 from wassily.version import __version__ as __version__
 
 # Here, because every entry point comes by before it imports torch.

@@ -15,7 +15,7 @@ from wassily.config.generation import DrawConfig
 from wassily.config.training import DECODER, PRIOR, DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import images
 from wassily.errors import UserError
-from wassily.evaluation import evaluate as evaluation_evaluate
+from wassily.evaluation.evaluate import scored
 from wassily.evaluation.scores import Score
 from wassily.generation import load, sample
 from wassily.generation.sample import Drawing, Mix, Subject
@@ -114,4 +114,4 @@ def evaluate(config: EvaluateConfig) -> list[Score]:
     """The scores of `wassily evaluate`, each with its intervals; nothing is printed or written but
     progress, and the pictures if the config says so. Raises UserError.
     """
-    return evaluation_evaluate.scored(config)
+    return scored(config)

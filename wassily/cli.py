@@ -10,9 +10,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from wassily import loading
 from wassily.config import parsing
 from wassily.errors import Stopped, UserError, did_you_mean, masked, out_of_memory, printable
-from wassily.runtime import loading
 from wassily.version import __version__
 
 HELP = f"""wassily {__version__}: fine-tune and run Kandinsky 2.2
@@ -61,10 +61,10 @@ VERBS = {
     ("evaluate",): ("EvaluateConfig", "wassily.evaluation.evaluate:evaluate"),
     ("sweep",): ("SweepConfig", "wassily.commands.sweep:sweep"),
     ("report",): ("ReportConfig", "wassily.reporting.report:report"),
-    ("cache", "build", "prior"): ("PriorConfig", "wassily.commands.cache:build_cache"),
-    ("cache", "build", "decoder"): ("DecoderConfig", "wassily.commands.cache:build_cache"),
-    ("cache", "info"): ("CacheConfig", "wassily.commands.cache:info"),
-    ("cache", "prune"): ("CacheConfig", "wassily.commands.cache:prune"),
+    ("cache", "build", "prior"): ("PriorConfig", "wassily.commands.cache_build:build_cache"),
+    ("cache", "build", "decoder"): ("DecoderConfig", "wassily.commands.cache_build:build_cache"),
+    ("cache", "info"): ("CacheConfig", "wassily.commands.cache_info:info"),
+    ("cache", "prune"): ("CacheConfig", "wassily.commands.cache_info:prune"),
     ("studio",): ("StudioConfig", "wassily.pages.command:studio"),
     ("doctor",): ("DoctorConfig", "wassily.commands.doctor:doctor"),
     ("demo",): ("DemoConfig", "wassily.commands.demo:demo"),

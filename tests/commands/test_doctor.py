@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, run_cli
+from helpers import run_cli
 
 import wassily
 from wassily.commands import doctor, extras
@@ -20,7 +20,7 @@ TOKEN = "hf_" + "Qx9" * 11
 def _told(**given: str) -> dict[str, str]:
     """The first line about each thing."""
     found: dict[str, str] = {}
-    for name, words in doctor.told_of(DoctorConfig(**given)):
+    for name, words in doctor.facts_of_machine(DoctorConfig(**given)):
         found.setdefault(name, words)
     return found
 
@@ -65,7 +65,7 @@ def test_caches_are_measured(tmp_path: Path) -> None:
 
 def test_what_is_missing_has_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each extra is either there or missing, and every extra of the package is known."""
-    lines = [words for _, words in doctor.told_of(DoctorConfig(cache_dir=str(tmp_path)))]
+    lines = [words for _, words in doctor.facts_of_machine(DoctorConfig(cache_dir=str(tmp_path)))]
     text = "\n".join(lines)
     for name, (extra, _) in doctor.EXTRAS.items():
         missing = f"{name}: {extras.install(extra) if extra else f'pip install {name}'} for" in text
@@ -73,33 +73,6 @@ def test_what_is_missing_has_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     told = _told(cache_dir=str(tmp_path))
     assert told["extras"] == "none" and told["missing"].startswith("tensorboard: pip install")
-
-
-def test_an_extra_is_installed_from_where_the_package_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """By name where it was installed by name; from its clone, wherever one stands; in a clone, as
-    the README says it. Each extra that is named is one of the package's.
-    """
-    clone, other = tmp_path / "my clone", tmp_path / "other"
-    for folder in (clone, other):
-        folder.mkdir()
-    (clone / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
-    (other / "pyproject.toml").write_text('[project]\nname = "other"\n', "utf-8")
-    monkeypatch.chdir(other)
-    assert extras.install("studio", other) == "pip install 'wassily[studio]'"
-    assert extras.install("studio", tmp_path) == "pip install 'wassily[studio]'"
-    assert extras.install("studio", clone) == f"pip install -e '{clone}[studio]'"
-    monkeypatch.chdir(clone)
-    for root in (clone, other):
-        assert extras.install("studio", root) == "pip install -e '.[studio]'"
-    readmes = [(ROOT / name).read_text("utf-8") for name in ("README.md", "README.ar.md")]
-    assert all(extras.install("studio", clone) in text for text in readmes)
-    monkeypatch.chdir(extras.ROOT)
-    assert extras.install("8bit") == "pip install -e '.[8bit]'"
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    for extra in filter(None, (extra for extra, _ in doctor.EXTRAS.values())):
-        assert f"\n{extra} = [" in project
 
 
 def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

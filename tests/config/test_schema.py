@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 
 from wassily.config import schema
-from wassily.errors import UserError, did_you_mean
+from wassily.errors import UserError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -152,11 +152,3 @@ def test_names_of_a_mapping() -> None:
         schema.from_mapping(Example, {"zzzzzz": 1}, "run.toml")
     for given in ({"validation_prompt": "a"}, {"validation_prompts": ["a"]}):
         assert schema.from_mapping(Example, given, "x") == {"validation_prompts": ("a",)}
-
-
-def test_did_you_mean() -> None:
-    """The nearest, or nothing."""
-    assert did_you_mean("train_batchsize", ["train_batch_size", "seed"]).endswith(
-        "perhaps you meant 'train_batch_size'"
-    )
-    assert did_you_mean("q", ["train_batch_size"]) == ""

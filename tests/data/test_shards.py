@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 import shard_files
 
-from wassily.data import shards as data_shards
 from wassily.data import stream_order
+from wassily.data.shards import Shards, read_shards
 from wassily.errors import UserError
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_read_names_file_and_remedy(name: str, tmp_path: Path) ->
     broken.make(folder)
     named = broken.name if "://" in broken.name else str(folder / broken.name)
     with pytest.raises(UserError, match=broken.says) as caught:
-        shards = data_shards.read_shards(
+        shards = read_shards(
             named, None, broken.image or usual[0], broken.caption or usual[1], str(tmp_path)
         )
         for number in range(len(shards)):
@@ -104,7 +104,7 @@ def test_what_cannot_be_read_names_file_and_remedy(name: str, tmp_path: Path) ->
 def test_a_shard_that_vanishes(tmp_path: Path) -> None:
     """It was there when the run began."""
     folder = shard_files.parquet(tmp_path / "set", (2, 2))
-    shards = data_shards.read_shards(str(folder), None, "image", "text", None)
+    shards = read_shards(str(folder), None, "image", "text", None)
     (folder / "train-00001.parquet").unlink()
     with pytest.raises(UserError, match=rf"/train-00001\.parquet: {LATER}"):
         list(shards.rows(1))
@@ -113,7 +113,7 @@ def test_a_shard_that_vanishes(tmp_path: Path) -> None:
 def test_the_signature_of_an_address_is_not_shown() -> None:
     """What stands after the question mark may let others in."""
     table = shard_files.datasets.Dataset.from_dict({"image": [1]}).to_iterable_dataset()
-    shards = data_shards.Shards(table, ["https://host/a.tar?sig=secret"], "jpg", None)
+    shards = Shards(table, ["https://host/a.tar?sig=secret"], "jpg", None)
     with pytest.raises(UserError, match=r"https://host/a\.tar: cannot be read") as caught:
         list(shards.rows(0))
     assert "secret" not in str(caught.value)

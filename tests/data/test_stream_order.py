@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import shard_files
 
-from wassily.data import shards as data_shards
 from wassily.data import stream_order
 from wassily.data.example_order import Split
-from wassily.data.shards import Cell, Shards
+from wassily.data.shards import Cell, Shards, read_shards
 from wassily.data.stream_order import Dealt, Lanes, Mark
 from wassily.errors import UserError
 
@@ -92,7 +91,7 @@ def test_counted_over_processes(
     total = sum(sizes)
     found = []
     for split in _ranks(1, 2, world):
-        shards = data_shards.read_shards(str(folder), None, *columns, None)
+        shards = read_shards(str(folder), None, *columns, None)
         own = _steps(_lanes(shards, split), 0, total // split.global_batch)
         found += list(own.values())
         if len(sizes) % world == 0:  # a lane each: nobody opens the shards of another
@@ -200,10 +199,10 @@ def test_names_of_late_steps() -> None:
 
 def test_shards_are_told_by_their_files(tmp_path: Path) -> None:
     """A resume compares names and sizes."""
-    one = data_shards.read_shards(
+    one = read_shards(
         str(shard_files.parquet(tmp_path / "one", (2, 2))), None, "image", "text", None
     )
-    two = data_shards.read_shards(
+    two = read_shards(
         str(shard_files.parquet(tmp_path / "two", (2, 3))), None, "image", "text", None
     )
     assert one.fingerprint() != two.fingerprint()

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from wassily.commands import cache as commands_cache
-from wassily.config.commands import CacheConfig
 from wassily.encodings import cache
 from wassily.errors import UserError
 
@@ -200,17 +198,3 @@ def test_a_write_that_fails_is_one_line(tmp_path: Path) -> None:
     writer.add(cache.digest("a"), {"x": torch.ones(1)})
     with pytest.raises(UserError, match="--no_cache"):
         writer.flush()
-
-
-def test_info_and_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is unused for long goes, the rest and other folders stay."""
-    root = cache.default_folder(str(tmp_path))
-    filled(root / "image-1", "ab")
-    filled(root / "image-2", "abc")
-    (root / "mine").mkdir()
-    (root / "mine" / "letter.txt").write_text("dear")
-    os.utime(root / "image-1", (time.time() - 40 * 86400,) * 2)
-    commands_cache.info(CacheConfig(cache_dir=str(tmp_path)))
-    assert "image-2" in capsys.readouterr().out
-    commands_cache.prune(CacheConfig(cache_dir=str(tmp_path)))
-    assert sorted(p.name for p in root.iterdir()) == ["image-2", "mine"]

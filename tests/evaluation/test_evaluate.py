@@ -23,7 +23,7 @@ from wassily.config.evaluation import EvaluateConfig
 from wassily.data import png
 from wassily.errors import UserError
 from wassily.evaluation import evaluate
-from wassily.generation import pipelines as generation_pipelines
+from wassily.generation.pipelines import decoder_pipeline, prior_pipeline
 from wassily.mini import world
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import encode, parts
@@ -238,14 +238,14 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
     )
     names = evaluate.located(config).tuned
     pipelines = (
-        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
-        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        prior_pipeline(str(tiny.prior), torch.float32, None),
+        decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
-    bench = evaluate.Bench(config, *pipelines, torch.device("cpu"), {})
-    bench.hold_out(names, 1)
-    bench.side("tuned")
-    assert bench.truth is not None
-    own = torch.from_numpy(bench.truth.pictures)
+    evaluator = evaluate.Evaluator(config, *pipelines, torch.device("cpu"), {})
+    evaluator.hold_out(names, 1)
+    evaluator.outcome("tuned")
+    assert evaluator.truth is not None
+    own = torch.from_numpy(evaluator.truth.pictures)
     drawn = pipelines[1](
         image_embeds=own,
         negative_image_embeds=pipelines[0].get_zero_embed(2, "cpu"),
@@ -258,9 +258,9 @@ def test_a_redrawing_begins_from_the_pictures_own_embedding(
         with Image.open(tmp_path / "tuned" / f"redrawn-{number:03d}.png") as picture:
             assert picture.tobytes() == expected.tobytes()
     order = holdout.held_out(
-        holdout.contents_of(training_set.named_pictures(config, config.caption_column)), 1.0
+        holdout.contents_of(training_set.named_images(config, config.caption_column)), 1.0
     )
-    assert bench.captions == [f"a picture, number {n}" for n in order[:2]]
+    assert evaluator.captions == [f"a picture, number {n}" for n in order[:2]]
 
 
 def test_a_name_that_is_no_list() -> None:

@@ -1,4 +1,4 @@
-"""Pictures that are never trained on: who they are, and the loss on them."""
+"""The loss on images that are never trained on."""
 
 from __future__ import annotations
 
@@ -20,82 +20,13 @@ from wassily.encodings import definitions
 from wassily.evaluation import heldout_loss
 from wassily.maths import diffusion, losses, randomness
 from wassily.mini.untrained import Tiny
-from wassily.models import parts, trainable
+from wassily.models import parts
+from wassily.models.trainable import make_trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.training_data import holdout, training_set
 
 
-def _contents(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 16), np.uint8)
-
-
-def test_the_share_is_met_and_grows() -> None:
-    """5 % of 20,000 within 5 standard deviations; a larger share adds to a smaller one; in the
-    order of the digests.
-    """
-    contents = _contents(20_000)
-    out = holdout.held_out(contents, 0.05)
-    assert abs(len(out) - 1000) < 5 * math.sqrt(20_000 * 0.05 * 0.95)
-    assert set(out) < set(holdout.held_out(contents, 0.1))
-    keys = [contents[index].tobytes() for index in out]
-    assert keys == sorted(keys)
-    assert holdout.held_out(contents, 1.0).__len__() == 20_000
-
-
-def test_neither_order_nor_others_matter() -> None:
-    """The same digests from a shuffled table and from half of it; twins go together."""
-    contents = _contents(500)
-    contents[7], contents[13] = contents[300], contents[301]
-    keys = {contents[i].tobytes() for i in holdout.held_out(contents, 0.2)}
-    mixed = contents[np.random.default_rng(1).permutation(500)]
-    assert {mixed[i].tobytes() for i in holdout.held_out(mixed, 0.2)} == keys
-    half = contents[:250]
-    assert {half[i].tobytes() for i in holdout.held_out(half, 0.2)} == keys & {
-        row.tobytes() for row in half
-    }
-    out = set(holdout.held_out(contents, 0.2))
-    assert (7 in out) == (300 in out)
-    assert (13 in out) == (301 in out)
-
-
-def test_at_least_two_are_held_out_and_never_one_that_cannot_be_read() -> None:
-    """The two lowest, with their twins; zeros stand for a file that could not be read."""
-    contents = _contents(10) | 128
-    contents[[2, 6]], contents[8] = 128, 129
-    contents[4] = 0
-    assert holdout.held_out(contents, 1e-6) == [2, 6, 8]
-    assert holdout.held_out(contents[4:5], 0.5) == []
-    assert 4 not in holdout.held_out(contents, 0.999)
-
-
-@pytest.mark.parametrize("cached", [True, False])
-def test_a_split_by_bytes(cached: bool, tmp_path: Path) -> None:
-    """Files copied under other names into a folder read the other way round: the same pictures are
-    held out, copies with the original; with and without a cache.
-    """
-    folder = write_folder(tmp_path / "one", [f"c{n}" for n in range(12)])
-    other = tmp_path / "two"
-    other.mkdir()
-    for n in range(12):
-        shutil.copyfile(folder / f"{n:02d}.png", other / f"{90 - n}.png")
-        shutil.copyfile(folder / f"{n:02d}.png", other / f"copy_{n}.png")
-    runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
-
-    def sides(where: Path) -> list[list[bytes]]:
-        source = datasets.read_folder(str(where), "image", None)
-        both = holdout.split(source, 0.3, tmp_path / "cache", runtime, cached)
-        return [[Path(str(r.image)).read_bytes() for r in side or ()] for side in both]
-
-    kept, out = sides(folder)
-    assert len(kept) + len(out) == 12
-    assert kept
-    assert out
-    again_kept, again_out = sides(other)
-    assert set(again_kept) == set(kept)
-    assert again_out == [content for content in out for _ in range(2)]
-
-
-def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[Any, Any, Any]:
+def _trainable(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[Any, Any, Any]:
     config = cls(
         pretrained_prior_model_name_or_path=str(tiny.prior),
         pretrained_decoder_model_name_or_path=str(tiny.decoder),
@@ -106,7 +37,7 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     runtime = Runtime(None, 1, str(tmp), "logs", "none")
     context = definitions.of_training(config, repositories, runtime, tmp / "cache")
-    source = training_set.chosen_pictures(config, 3, runtime)
+    source = training_set.chosen_images(config, 3, runtime)
     wanted = definitions.make_encodings(context)
     probe = heldout_loss.small_held_out_loss(
         source,
@@ -116,7 +47,7 @@ def _kit(cls: type, tiny: Tiny, pics: Path, tmp: Path, **given: Any) -> tuple[An
         3,
         config.train_batch_size,
     )
-    return trainable.make_kit(config, repositories), probe, runtime
+    return make_trainable(config, repositories), probe, runtime
 
 
 @pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
@@ -125,15 +56,17 @@ def test_the_loss_is_the_objectives(cls: type, tiny: Tiny, tmp_path: Path) -> No
     training's; the same for any chunk and each time; the global generator is left alone.
     """
     pics = write_folder(tmp_path / "pics", ["one", "a longer caption", "x"])
-    kit, probe, runtime = _kit(cls, tiny, pics, tmp_path, snr_gamma=5.0, train_batch_size=4)
+    trainable, probe, runtime = _trainable(
+        cls, tiny, pics, tmp_path, snr_gamma=5.0, train_batch_size=4
+    )
     state = torch.random.get_rng_state()
-    found = probe.losses(kit.objective, runtime).values
+    found = probe.losses(trainable.objective, runtime).values
     assert torch.equal(state, torch.random.get_rng_state())
     assert found.shape == (3, heldout_loss.BANDS)
     whole = heldout_loss.HeldOutLoss(probe.batches, probe.seed)
-    np.testing.assert_allclose(whole.losses(kit.objective, runtime).values, found, rtol=1e-4)
-    bare = heldout_loss.plain(kit.objective)
-    assert bare.net is kit.net
+    np.testing.assert_allclose(whole.losses(trainable.objective, runtime).values, found, rtol=1e-4)
+    bare = heldout_loss.plain(trainable.objective)
+    assert bare.net is trainable.net
     for number in (0, 2):
         batch = probe.batches[number]
         shape = batch.get("latents", batch["image_embeds"]).shape[1:]

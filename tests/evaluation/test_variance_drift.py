@@ -17,7 +17,7 @@ from wassily.encodings import definitions
 from wassily.evaluation import variance_drift
 from wassily.evaluation.variance_drift import Drift, NoDrift
 from wassily.mini.untrained import SIDE, Tiny
-from wassily.models import trainable
+from wassily.models.trainable import make_trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.training_data import training_set
 
@@ -73,7 +73,7 @@ def test_the_variance_half_against_the_base(
     runtime = Runtime(None, 1, str(tmp_path), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
-    source = training_set.chosen_pictures(config, 7, runtime)
+    source = training_set.chosen_images(config, 7, runtime)
     reading = training_set.make_reading(
         definitions.make_encodings(context),
         source,
@@ -82,7 +82,7 @@ def test_the_variance_half_against_the_base(
         flips=config.random_flip,
         skip_bad=config.skip_bad_images,
     )
-    examples = training_set.make_examples(reading, trainable.make_kit(config, repositories), 7)
+    examples = training_set.make_examples(reading, make_trainable(config, repositories), 7)
     scheduler = DDPMScheduler.from_pretrained(tiny.decoder, subfolder="scheduler")
     base, trained = (
         UNet2DConditionModel.from_pretrained(folder, subfolder="unet")

@@ -40,7 +40,7 @@ def test_latest_is_the_newest_that_is_whole(way: str, tmp_path: Path) -> None:
     told = _damage(tmp_path / "checkpoint-10", way)
     before = tree(tmp_path / "checkpoint-10")
     said: list[str] = []
-    assert resume.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-9"
+    assert resume.chosen_checkpoint("latest", tmp_path, said.append) == tmp_path / "checkpoint-9"
     (line,) = said
     assert f"checkpoint-10 is damaged: {told}" in line and "going on from checkpoint-9" in line
     assert tree(tmp_path / "damaged-checkpoint-10") == before
@@ -117,10 +117,10 @@ def test_damage_without_a_way_back_is_refused(tmp_path: Path) -> None:
     with_checkpoints(tmp_path, 8, 9)
     told = _damage(tmp_path / "checkpoint-9", "one bit")
     with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}"):
-        resume.chosen(str(tmp_path / "checkpoint-9"), tmp_path)
+        resume.chosen_checkpoint(str(tmp_path / "checkpoint-9"), tmp_path)
     _damage(tmp_path / "checkpoint-8", "cut")
     with pytest.raises(UserError, match=f"checkpoint-9 is damaged: {told}; there is no whole one"):
-        resume.chosen("latest", tmp_path)
+        resume.chosen_checkpoint("latest", tmp_path)
     assert [step for step, _ in output_folder.checkpoints_in(tmp_path)] == [8, 9]
 
 
@@ -129,13 +129,13 @@ def test_without_its_state_a_checkpoint_is_damaged(tmp_path: Path) -> None:
     with_checkpoints(tmp_path, 8, 9)
     (tmp_path / "checkpoint-9" / "state.json").unlink()
     said: list[str] = []
-    assert resume.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
+    assert resume.chosen_checkpoint("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
     assert "checkpoint-9 is damaged: state.json is missing" in said[0]
     (tmp_path / "checkpoint-8" / "state.json").unlink()
     with pytest.raises(UserError, match=r"checkpoint-8 is damaged: state\.json is missing"):
-        resume.chosen("latest", tmp_path)
+        resume.chosen_checkpoint("latest", tmp_path)
     with pytest.raises(UserError, match="holds a run already"):
-        resume.chosen(None, tmp_path)
+        resume.chosen_checkpoint(None, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -156,5 +156,5 @@ def test_a_manifest_of_nonsense(text: str, tmp_path: Path) -> None:
     with_checkpoints(tmp_path, 8, 9)
     (tmp_path / "checkpoint-9" / "manifest.json").write_text(text, "utf-8")
     said: list[str] = []
-    assert resume.chosen("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
+    assert resume.chosen_checkpoint("latest", tmp_path, said.append) == tmp_path / "checkpoint-8"
     assert "checkpoint-9 is damaged: manifest.json" in said[0]

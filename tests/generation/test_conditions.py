@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Outcome, draw_picture, run_cli
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from wassily.config.generation import GenerateConfig, MixConfig
 from wassily.data import images
@@ -116,35 +116,6 @@ def test_what_is_not_the_same_any_more_is_said(here: Path, tiny: Tiny) -> None:
     again = run_cli("generate", "--from", "x.png", "--out", "y.png")
     assert again.code == 2
     assert again.err == "wassily: error: in.png: no longer the picture that it was drawn from\n"
-
-
-@pytest.mark.parametrize(
-    ("chunk", "message"),
-    [
-        (None, "no notes of wassily in it that tell what drew it"),
-        ("{", "its notes are damaged"),
-        ("[" * 100000, "its notes are damaged"),
-        ('{"command": "train"}', "its notes are damaged"),
-        ({"config": {"prompts": ["a"], "seed": 1, "batch_size": 10**9}}, "no place in a batch"),
-        ({"config": {"prompts": ["a"], "seed": 1, "steps": "rm"}}, "--steps: 'rm' is not a whole"),
-        ({"config": {"prompts": ["a"], "seed": 1, "step": 1}}, "unknown name 'step'"),
-        ({"config": {"prompts": ["a"]}}, "no seed"),
-        ({"config": {"seed": 1, "prompts_file": "/etc/passwd"}}, "nothing to draw"),
-    ],
-    ids=range(9),
-)
-def test_damaged_notes(here: Path, chunk: object, message: str) -> None:
-    """One line each; nothing that is not of the picture is taken from them."""
-    info = PngImagePlugin.PngInfo()
-    if isinstance(chunk, dict):
-        whole = {"command": "generate", "place": 1, "digests": {}, "made_with": {}} | chunk
-        chunk = json.dumps(whole)
-    if chunk is not None:
-        info.add_itxt("wassily", str(chunk))
-    Image.new("RGB", (8, 8)).save("x.png", pnginfo=info)
-    with pytest.raises(UserError, match=r"--from x\.png: ") as refused:
-        metadata.read_provenance("x.png")
-    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(

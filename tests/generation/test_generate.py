@@ -15,10 +15,9 @@ from PIL import Image
 from wassily.config.generation import GenerateConfig
 from wassily.errors import UserError
 from wassily.files import atomic
-from wassily.generation import generate, metadata, pipelines
+from wassily.generation import generate
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import names
-from wassily.runtime import compile
 
 FEW = ("--steps", 2, "--prior_steps", 2)
 
@@ -285,40 +284,3 @@ def test_a_prior_and_a_decoder_of_other_models(tiny: Tiny, tmp_path: Path) -> No
         assert done.code == 2
         assert done.err.startswith(f"wassily: error: --prior {prior} makes embeddings of ")
         assert done.err.count("\n") == 1
-
-
-def test_compiling_is_for_the_decoder(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whether it can be done is known before a weight is loaded; the picture says that it was."""
-    done: list[str] = []
-    usual = pipelines.prior_pipeline
-
-    def prior_pipeline(*given: object, **named: object) -> object:
-        done.append("loaded")
-        return usual(*given, **named)
-
-    monkeypatch.setattr(pipelines, "prior_pipeline", prior_pipeline)
-    monkeypatch.setattr(compile, "check", lambda device: done.append("checked"))
-    monkeypatch.setattr(compile, "compile_in_place", lambda net: done.append(type(net).__name__))
-    assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
-    assert done == ["loaded"]
-    assert _run(tiny, tmp_path / "b.png", "a", "--seed", 1, "--compile").code == 0
-    assert done[1:] == ["checked", "loaded", "UNet2DConditionModel"]
-    assert metadata.read_provenance(str(tmp_path / "b.png")).config.compile
-
-
-def test_each_network_is_located_once(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its headers and states are read from the disk once for a command."""
-    homes: list[str] = []
-    locate = names.locate
-
-    def counted(name: str, home: str) -> names.Trained:
-        homes.append(home)
-        return locate(name, home)
-
-    monkeypatch.setattr(names, "locate", counted)
-    assert _run(tiny, tmp_path / "a.png", "a", "--seed", 1).code == 0
-    assert homes == ["prior", "decoder"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -13,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from wassily.generation import pipelines as generation_pipelines
 from wassily.generation import sample
+from wassily.generation.pipelines import decoder_pipeline, native_size, on, prior_pipeline
 from wassily.generation.sample import Drawing
 from wassily.mini.untrained import SIDE, Tiny
 
@@ -29,8 +28,8 @@ Pipelines = tuple[diffusers.KandinskyV22PriorPipeline, diffusers.KandinskyV22Pip
 def pipelines(tiny: Tiny) -> Pipelines:
     """Ours."""
     return (
-        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
-        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        prior_pipeline(str(tiny.prior), torch.float32, None),
+        decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
 
 
@@ -130,88 +129,9 @@ def test_progress_counts_every_picture(pipelines: Pipelines) -> None:
 
 def test_the_native_size_is_the_default(pipelines: Pipelines) -> None:
     """sample_size of the UNet times the factor of the MoVQ, where the stock pipeline says 512."""
-    assert generation_pipelines.native_size(pipelines[1]) == SIDE
+    assert native_size(pipelines[1]) == SIDE
     drawn = sample.draw(*pipelines, JOBS[:1], Drawing(steps=1, prior_steps=2), CPU)
     assert drawn[0].size == (SIDE, SIDE)
-
-
-def test_given_parts_replace_the_folders(pipelines: Pipelines, tiny: Tiny) -> None:
-    """The network in training is drawn with as the object it is."""
-    net = pipelines[0].prior
-    given = generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None, prior=net)
-    assert given.prior is net
-    assert given.text_encoder is not pipelines[0].text_encoder
-    unet = pipelines[1].unet
-    assert (
-        generation_pipelines.decoder_pipeline(
-            str(tiny.decoder), torch.float32, None, unet=unet
-        ).unet
-        is unet
-    )
-
-
-def test_the_schedulers_are_the_repositories(pipelines: Pipelines, stock: Any) -> None:
-    """Class and configuration."""
-    for ours, theirs in (
-        (pipelines[0].scheduler, stock.prior_scheduler),
-        (pipelines[1].scheduler, stock.scheduler),
-    ):
-        assert type(ours) is type(theirs)
-        assert dict(ours.config) == dict(theirs.config)
-
-
-def test_a_saved_pipeline_is_a_stock_folder(pipelines: Pipelines, tmp_path: Path) -> None:
-    """diffusers loads what `save_pretrained` writes, and it draws the same."""
-    for pipeline, name in zip(pipelines, ("prior", "decoder"), strict=True):
-        pipeline.save_pretrained(tmp_path / name)
-    prior = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "prior")
-    decoder = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "decoder")
-    for part in (prior, decoder):
-        part.set_progress_bar_config(disable=True)
-    assert _draw((prior, decoder), JOBS[:1])[0].tobytes() == (
-        _draw(pipelines, JOBS[:1])[0].tobytes()
-    )
-
-
-class _Net(torch.nn.Module):
-    """A network that notes where it is sent."""
-
-    def __init__(self, device: str):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1, device=device))
-        self.moves: list[str] = []
-
-    def to(self, device: object) -> _Net:  # type: ignore[override]
-        self.moves.append(str(device))
-        return self
-
-
-class _Pipeline:
-    def __init__(self, **components: object):
-        self.components = components
-
-
-def test_a_stage_is_on_the_device_only_while_it_works() -> None:
-    """Also when drawing fails. A network that was there already, in training, stays there."""
-    frozen, training = _Net("cpu"), _Net("meta")
-    pipeline = _Pipeline(frozen=frozen, training=training, tokenizer=object())
-    with pytest.raises(ZeroDivisionError), generation_pipelines.on(pipeline, torch.device("meta")):
-        assert frozen.moves == ["meta"]
-        raise ZeroDivisionError
-    assert frozen.moves == ["meta", "cpu"]
-    assert training.moves == []
-
-
-def test_nothing_moves_on_a_cpu_or_where_a_pipeline_offloads_by_itself() -> None:
-    """diffusers sets this mark in `enable_model_cpu_offload`."""
-    net = _Net("cpu")
-    with generation_pipelines.on(_Pipeline(net=net), CPU):
-        pass
-    pipeline = _Pipeline(net=net)
-    pipeline._offload_device = torch.device("cpu")  # type: ignore[attr-defined]
-    with generation_pipelines.on(pipeline, torch.device("meta")):
-        pass
-    assert net.moves == []
 
 
 def test_the_encoders_are_gone_before_the_decoder_comes(
@@ -219,7 +139,6 @@ def test_the_encoders_are_gone_before_the_decoder_comes(
 ) -> None:
     """The device holds the networks of one stage at a time, however many batches there are."""
     stages: list[tuple[str, str]] = []
-    on = generation_pipelines.on
 
     @contextlib.contextmanager
     def watched(pipeline: Any, device: torch.device) -> Iterator[None]:
@@ -228,7 +147,7 @@ def test_the_encoders_are_gone_before_the_decoder_comes(
             yield
         stages.append(("go", type(pipeline).__name__))
 
-    monkeypatch.setattr(generation_pipelines, "on", watched)
+    monkeypatch.setattr("wassily.generation.pipelines.on", watched)
     _draw(pipelines, JOBS, batch_size=1)
     prior, decoder = (type(pipeline).__name__ for pipeline in pipelines)
     assert stages == [("come", prior), ("go", prior), ("come", decoder), ("go", decoder)]

@@ -18,7 +18,7 @@ from wassily.errors import UserError
 from wassily.generation import pipelines, sample
 from wassily.generation.sample import Canvas, Drawing, Mix
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
-from wassily.models import parts as model_parts
+from wassily.models.parts import load_config
 
 CPU = torch.device("cpu")
 SEED = 5
@@ -239,7 +239,7 @@ def test_a_decoder_of_another_kind_is_refused(decoders: dict[str, Path]) -> None
     }
     words = {"inpainting": pipelines.INPAINTING, "hint": pipelines.HINTED, "plain": "only"}
     for kind, folder in decoders.items():
-        config = model_parts.load_config("unet", str(folder))
+        config = load_config("unet", str(folder))
         for wanted, canvas in canvases.items():
             if canvas.kind == kind:
                 pipelines.check_kind("x", config, canvas.kind)

@@ -17,7 +17,7 @@ from wassily.config import generation_checks
 from wassily.data import png
 from wassily.errors import UserError
 from wassily.generation import metadata, sample, schedulers
-from wassily.generation import pipelines as generation_pipelines
+from wassily.generation.pipelines import decoder_pipeline, prior_pipeline
 from wassily.generation.sample import Canvas, Drawing
 from wassily.mini.untrained import SIDE, Tiny, make_decoder
 from wassily.models import parts
@@ -30,26 +30,6 @@ FAST = tuple(schedulers.KINDS)
 def released() -> diffusers.DDPMScheduler:
     """Of the released decoder's configuration."""
     return parts.skeleton("scheduler", "kandinsky-community/kandinsky-2-2-decoder")
-
-
-def test_names_are_the_same_everywhere() -> None:
-    assert set(generation_checks.STEPS) == {"stock", *FAST}
-    with pytest.raises(UserError, match="'euler' is none of stock, ddim"):
-        Drawing(scheduler="euler")  # type: ignore[arg-type]
-
-
-def test_steps_that_are_not_named() -> None:
-    """As many as the scheduler needs; on a picture enough that a share of them is some."""
-    on, part = Canvas(Image.new("RGB", (8, 8))), Canvas(*[Image.new("RGB", (8, 8))] * 2)
-    for name, usual in generation_checks.STEPS.items():
-        drawing: Any = Drawing(scheduler=name)  # type: ignore[arg-type]
-        assert (
-            generation_checks.steps(drawing, Canvas())
-            == generation_checks.steps(drawing, part)
-            == usual
-        )
-        assert generation_checks.steps(drawing, on) == (100 if name == "stock" else 50)
-    assert generation_checks.steps(Drawing(7), on) == 7
 
 
 def test_the_stock_one_is_the_decoders_own(released: Any) -> None:
@@ -135,8 +115,8 @@ def _by_hand(tiny: Tiny, name: str, steps: int, guidance: float) -> Image.Image:
 def pipelines(tiny: Tiny) -> tuple[Any, Any]:
     """Ours."""
     return (
-        generation_pipelines.prior_pipeline(str(tiny.prior), torch.float32, None),
-        generation_pipelines.decoder_pipeline(str(tiny.decoder), torch.float32, None),
+        prior_pipeline(str(tiny.prior), torch.float32, None),
+        decoder_pipeline(str(tiny.decoder), torch.float32, None),
     )
 
 
@@ -181,7 +161,7 @@ def test_every_canvas_takes_every_scheduler(
     canvas, decoder = Canvas(picture, strength=0.5), pipelines[1]
     if kind != "image":
         folder = make_decoder(tmp_path / kind, {"mask": "inpainting", "hint": "hint"}[kind])
-        decoder = generation_pipelines.decoder_pipeline(str(folder), torch.float32, None)
+        decoder = decoder_pipeline(str(folder), torch.float32, None)
         canvas = Canvas(hint=picture) if kind == "hint" else Canvas(picture, picture)
     embeds = (torch.zeros(1, decoder.unet.config.encoder_hid_dim),) * 2
     made = [

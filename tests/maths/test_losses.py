@@ -13,7 +13,7 @@ from diffusers.training_utils import compute_snr
 from torch.utils.checkpoint import checkpoint
 
 from wassily.maths import diffusion
-from wassily.maths import losses as loss_functions
+from wassily.maths.losses import Decoder, Prior
 from wassily.mini import untrained as models
 from wassily.models.adapters import trained_parameters
 from wassily.models.parts import prior_alpha_bars
@@ -89,7 +89,7 @@ def test_prior_equals_the_guide(snr_gamma: float | None, recompute: Any) -> None
         attention_mask=batch["text_mask"],
     ).predicted_image_embedding
     expected = _guide_loss(schedule, predicted, x0, t, snr_gamma)
-    ours = loss_functions.Prior(net, prior_alpha_bars(), "sample", snr_gamma, recompute)
+    ours = Prior(net, prior_alpha_bars(), "sample", snr_gamma, recompute)
     losses = ours(_cut(batch), noise, t)
     assert losses.shape == (BATCH,)
     torch.testing.assert_close(losses.mean(), expected, atol=1e-5, rtol=1e-5)
@@ -109,7 +109,7 @@ def test_decoder_equals_the_guide(snr_gamma: float | None, prediction: str) -> N
     if prediction == "v_prediction":
         target = schedule.get_velocity(batch["latents"], noise, t)
     expected = _guide_loss(schedule, predicted, target, t, snr_gamma)
-    ours = loss_functions.Decoder(net, schedule.alphas_cumprod, prediction, snr_gamma)
+    ours = Decoder(net, schedule.alphas_cumprod, prediction, snr_gamma)
     losses = ours(batch, noise, t)
     assert losses.shape == (BATCH,)
     torch.testing.assert_close(losses.mean(), expected, atol=1e-5, rtol=1e-5)
@@ -126,12 +126,12 @@ def test_the_hybrid_loss(snr_gamma: float | None) -> None:
     batch, noise, t = _decoder_batch()
     losses, gradients = [], []
     for weight in (0.0, 0.001):
-        objective = loss_functions.Decoder(net, alpha_bars, "epsilon", snr_gamma, weight)
+        objective = Decoder(net, alpha_bars, "epsilon", snr_gamma, weight)
         losses.append(objective(batch, noise, t))
         net.zero_grad()
         losses[-1].sum().backward()
         gradients.append(net.conv_out.weight.grad.clone())
-    simple = loss_functions.Decoder(net, alpha_bars, "epsilon", snr_gamma)(batch, noise, t)
+    simple = Decoder(net, alpha_bars, "epsilon", snr_gamma)(batch, noise, t)
     assert torch.equal(losses[0], simple)
     noisy, output = objective.output(batch, noise, t)
     bound = diffusion.variance_loss("epsilon", output, batch["latents"], noisy, alpha_bars, t)
@@ -151,12 +151,12 @@ def test_what_is_trained_gets_a_gradient_and_nothing_else_does(role: str) -> Non
     torch.manual_seed(0)
     if role == "prior":
         net = models.prior()
-        objective: torch.nn.Module = loss_functions.Prior(net, prior_alpha_bars())
+        objective: torch.nn.Module = Prior(net, prior_alpha_bars())
         batch, noise, t = _prior_batch()
         batch = _cut(batch)
     else:
         net = models.unet()
-        objective = loss_functions.Decoder(net, models.decoder_scheduler().alphas_cumprod)
+        objective = Decoder(net, models.decoder_scheduler().alphas_cumprod)
         batch, noise, t = _decoder_batch()
     net.requires_grad_(False)
     trained = trained_parameters(net)
@@ -175,7 +175,7 @@ def test_what_is_trained_gets_a_gradient_and_nothing_else_does(role: str) -> Non
 def test_losses_do_not_see_each_other() -> None:
     """Invariant: the loss of an example does not depend on its neighbours."""
     torch.manual_seed(0)
-    objective = loss_functions.Decoder(
+    objective = Decoder(
         models.unet().eval(), models.decoder_scheduler().alphas_cumprod, "epsilon", 5.0
     )
     batch, noise, t = _decoder_batch()
@@ -189,11 +189,11 @@ def test_losses_do_not_see_each_other() -> None:
 
 def test_the_schedule_is_no_part_of_the_weights() -> None:
     """It comes from the repository each time: a checkpoint holds the network alone."""
-    objective = loss_functions.Decoder(models.unet(), models.decoder_scheduler().alphas_cumprod)
+    objective = Decoder(models.unet(), models.decoder_scheduler().alphas_cumprod)
     assert all(name.startswith("net.") for name in objective.state_dict())
 
 
 def test_unknown_prediction_is_refused() -> None:
     """Before the first step, not in it."""
     with pytest.raises(ValueError, match="flow"):
-        loss_functions.Decoder(models.unet(), torch.ones(10), "flow")
+        Decoder(models.unet(), torch.ones(10), "flow")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from wassily.mini import judge, world
-from wassily.mini import scene as scenes
+from wassily.mini.scene import Scene
 
 
 def disturbed(picture, rng):
@@ -32,7 +32,7 @@ def test_it_bears_blur_and_noise():
 
 @pytest.mark.parametrize("name", ["shape", "colour", "background", "size"])
 def test_it_is_not_content_with_another_picture(name):
-    scene = scenes.Scene("star", "red", "white", "medium")
+    scene = Scene("star", "red", "white", "medium")
     other = {"shape": "ring", "colour": "pink", "background": "blue", "size": "small"}[name]
     wrong = replace(scene, **{name: other})
     assert getattr(judge.judge(world.draw(wrong)), name) != getattr(scene, name)
@@ -51,7 +51,7 @@ def test_a_blob_is_not_a_star():
 
 
 def test_what_is_half_a_star_and_half_a_circle_is_neither():
-    star, circle = scenes.Scene("star", "red", "white"), scenes.Scene("circle", "red", "white")
+    star, circle = Scene("star", "red", "white"), Scene("circle", "red", "white")
     share = world.coverage(star).sum() / world.coverage(circle).sum()
     circle = replace(circle, scale=share**0.5)  # of the same area
     mixed = np.mean([np.asarray(world.draw(s), float) for s in (star, circle)], 0)
@@ -66,5 +66,5 @@ def test_noise_and_empty_pictures_show_nothing():
 
 
 def test_two_that_touch_are_one():
-    scene = scenes.Scene("square", "red", "white", "small", 2, places=((0.4, 0.5), (0.6, 0.5)))
+    scene = Scene("square", "red", "white", "small", 2, places=((0.4, 0.5), (0.6, 0.5)))
     assert judge.judge(world.draw(scene)).count == 1

@@ -14,12 +14,12 @@ from e2e import ROLES, command, refused
 from helpers import ROOT, run_cli, run_command
 
 from wassily.config import parsing, presets
-from wassily.config import training as configs
+from wassily.config.training import DECODER, PRIOR, DecoderPlan, PriorPlan
 from wassily.mini.untrained import Tiny
 from wassily.models import adapters, names, parts
 from wassily.planning import plan
 
-PLANS = {"prior": configs.PriorPlan, "decoder": configs.DecoderPlan}
+PLANS = {"prior": PriorPlan, "decoder": DecoderPlan}
 
 
 def _names(tiny: Tiny) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_a_training_by_hand(tiny: Tiny) -> None:
     trained = count - 2 * net.config.embedding_dim
 
     def found(**flags: Any) -> tuple[dict[str, int], int]:
-        made = plan.estimate(configs.PriorPlan(**_names(tiny), **flags), repositories, "no")
+        made = plan.estimate(PriorPlan(**_names(tiny), **flags), repositories, "no")
         return dict(made.moments["update"]), made.checkpoint
 
     full = {"weights": 4 * count, "optimizer state": 8 * trained, "gradients": 4 * trained}
@@ -213,7 +213,7 @@ def test_an_adapter_of_the_released_model_fits_its_least_preset(role: str) -> No
     """Both in 8 GB at 768 pixels, in shapes; the figures are those of the page."""
     tool = _page_tool()
     made = PLANS[role](lora=True, resolution=tool.SIDE, **presets.known(role, True)["12gb"])
-    repositories = {"prior": configs.PRIOR, "decoder": configs.DECODER}
+    repositories = {"prior": PRIOR, "decoder": DECODER}
     found = plan.estimate(made, repositories, "bf16")
     assert found.peak <= 8 * plan.GB
     told = tool.TAIL.split("With `--lora`")[1].split("\n\n")[0]
@@ -225,15 +225,6 @@ def test_a_preset_that_is_none(tmp_path: Path) -> None:
     line = refused("train", "decoder", "--train_data_dir", tmp_path, "--preset", "8gb")
     assert line.endswith("--preset 8gb: the decoder as a whole does not fit; take 12gb")
     assert run_cli("train", "prior", "--train_data_dir", tmp_path, "--preset", "9gb").code == 2
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_presets_are_good_flags_from_large_to_small(role: str) -> None:
-    """Each makes a config, under a name that the flag takes; sizes fall."""
-    known = presets.PRESETS[role]
-    assert all(PLANS[role](preset=name, **values) for name, values in known.items())
-    sizes = [presets.size(name) for name in known]
-    assert sizes == sorted(sizes, reverse=True)
 
 
 def _page_tool() -> ModuleType:

@@ -1,9 +1,7 @@
-"""The report's page and its curves: what is told, what is escaped, where the points lie."""
+"""The report's page: what is told, and what is escaped."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import re
 from html.parser import HTMLParser
@@ -11,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import refused, train, wassily
+from e2e import train, wassily
 from helpers import write_folder
-from PIL import Image
 
-from wassily.data import png
 from wassily.mini.untrained import Tiny
-from wassily.reporting import charts, report, report_page, run_facts, run_log
-from wassily.reporting.charts import Dot, Scale, Series
+from wassily.reporting import report_page, run_facts, run_log
 from wassily.reporting.report_page import ReportContents, Shown
 
 HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">\' & "q" \udce4'
@@ -156,122 +151,7 @@ def test_numbers_that_are_none_are_left_out() -> None:
     assert "nan" not in made and made.count("<circle") == 1
 
 
-# ---------------------------------------------------------------- curves
-
-
-def test_round_ticks() -> None:
-    """By hand: 1, 2, 2.5 or 5 times a power of ten apart, none outside."""
-    assert charts.ticks(0, 100) == [0, 25, 50, 75, 100]
-    assert charts.ticks(0.028, 0.0331) == [0.028, 0.03, 0.032]
-    assert charts.ticks(-1, 1) == [-1, -0.5, 0, 0.5, 1]
-    assert [charts.number(v) for v in (-1000, 0.5, 1e-7)] == ["−1,000", "0.5", "1e−07"]
-
-
-def test_a_scale_is_a_straight_line() -> None:
-    scale = Scale(10, 20, 100, 0)
-    assert [scale(v) for v in (10, 15, 20)] == [100, 50, 0]
-
-
-def test_a_long_line_is_thinned_by_means() -> None:
-    """The mean of all is kept, the order too; what is not finite is no part of it."""
-    points = [(float(n), float(n % 7)) for n in range(960)] + [(1.0, math.inf)]
-    thin = charts.thinned(points)
-    assert len(thin) == 240
-    assert sum(y for _, y in thin) / 240 == pytest.approx(sum(n % 7 for n in range(960)) / 960)
-    assert thin == sorted(thin)
-
-
-def test_a_single_point() -> None:
-    """The axis goes from zero to its step, not from one half of a step to another."""
-    made = charts.line_chart([Series("a", [(10.0, 5.0)], 10)], "t", "x", "y")
-    assert ">0<" in made and ">10<" in made and ">9.6<" not in made and ">10.4<" not in made
-    assert "<circle" in charts.line_chart([Series("a", [(0.0, 5.0)], 10)], "t", "x", "y")
-
-
-def test_points_lie_within_the_axes() -> None:
-    """Lines, areas and dots, of one point and of equal values too."""
-    rows = [(0.0, 5.0), (10.0, 5.0), (20.0, 7.0)]
-    for points in (rows, rows[:1], rows[:2]):
-        spread = [(x, y - 1, y + 1) for x, y in points]
-        made = charts.line_chart([Series("a<b", points, 10, spread)], "t", "x", "y")
-        for x, y in re.findall(r"([\d.]+),([\d.]+)", " ".join(re.findall('points="(.*?)"', made))):
-            assert charts.LEFT <= float(x) <= charts.WIDTH - charts.RIGHT
-            assert charts.TOP <= float(y) <= charts.HEIGHT - charts.BOTTOM
-        assert "a&lt;b" in made and "a<b" not in made
-    dots = [
-        Dot(f"step {n}", (n, n - 1, n + 1), (1, 0, 2), "base" if not n else "step")
-        for n in range(3)
-    ]
-    made = charts.dot_chart(dots, "t", "x", "y")
-    assert made.count("<circle") == 3 and made.count('class="dot base"') == 1
-    assert charts.dot_chart([], "t", "x", "y") == charts.line_chart([], "t", "x", "y") == ""
-
-
 # ---------------------------------------------------------------- from a folder
-
-
-def _folder(out: Path, steps: list[int], side: int, prompt: str = "a") -> Path:
-    for step in steps:
-        place = out / "validation" / f"step-{step}"
-        picture = Image.new("RGB", (side, side), (step % 256, 0, 0))
-        png.save_png(picture, place / "00.png", {"prompt": prompt})
-        png.save_png(picture, place / "sheet.png", {})
-    run_log.append(out, {"step": 1, "train_loss": 1.0})
-    return out
-
-
-def test_steps_are_chosen_evenly() -> None:
-    """The base's, the exported and the last always; no more than there is room for."""
-    steps = list(range(0, 1000, 10))
-    found = report.chosen_steps(steps, 500)
-    assert len(found) == 8 and {0, 500, 990} <= set(found) and found == sorted(found)
-    assert max(b - a for a, b in itertools.pairwise(found)) < 350
-    assert report.chosen_steps([20, 0, 10], None) == [0, 10, 20]
-
-
-def test_pictures_are_small_and_whole(tmp_path: Path) -> None:
-    """Tiny ones to the pixel, large ones as small JPEGs; a broken one is left out."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    tiny = report.contents_of(_folder(tmp_path / "a", [0, 10], 32))
-    assert [(s.step, s.small) for s in tiny.strips["a"]] == [(0, True), (10, True)]
-    assert tiny.strips["a"][0].uri.startswith("data:image/png;base64,")
-    big = _folder(tmp_path / "b", [0, 10, 20], 1024, HOSTILE.replace("\udce4", ""))
-    (big / "validation" / "step-20" / "00.png").write_bytes(b"no picture")
-    ((_, shown),) = report.contents_of(big).strips.items()
-    assert [s.step for s in shown] == [0, 10]
-    assert shown[0].uri.startswith("data:image/jpeg;base64,") and len(shown[0].uri) < 40_000
-
-
-def test_the_exported_step_is_that_of_the_rule() -> None:
-    rows = _rows()
-    assert report.exported_step(rows, None) == 20
-    assert report.exported_step(rows, "loss") == 10
-    assert report.exported_step(rows, "learned") == 20
-    assert report.exported_step(rows, "both") == 10
-    assert report.exported_step([row for row in rows if not row["step"]], "loss") is None
-
-
-def test_a_log_that_was_cut_and_facts_of_nonsense(tmp_path: Path) -> None:
-    """A report is still made of them."""
-    (tmp_path / run_log.LOG).write_text('{"step": 1, "train_loss": 1.0}\n[1]\n{"step": 2, "tr')
-    (tmp_path / run_facts.FILE).write_text('{"data": 3, "command": "x", "versions": [1]}')
-    assert wassily("report", tmp_path).code == 0
-    assert "Training loss" in (tmp_path / report.FILE).read_text("utf-8")
-
-
-def test_no_run(tmp_path: Path) -> None:
-    """One line."""
-    assert "no output folder of a training" in refused("report", tmp_path)
-    assert "no such folder" in refused("report", tmp_path / "none")
-    assert "name a folder" in refused("report")
-
-
-def test_a_report_is_no_reason_to_stop(tmp_path: Path) -> None:
-    (tmp_path / report.FILE).mkdir()
-    said: list[str] = []
-    report.refresh(tmp_path, said.append)
-    assert said and said[0].startswith("report.html was not written")
 
 
 @pytest.mark.parametrize("role", ["prior", "decoder"])
@@ -304,17 +184,3 @@ def test_a_run_with_all_of_it(role: str, tiny: Tiny, tmp_path: Path) -> None:
     assert (out / f"best-{best}").is_dir()
     assert wassily("report", out).code == 0
     assert (out / "report.html").read_bytes() == made
-
-
-def test_the_facts_hold_no_secret(tmp_path: Path) -> None:
-    from wassily.config import schema
-    from wassily.config.training import PriorConfig
-
-    given = {"train_data_dir": str(tmp_path), "validation_prompts": ("a b", "c"), "seed": 3}
-    config = PriorConfig(**given, lora=True, push_to_hub=True, hub_token="hf_secret")  # type: ignore[arg-type]
-    words = schema.to_flags(config)
-    assert "hf_secret" not in json.dumps(words)
-    from wassily.config import parsing
-
-    again = parsing.parse("PriorConfig", words, "x")
-    assert schema.public(again) == schema.public(config)

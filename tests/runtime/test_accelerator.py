@@ -91,7 +91,7 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path) -> None:
     runtime.log({"train_loss": 0.5, "lr": 1e-4}, step=1)
     runtime.log({"train_loss": 0.25, "lr": 1e-4}, step=2)
     pictures = [draw_picture(n, 16, 16) for n in range(2)]
-    runtime.log_pictures("validation", pictures, ["one", "two"], step=2)
+    runtime.log_images("validation", pictures, ["one", "two"], step=2)
     runtime.end()
     (events,) = (tmp_path / "logs" / "project").glob("events.out.tfevents.*")
     reader = EventAccumulator(str(events.parent))
@@ -105,7 +105,7 @@ def test_no_tracker_is_silent(tmp_path: Path) -> None:
     runtime = _runtime(tmp_path)
     runtime.start_trackers("project", {"seed": 3})
     runtime.log({"train_loss": 0.5}, step=1)
-    runtime.log_pictures("validation", [draw_picture(0)], ["one"], step=1)
+    runtime.log_images("validation", [draw_picture(0)], ["one"], step=1)
     runtime.end()
     assert list(tmp_path.iterdir()) == []
 

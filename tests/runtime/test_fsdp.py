@@ -28,12 +28,10 @@ from e2e import (
 from helpers import ROOT, read_jsonl, run_command
 from torch import nn
 
-from wassily.config import launch_checks, training
-from wassily.errors import UserError
+from wassily.config import training
 from wassily.mini.untrained import Tiny
 from wassily.models import parts
 from wassily.runtime import fsdp
-from wassily.runtime import launcher as runtime_launcher
 
 # Why Adam's epsilon is so large: see test_processes.
 FLAGS: dict[str, Any] = {
@@ -140,33 +138,6 @@ def test_two_machines(tmp_path: Path, tiny: Tiny, photos: Path) -> None:
 # ---------------------------------------------------------------- what the launcher asks for
 
 
-def test_the_launcher_is_understood() -> None:
-    """Its flags, by its own function; and nothing where it did not ask."""
-    assert runtime_launcher.sharded(FSDP)
-    assert runtime_launcher.reshards(FSDP)
-    assert not runtime_launcher.sharded(launcher("--multi_gpu"))
-    kept = launcher("--use_fsdp", "--fsdp_version", "2", "--fsdp_reshard_after_forward", "false")
-    assert runtime_launcher.sharded(kept)
-    assert not runtime_launcher.reshards(kept)
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (("--use_fsdp",), "FSDP 1 was asked for"),
-        (("--use_fsdp", "--fsdp_version", "2", "--fsdp_offload_params", "true"), "offload_params"),
-        (
-            ("--use_fsdp", "--fsdp_version", "2", "--fsdp_activation_checkpointing", "true"),
-            "--gradient_checkpointing",
-        ),
-    ],
-)
-def test_what_fsdp_is_not_asked_for(flags: tuple[str, ...], named: str) -> None:
-    """Each in one line with what to do instead."""
-    with pytest.raises(UserError, match=named):
-        runtime_launcher.sharded(launcher(*flags))
-
-
 @pytest.mark.parametrize("name", ["DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
 def test_other_engines_are_refused(
     name: str, tmp_path: Path, tiny: Tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,25 +159,6 @@ def test_one_process_alone_is_not_what_was_asked_for(
             monkeypatch.setenv(name, value)
     line = refused(*command("prior", tmp_path / "run", tiny, photos, max_train_steps=1))
     assert "one process alone" in line
-
-
-@pytest.mark.parametrize(
-    ("flags", "precision", "named"),
-    [
-        ({"compile": True}, "no", "--compile"),
-        ({"use_8bit_adam": True}, "no", "--optimizer adamw8bit"),
-        ({"optimizer": "adafactor"}, "no", "--optimizer adafactor"),
-        ({}, "fp16", "--mixed_precision fp16"),
-    ],
-)
-def test_what_it_does_not_go_with(
-    flags: dict[str, Any], precision: str, named: str, photos: Path
-) -> None:
-    """Refused by name; gradient release is refused on several processes anyway."""
-    config = training.PriorConfig(train_data_dir=str(photos), **flags)
-    launch_checks.check_launch(config, precision, 2)
-    with pytest.raises(UserError, match=f"^{named} does not go with FSDP2"):
-        launch_checks.check_launch(config, precision, 2, sharded=True)
 
 
 # ---------------------------------------------------------------- in parts and whole

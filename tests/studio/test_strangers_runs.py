@@ -28,7 +28,7 @@ from wassily.studio import (
     generation_queue,
     model_choices,
     process,
-    resume,
+    resume_command,
     run_status,
 )
 from wassily.studio.access import Access
@@ -95,10 +95,10 @@ def test_finding_05_a_run_toml_is_fenced_like_the_form(kind: str, allowed: Allow
             value = value.replace(name, place)
         return value
 
-    assert resume.words(allowed, saved_run(allowed), None)[0] == "train"
+    assert resume_command.words(allowed, saved_run(allowed), None)[0] == "train"
     folder = saved_run(allowed, **{name: placed(value) for name, value in REFUSED[kind].items()})
     with pytest.raises(UserError) as caught:
-        resume.words(allowed, folder, None)
+        resume_command.words(allowed, folder, None)
     line = str(caught.value)
     assert "\n" not in line
     if kind != "flag":  # which no command line takes
@@ -110,14 +110,14 @@ def test_finding_05_a_prior_for_the_embeddings_is_fenced(allowed: AllowedFolders
     private = str(allowed.runs.parent / "private")
     folder = saved_run(allowed, "decoder", drawn_embeds=private)
     with pytest.raises(UserError, match=r"--drawn_embeds .* is no prior that the studio found"):
-        resume.words(allowed, folder, None)
+        resume_command.words(allowed, folder, None)
     folder = saved_run(allowed, "decoder", drawn_embeds="mini")
-    assert "--drawn_embeds" in resume.words(allowed, folder, None)
+    assert "--drawn_embeds" in resume_command.words(allowed, folder, None)
 
 
 def test_finding_05_every_path_of_a_training_is_fenced() -> None:
     """A new flag that names a file or a model has to be put behind the fence."""
-    fenced = {*resume.DATA, *resume.MODELS, "cache_dir", "output_dir"}
+    fenced = {*resume_command.DATA, *resume_command.MODELS, "cache_dir", "output_dir"}
     fenced |= {"resume_from_checkpoint"}  # always the latest
     fenced |= {"logging_dir"}  # always in the output folder, by the config's own checks
     for config in ROLES.values():
@@ -129,14 +129,14 @@ def test_finding_05_every_path_of_a_training_is_fenced() -> None:
 def test_finding_05_the_cache_of_the_studio_is_allowed(allowed: AllowedFolders) -> None:
     """No other."""
     folder = saved_run(allowed, cache_dir="own")
-    assert "own" in resume.words(allowed, folder, "own")
+    assert "own" in resume_command.words(allowed, folder, "own")
     with pytest.raises(UserError, match="not that of the studio"):
-        resume.words(allowed, folder, "other")
+        resume_command.words(allowed, folder, "other")
 
 
 def test_finding_05_what_is_shown_is_what_runs(allowed: AllowedFolders) -> None:
     """The words name no file that could be another one when the process reads it."""
-    words = resume.words(allowed, saved_run(allowed, learning_rate=2e-5), None)
+    words = resume_command.words(allowed, saved_run(allowed, learning_rate=2e-5), None)
     assert "--config" not in words and "2e-05" in words
     assert command_words.checked(words).resume_from_checkpoint == "latest"
 

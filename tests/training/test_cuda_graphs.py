@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from wassily.errors import UserError
 from wassily.maths import losses, unpadded_prior
 from wassily.mini import untrained
 from wassily.mini.untrained import Tiny
-from wassily.models import trainable
+from wassily.models.trainable import _recompute
 from wassily.runtime.accelerator import Runtime
 from wassily.training import cuda_graphs, loop, run, validation
 
@@ -139,7 +140,7 @@ def _both(sizes: list[int], each: int, large: int = 0) -> cuda_graphs.Recorded:
     objective = Objective()
     trained = list(objective.parameters())
     runtime = Runtime(None, each, ".", "logs", "none")
-    plain = loop.forward_backward(objective, runtime)
+    plain = cuda_graphs.forward_backward(objective, runtime)
     recorded = cuda_graphs.Recorded(plain, objective, trained, dict, runtime)
     expected = _steps(plain, objective, sizes, each)
     objective.large = large
@@ -294,7 +295,7 @@ def test_dropout_is_recomputed() -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.3
     wish = training.PriorConfig(dataset_name="a/b", output_dir="out", gradient_checkpointing=True)
-    recompute = trainable._recompute(wish, net)
+    recompute = _recompute(wish, net)
     assert isinstance(recompute, functools.partial) and recompute.func is checkpoint
     gradients = []
     for way in (None, recompute):
@@ -335,17 +336,22 @@ def _alike(
     role: str, flags: dict[str, Any], out: Path, tiny: Tiny, photos: Path, patch: pytest.MonkeyPatch
 ) -> None:
     """The losses of twelve steps to the bit, with and without."""
-    plain = loop.forward_backward
+    usual = run._learner
     patch.setattr(unpadded_prior, "EVEN", 4)  # captions of several shapes
     patch.setattr(validation, "VALIDATION_STEPS", 2)  # it is there to let go of the graphs
     if role == "prior":  # padded alike: other lengths of captions round otherwise
         even = functools.partial(unpadded_prior.evened, most=untrained.TOKENS)
 
-        def padded(objective: nn.Module, runtime: Runtime) -> loop.Pass:
-            passed = plain(objective, runtime)
-            return lambda batch, noise, t: passed(even(batch), noise, t)
+        def padded(parts: run.Run) -> loop.Learner:
+            learner = usual(parts)
+            if learner.recorded:
+                return learner
+            plain = cuda_graphs.forward_backward(learner.objective, parts.setup.runtime)
+            return dataclasses.replace(
+                learner, recorded=lambda batch, noise, t: plain(even(batch), noise, t)
+            )
 
-        patch.setattr(run, "forward_backward", padded)
+        patch.setattr(run, "_learner", padded)
     curves = []
     for way in ("on", "off"):
         more = {"cuda_graphs": way, "max_train_steps": 12, "logging_steps": 1}
@@ -390,14 +396,14 @@ def test_graphs_are_let_go_before_a_validation(
         assert self.training
         return forward(self, *given)
 
-    def validate(self: validation.Results, step: int) -> None:
+    def validate(self: validation.Validator, step: int) -> None:
         happened.append(step)
         self.weights.objective.eval()
 
     monkeypatch.setattr(cuda_graphs, "_against", lambda config, runtime: None)
     monkeypatch.setattr(cuda_graphs.Recorded, "let_go", noted)
     monkeypatch.setattr(losses.Prior, "forward", watched)
-    monkeypatch.setattr(validation.Results, "validate", validate)
+    monkeypatch.setattr(validation.Validator, "validate", validate)
     flags = {"cuda_graphs": "on", "validation_steps": 2, "checkpointing_steps": 3}
     e2e.train("prior", tmp_path / "run", tiny, photos, **flags, max_train_steps=5)
     assert happened == [0, "let go", 2, "let go", 4, 5]

@@ -22,7 +22,7 @@ from wassily.config.training import DecoderConfig
 from wassily.data import aspect_buckets, example_order
 from wassily.encodings import definitions, fill
 from wassily.mini.untrained import FACTOR, Tiny
-from wassily.models import trainable
+from wassily.models.trainable import make_trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.training_data import training_set
 
@@ -60,7 +60,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, pics: Path) -> t
 
 @pytest.fixture
 def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
-    """work(**flags) -> (reading, kit, batches of a few steps, how many items were prepared)."""
+    """work(**flags) -> (reading, trainable, batches of a few steps, number of items prepared)."""
 
     def make(steps: int = 12, **flags: Any) -> Any:
         config = DecoderConfig(
@@ -73,16 +73,16 @@ def work(tmp_path: Path, tiny: Tiny, pics: Path) -> Callable[..., Any]:
         context = definitions.of_training(config, repositories, runtime, tmp_path / "cache")
         calls: dict[str, int] = {}
         wanted = [_counted(e, calls) for e in definitions.make_encodings(context)]
-        source = training_set.chosen_pictures(config, 5, runtime)
+        source = training_set.chosen_images(config, 5, runtime)
         reading = training_set.make_reading(
             wanted, source, 5, context, flips=config.random_flip, skip_bad=config.skip_bad_images
         )
         prepared = dict(calls)
-        kit = trainable.make_kit(config, repositories)
-        examples = training_set.make_examples(reading, kit, 5)
+        trainable = make_trainable(config, repositories)
+        examples = training_set.make_examples(reading, trainable, 5)
         keys = example_order.keys(5, reading.buckets.members(), example_order.Split(2, 1, 1, 0), 0)
         loader = iter(example_order.loader(examples, keys, reading.collate, 0, False))
-        return reading, kit, [reading.finish(next(loader)) for _ in range(steps)], prepared
+        return reading, trainable, [reading.finish(next(loader)) for _ in range(steps)], prepared
 
     return make
 

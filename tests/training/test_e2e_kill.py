@@ -176,6 +176,6 @@ def test_a_folder_without_a_state_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / ".writing-run.toml").write_text("half")
     assert output_folder.checkpoints_in(tmp_path) == []
     with pytest.raises(UserError, match=r"checkpoint-8 is damaged: .*move it away to start anew"):
-        resume.chosen("latest", tmp_path)
+        resume.chosen_checkpoint("latest", tmp_path)
     atomic.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-8"]

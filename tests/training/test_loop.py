@@ -14,7 +14,7 @@ from wassily.maths.ema import Ema, NoEma
 from wassily.maths.losses import Batch
 from wassily.runtime import progress
 from wassily.runtime.accelerator import Runtime
-from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward
+from wassily.training.loop import Events, Learner, Pending, Span, fit
 
 
 class Objective(nn.Module):
@@ -114,7 +114,6 @@ def _fit(
     fit(
         Learner(
             objective=prepared,
-            run=forward_backward(prepared, runtime),
             trained=[objective.w],
             optimizer=wrapped,
             learning_rate=lambda step: 0.01 / (step + 1),

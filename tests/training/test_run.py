@@ -21,7 +21,7 @@ from wassily.files import checksums
 from wassily.mini.untrained import SIDE, Tiny
 from wassily.models import parts
 from wassily.runtime import accelerator
-from wassily.training import assemble, setup
+from wassily.training import setup
 from wassily.training.best import LastIsBest
 from wassily.training.validation import Validations, sample_lines
 
@@ -89,7 +89,7 @@ def test_a_resolution_far_from_the_models_is_remarked(tiny: Tiny, tmp_path: Path
 
     def said(cls: Any, side: int, *prompts: str) -> list[str]:
         config = cls(train_data_dir=str(tmp_path), resolution=side, validation_prompts=prompts)
-        return setup.remarks(config, repositories)
+        return setup.resolution_lines(config, repositories)
 
     (line,) = said(DecoderConfig, 512)
     assert line.startswith("--resolution is 512") and f"--resolution {SIDE}" in line
@@ -239,18 +239,6 @@ def test_an_output_folder_that_cannot_be_made(tiny: Tiny, photos: Path, tmp_path
 
 
 # ---------------------------------------------------------------- arithmetic
-
-
-@pytest.mark.parametrize(
-    ("pictures", "batch", "epochs", "steps"),
-    [(7, 2, 1, 4), (7, 2, 2, 7), (8, 2, 3, 12), (3, 8, 1, 1), (3, 8, 10, 4), (1, 1, 5, 5)],
-)
-def test_steps_of_epochs(pictures: int, batch: int, epochs: int, steps: int, tiny: Tiny) -> None:
-    """ceil(epochs pictures / batch): epochs are joined, and only the last batch is rounded up."""
-    config = _config(PriorConfig, tiny, num_train_epochs=epochs)
-    assert assemble.steps_in_all(config, pictures, batch) == steps
-    both = dataclasses.replace(config, max_train_steps=9)
-    assert assemble.steps_in_all(both, pictures, batch) == 9
 
 
 def _announced(out: str) -> tuple[list[int], str]:

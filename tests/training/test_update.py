@@ -17,7 +17,7 @@ from wassily.maths.ema import NoEma
 from wassily.runtime.accelerator import Runtime
 from wassily.training import optimizer_state
 from wassily.training.checkpoints import all_finite
-from wassily.training.loop import Events, Learner, Pending, Span, fit, forward_backward, update
+from wassily.training.loop import Events, Learner, Pending, Span, fit, update
 
 NAN, INF = float("nan"), float("inf")
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -178,7 +178,6 @@ def _scaled(
     fit(
         Learner(
             objective=prepared,
-            run=forward_backward(prepared, runtime),
             trained=[objective.w],
             optimizer=wrapped,
             learning_rate=lambda step: 0.1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,16 @@ import pytest
 import torch
 from e2e import NETWORK, ROLES, assert_same_bits, refused, train
 from e2e import command as command_of
-from helpers import ROOT
 
 from wassily.data import example_order
 from wassily.encodings import cache
 from wassily.encodings.lookup import collate
 from wassily.maths import losses
 from wassily.mini.untrained import Tiny
-from wassily.models import parts, trainable
-from wassily.training_data import base_predictions, generic_prompts
+from wassily.models import parts
+from wassily.models.trainable import make_trainable
+from wassily.training_data import base_predictions
 
-PROMPTS = base_predictions.DRAWINGS  # of the lists that come along; the tests draw fewer
 BASE_PROMPTS = ("a red robot", "a blue dog, watercolour", "a tree")
 
 
@@ -96,10 +94,10 @@ def test_the_base_agrees_with_itself(
     rows = _rows(store)
     assert len(rows) == 8 * 4
     config = _config(role, tmp_path, tiny, photos)
-    kit = trainable.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
+    trainable = make_trainable(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
     batch = collate(rows)
     with torch.no_grad():
-        loss = kit.objective.eval()(batch, batch.pop("noise"), batch.pop("t"))
+        loss = trainable.objective.eval()(batch, batch.pop("noise"), batch.pop("t"))
     assert loss.max() < 1e-8
     assert batch["base"].square().mean() > 1e-3
 
@@ -126,26 +124,6 @@ def test_timesteps_are_spread_and_the_unconditional_is_everywhere() -> None:
     empty = [n for n in numbers if base_predictions.is_unconditional(n)]
     assert len(empty) == len(numbers) / base_predictions.EVERY
     assert {n % count for n in empty} == set(range(count))
-
-
-@pytest.mark.parametrize("folder", [generic_prompts.GENERIC, parts.MINI / "prompts"])
-def test_what_is_held_is_not_what_is_measured(folder: Path) -> None:
-    """`wassily evaluate` asks for other prompts: else it would measure what was rehearsed."""
-    lines = (folder / "preserve.txt").read_text(encoding="utf-8").splitlines()
-    held = set(lines)
-    assert len(held) == len(lines) == PROMPTS
-    for name in ("english", "arabic"):
-        assert not held & set((folder / f"{name}.txt").read_text(encoding="utf-8").splitlines())
-
-
-def test_the_lists_are_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tools/prompts.py` writes what lies there."""
-    monkeypatch.setattr(base_predictions, "DRAWINGS", PROMPTS)
-    spec = importlib.util.spec_from_file_location("prompts", ROOT / "tools" / "prompts.py")
-    assert spec and spec.loader
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    assert tool.main(check=True) == 0
 
 
 def test_the_order_is_the_runs_own() -> None:
@@ -216,11 +194,11 @@ def test_the_network_stays_nearer_to_the_base(
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     apart = {}
     for name in ("held", "free"):
-        kit = trainable.make_kit(config, repositories)
+        trainable = make_trainable(config, repositories)
         trained = parts.load_network(tmp_path / name / NETWORK[role], NETWORK[role])
-        kit.net.load_state_dict(trained.state_dict())
+        trainable.net.load_state_dict(trained.state_dict())
         with torch.no_grad():
-            loss = kit.objective.eval()(rows, rows["noise"], rows["t"])
+            loss = trainable.objective.eval()(rows, rows["noise"], rows["t"])
         apart[name] = float(loss.mean())
     assert apart["held"] < apart["free"] / 2
 

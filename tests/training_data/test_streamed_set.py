@@ -27,7 +27,7 @@ from e2e import (
 from helpers import read_jsonl
 
 from wassily.config.training import DecoderConfig, PriorConfig
-from wassily.data import shards as data_shards
+from wassily.data.shards import numbered
 from wassily.errors import UserError
 from wassily.mini.untrained import Tiny
 from wassily.training_data import base_predictions, training_set
@@ -273,14 +273,14 @@ def test_other_data_is_refused(tiny: Tiny, photos: Path, tmp_path: Path) -> None
     given = STREAM | {"dataset_name": folder, "max_train_steps": 1}
     words = command("decoder", tmp_path / "out", tiny, None, **given)
     assert "cache build with --streaming" in refused("cache", "build", *words[1:])
-    assert data_shards.numbered("a-{08..11}-{0..1}.tar")[:3] == [
+    assert numbered("a-{08..11}-{0..1}.tar")[:3] == [
         "a-08-0.tar",
         "a-08-1.tar",
         "a-09-0.tar",
     ]
     for row in ("{5..3}", "{0..99999999999}"):
         with pytest.raises(UserError, match="is no row of shards"):
-            data_shards.numbered(f"a-{row}.tar")
+            numbered(f"a-{row}.tar")
 
 
 # ---------------------------------------------------------------- beside other flags

@@ -20,7 +20,8 @@ from wassily.encodings import definitions
 from wassily.errors import UserError
 from wassily.maths import randomness
 from wassily.mini.untrained import FACTOR, SIDE, TOKENS, Tiny
-from wassily.models import parts, trainable
+from wassily.models import parts
+from wassily.models.trainable import Trainable, make_trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.training import setup
 from wassily.training_data import training_set
@@ -38,15 +39,15 @@ def _config(cls: type, tiny: Tiny, folder: Path, **values: Any) -> Any:
     return cls(**(base | values))
 
 
-def _kit(config: TrainConfig, tiny: Tiny) -> trainable.Kit:
-    return trainable.make_kit(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
+def _trainable(config: TrainConfig, tiny: Tiny) -> Trainable:
+    return make_trainable(config, {"prior": str(tiny.prior), "decoder": str(tiny.decoder)})
 
 
 def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> training_set.TrainingSet:
     runtime = Runtime(None, 1, str(out), "logs", "none")
     repositories = {"prior": str(tiny.prior), "decoder": str(tiny.decoder)}
     context = definitions.of_training(config, repositories, runtime, out / "cache")
-    source = training_set.chosen_pictures(config, seed, runtime)
+    source = training_set.chosen_images(config, seed, runtime)
     return training_set.make_reading(
         definitions.make_encodings(context),
         source,
@@ -58,10 +59,10 @@ def _reading(config: TrainConfig, tiny: Tiny, out: Path, seed: int = 3) -> train
 
 
 def _batch(
-    kit: trainable.Kit, reading: training_set.TrainingSet, seed: int = 3
+    trainable: Trainable, reading: training_set.TrainingSet, seed: int = 3
 ) -> dict[str, torch.Tensor]:
     """The first batch of a run, as the loop gets it."""
-    examples = training_set.make_examples(reading, kit, seed)
+    examples = training_set.make_examples(reading, trainable, seed)
     keys = example_order.keys(
         seed, reading.buckets.members(), example_order.Split(BATCH, 1, 1, 0), 0
     )
@@ -111,8 +112,8 @@ def test_the_priors_loss_from_photographs(
 ) -> None:
     """The guide's script from the file to the loss, on the same noise and timesteps."""
     config = _config(PriorConfig, tiny, photos, no_cache=no_cache)
-    kit, reading = _kit(config, tiny), _reading(config, tiny, tmp_path)
-    batch, stock = _batch(kit, reading), Stock(tiny)
+    trainable, reading = _trainable(config, tiny), _reading(config, tiny, tmp_path)
+    batch, stock = _batch(trainable, reading), Stock(tiny)
     records = _first(reading.source)
     noise, t = batch.pop("noise"), batch.pop("t")
 
@@ -135,10 +136,10 @@ def test_the_priors_loss_from_photographs(
         encoder_hidden_states=text.last_hidden_state,
         attention_mask=tokens.attention_mask.bool(),
     ).predicted_image_embedding
-    losses = kit.objective(batch, noise, t)
+    losses = trainable.objective(batch, noise, t)
     torch.testing.assert_close(losses.mean(), F.mse_loss(predicted, x0), atol=1e-5, rtol=1e-5)
     assert batch["text_states"].shape[1] == int(tokens.attention_mask.sum(1).max())  # no padding
-    assert kit.noise_shape((SIDE, SIDE)) == tuple(noise.shape[1:])
+    assert trainable.noise_shape((SIDE, SIDE)) == tuple(noise.shape[1:])
 
 
 @pytest.mark.parametrize("no_cache", [False, True])
@@ -148,8 +149,8 @@ def test_the_decoders_loss_from_photographs(
 ) -> None:
     """The guide's script from the file to the loss; another resolution than the encoder's."""
     config = _config(DecoderConfig, tiny, photos, resolution=48, no_cache=no_cache)
-    kit, reading = _kit(config, tiny), _reading(config, tiny, tmp_path)
-    batch, stock = _batch(kit, reading), Stock(tiny)
+    trainable, reading = _trainable(config, tiny), _reading(config, tiny, tmp_path)
+    batch, stock = _batch(trainable, reading), Stock(tiny)
     pictures = [_rgb(r) for r in _first(reading.source)]
     noise, t = batch.pop("noise"), batch.pop("t")
 
@@ -158,35 +159,12 @@ def test_the_decoders_loss_from_photographs(
     condition = {"image_embeds": stock.image_encoder(pixels).image_embeds}
     noisy = stock.schedule.add_noise(latents, noise, t)
     predicted = stock.unet(noisy, t, None, added_cond_kwargs=condition).sample[:, :4]
-    losses = kit.objective(batch, noise, t)
+    losses = trainable.objective(batch, noise, t)
     torch.testing.assert_close(losses.mean(), F.mse_loss(predicted, noise), atol=1e-5, rtol=1e-5)
-    assert kit.noise_shape((48, 48)) == (4, 48 // FACTOR, 48 // FACTOR) == tuple(noise.shape[1:])
-    assert kit.noise_shape((48, 32)) == (4, 32 // FACTOR, 48 // FACTOR)
-
-
-@pytest.mark.parametrize("cls", [PriorConfig, DecoderConfig])
-def test_settings_reach_the_kit(cls: type, tiny: Tiny, photos: Path) -> None:
-    """Min-SNR, and gradient checkpointing of both networks."""
-    given = {"snr_gamma": 5.0, "gradient_checkpointing": True}
-    kit = _kit(_config(cls, tiny, photos, **given), tiny)
-    assert kit.objective.snr_gamma == 5.0
-    if cls is PriorConfig:
-        assert kit.objective.recompute is not None
-    else:
-        assert kit.net.is_gradient_checkpointing
-    plain = _kit(_config(cls, tiny, photos), tiny)
-    assert plain.objective.snr_gamma is None
-    assert not getattr(plain.objective, "recompute", False)
-    assert not plain.net.is_gradient_checkpointing
-
-
-def test_a_resolution_that_the_model_cannot(tiny: Tiny, photos: Path) -> None:
-    """The MoVQ's factor is known only when it is loaded; 8 and 40 are multiples of 4."""
-    _kit(_config(DecoderConfig, tiny, photos, resolution=40), tiny)
-    kit = _config(DecoderConfig, tiny, photos)
-    object.__setattr__(kit, "resolution", 42)
-    with pytest.raises(UserError, match="--resolution: 42 is not a multiple of 4"):
-        _kit(kit, tiny)
+    assert (
+        trainable.noise_shape((48, 48)) == (4, 48 // FACTOR, 48 // FACTOR) == tuple(noise.shape[1:])
+    )
+    assert trainable.noise_shape((48, 32)) == (4, 32 // FACTOR, 48 // FACTOR)
 
 
 def test_a_cache_tells_resolutions_apart(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
@@ -272,7 +250,7 @@ def test_unreadable_pictures_stop_the_run_with_the_list(
 
 def test_max_train_samples_is_a_draw_by_the_seed(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
     """The same for the same seed; only those are checked; more than there are is all."""
-    names = [r.name for r in training_set.open_pictures(_config(PriorConfig, tiny, photos))]
+    names = [r.name for r in training_set.open_images(_config(PriorConfig, tiny, photos))]
     config = _config(PriorConfig, tiny, photos, max_train_samples=3)
     kept = [r.name for r in _checked(config, tiny, tmp_path)]
     assert kept == [names[i] for i in randomness.subset(0, len(names), 3)]
@@ -287,12 +265,12 @@ def test_max_train_samples_is_a_draw_by_the_seed(tiny: Tiny, photos: Path, tmp_p
 def test_the_caption_column_is_for_the_prior(tiny: Tiny, photos: Path) -> None:
     """The decoder reads none."""
     rows = list(read_jsonl(photos / "metadata.jsonl"))
-    prior = training_set.open_pictures(_config(PriorConfig, tiny, photos))
+    prior = training_set.open_images(_config(PriorConfig, tiny, photos))
     assert [r.captions for r in prior] == [(row["text"],) for row in rows]
-    decoder = training_set.open_pictures(_config(DecoderConfig, tiny, photos))
+    decoder = training_set.open_images(_config(DecoderConfig, tiny, photos))
     assert {r.captions for r in decoder} == {()}
     with pytest.raises(UserError, match="--caption_column"):
-        training_set.open_pictures(_config(PriorConfig, tiny, photos, caption_column="label"))
+        training_set.open_images(_config(PriorConfig, tiny, photos, caption_column="label"))
 
 
 def test_xformers_or_one_line(
@@ -313,29 +291,3 @@ def test_pixels_are_not_all_alike(photos: Path) -> None:
     with Image.open(files[0]) as a, Image.open(files[1]) as b:
         first, second = (guide_pixels(p.convert("RGB"), 16) for p in (a, b))
     assert np.abs((first - second).numpy()).max() > 0.1
-
-
-def test_the_decoder_lies_in_memory_as_its_convolutions_read(tiny: Tiny, tmp_path: Path) -> None:
-    """channels_last, with the loss and the gradients of the usual order; a file of it is the same
-    to the byte.
-    """
-    config = _config(DecoderConfig, tiny, tmp_path)
-    kit, usual = _kit(config, tiny), _kit(config, tiny)
-    usual.net.to(memory_format=torch.contiguous_format)
-    kernel = kit.net.conv_in.weight
-    assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
-    latents = torch.randn(2, *kit.noise_shape((SIDE, SIDE)))
-    batch = {"latents": latents, "image_embeds": torch.randn(2, kit.net.config.encoder_hid_dim)}
-    given = (batch, torch.randn_like(latents), torch.tensor([10, 900]))
-    losses = []
-    for one in (kit, usual):
-        one.net.requires_grad_(True)
-        losses.append(one.objective(*given))
-        losses[-1].sum().backward()
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=0)
-    for (name, p), q in zip(kit.net.named_parameters(), usual.net.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5, msg=name)
-    for number, one in enumerate((kit, usual)):
-        one.net.save_pretrained(tmp_path / str(number))
-    name = "diffusion_pytorch_model.safetensors"
-    assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()

@@ -16,8 +16,8 @@ from tools.mini import movq, nets
 from wassily.files import output_folder
 from wassily.generation import pipelines, sample
 from wassily.mini import judge, world
-from wassily.models import parts as model_parts
 from wassily.models import pipeline_folder
+from wassily.models.parts import PARTS, load_network
 
 SEED = 77
 
@@ -49,12 +49,12 @@ def assemble(work, networks=None):
 
     `networks` maps "prior" and "unet" to folders other than those of work/parts.
     """
-    out, places = Path(work) / "mini", {r: Path(work) / "parts" / r for r in model_parts.PARTS}
+    out, places = Path(work) / "mini", {r: Path(work) / "parts" / r for r in PARTS}
     places |= {role: Path(folder) for role, folder in (networks or {}).items()}
     schedulers = {"prior_scheduler": nets.prior_scheduler(), "scheduler": nets.decoder_scheduler()}
     parts = {
         role: schedulers.get(role) or part.kind.from_pretrained(places[role])
-        for role, part in model_parts.PARTS.items()
+        for role, part in PARTS.items()
     }
     for home, build in (
         ("prior", pipelines.prior_pipeline),
@@ -72,7 +72,7 @@ def newest_averages(work):
         found = output_folder.checkpoints_in(Path(work) / role)
         if found:
             step, folder = found[-1]
-            net = model_parts.load_network(folder / role, role)
+            net = load_network(folder / role, role)
             net.load_state_dict(load_file(folder / "ema.safetensors"), strict=False)
             folders[role] = Path(work) / "averages" / role
             net.save_pretrained(folders[role])
@@ -142,7 +142,7 @@ def spread(hits):
 
 def check_judge(work, n=2000, seed=21):
     """The judge on n real pictures of each kind, and on the same after the MoVQ's round trip."""
-    net = model_parts.PARTS["movq"].kind.from_pretrained(f"{work}/parts/movq").eval()
+    net = PARTS["movq"].kind.from_pretrained(f"{work}/parts/movq").eval()
     for kind in world.KINDS:
         scenes = world.scenes(seed, n, "all", kind)
         pictures = np.stack([np.asarray(world.draw(s)) for s in scenes])

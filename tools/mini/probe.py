@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from tools.mini import bank, clip, encoded
-from wassily.mini import language as language_of_mini
 from wassily.mini import world
+from wassily.mini.language import sentence
 from wassily.models import encode
 
 TRAIN, HELD_OUT = 6000, 2000
@@ -47,7 +47,7 @@ def zero_shot(work, embeds, scenes, language):
     rng, result = np.random.default_rng(0), {}
     for name, values in bank.ATTRIBUTES.items():
         texts = [
-            language_of_mini.sentence(replace(s, **{name: v}), rng, language, plain=True)
+            sentence(replace(s, **{name: v}), rng, language, plain=True)
             for s in scenes
             for v in values
         ]

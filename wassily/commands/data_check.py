@@ -21,7 +21,7 @@ from wassily.data.folders import Fault
 from wassily.errors import SHOWN, UserError
 from wassily.files import atomic
 from wassily.models import names
-from wassily.models import parts as model_parts
+from wassily.models.parts import files, load, public_name
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import progress
 from wassily.version import __version__
@@ -341,7 +341,7 @@ def of_captions(
         items = [f"{n} times: {text}" for text, n in repeated]
         findings.append(Finding("warning" if share > 0.5 else "note", "repeated", message, items))
     other = {s: n for s, n in found.scripts.items() if s not in ("latin", captions.NO_LETTERS)}
-    if other and model_parts.public_name(prior, "prior") != "mini":  # which learnt from two scripts
+    if other and public_name(prior, "prior") != "mini":  # which learnt from two scripts
         message = "scripts of which a text encoder that learnt from English knows little"
         findings.append(Finding("note", "script", message, [f"{s}: {n}" for s, n in other.items()]))
     return found.summary() | cut(sources, prior, config, findings)
@@ -353,8 +353,8 @@ def cut(
     """Captions longer than the text encoder reads, if the prior's tokenizer can be had."""
     try:
         # Where there are no files, transformers gives an empty tokenizer and no error.
-        model_parts.files("tokenizer", prior, config.cache_dir)
-        tokenizer = model_parts.load("tokenizer", prior, cache_dir=config.cache_dir)
+        files("tokenizer", prior, config.cache_dir)
+        tokenizer = load("tokenizer", prior, cache_dir=config.cache_dir)
     except UserError as error:
         message = f"cut captions were not counted: {error}"
         findings.append(Finding("note", "cut_not_counted", message))

@@ -12,16 +12,16 @@ from wassily.config.commands import DemoConfig
 from wassily.config.training import DecoderConfig, PriorConfig, TrainConfig
 from wassily.data import images, png, sheets
 from wassily.errors import UserError
-from wassily.generation import pipelines as generation_pipelines
 from wassily.generation import sample
+from wassily.generation.pipelines import decoder_pipeline, prior_pipeline
 from wassily.mini import judge, scene, world
-from wassily.models import names as model_names
+from wassily.models.names import GUIDANCE, resolve
 from wassily.runtime.accelerator import quiet_libraries
 from wassily.runtime.progress import Progress
 from wassily.training import run
 
 STEPS, PRIOR_STEPS = 25, 25
-GUIDANCE, PRIOR_GUIDANCE = model_names.GUIDANCE["decoder"], model_names.GUIDANCE["prior"]
+DECODER_GUIDANCE, PRIOR_GUIDANCE = GUIDANCE["decoder"], GUIDANCE["prior"]
 TRAINING = {"prior": 200, "decoder": 300}  # optimizer steps
 SHOWN = 3  # prompts of each kind on the sheet
 PROMPT_SEED = 12
@@ -104,11 +104,11 @@ def drawn_with(
     """The pictures of all prompts by one pair of networks, at the same seeds each time."""
     device, dtype = torch.device("cpu"), torch.float32
     pipelines = (
-        generation_pipelines.prior_pipeline(model_names.resolve(prior, "prior"), dtype, None),
-        generation_pipelines.decoder_pipeline(model_names.resolve(decoder, "decoder"), dtype, None),
+        prior_pipeline(resolve(prior, "prior"), dtype, None),
+        decoder_pipeline(resolve(decoder, "decoder"), dtype, None),
     )
     drawing = sample.Drawing(
-        STEPS, PRIOR_STEPS, GUIDANCE, PRIOR_GUIDANCE, batch_size=16, scheduler="stock"
+        STEPS, PRIOR_STEPS, DECODER_GUIDANCE, PRIOR_GUIDANCE, batch_size=16, scheduler="stock"
     )
     prompts = [(p, 1000 + i) for kind in jobs for i, (p, _) in enumerate(jobs[kind])]
     bar = Progress(f"drawing {label}", len(prompts), unit="picture")
@@ -121,7 +121,7 @@ def drawn_with(
     return found
 
 
-def wholly_right(drawn: list[images.Picture], jobs: list[Job], names: tuple[str, ...]) -> float:
+def fully_correct(drawn: list[images.Picture], jobs: list[Job], names: tuple[str, ...]) -> float:
     """Share of pictures in which every named attribute is what the prompt asks for, in percent."""
     verdicts = [judge.judge(picture) for picture in drawn]
     right = [
@@ -154,13 +154,14 @@ def report(
         ("new", f"learnt: {new[0]} as asked", new),
         ("old", "kept: wholly right", old),
     ):
-        scores = [wholly_right(drawn[kind], jobs[kind], names) for drawn in (before, after)]
+        scores = [fully_correct(drawn[kind], jobs[kind], names) for drawn in (before, after)]
         print(f"  {words:24s} {scores[0]:5.1f} %  {scores[1]:5.1f} %")
     print(f"\nbefore and after: {sheet}")
     prompt = jobs["new"][0][0]
     print("next, for example:")
     line = ["wassily", "generate", prompt]
     line += ["--prior", f"{root}/prior", "--decoder", f"{root}/decoder"]
-    line += ["--guidance_scale", f"{GUIDANCE}", "--prior_guidance_scale", f"{PRIOR_GUIDANCE}"]
+    line += ["--guidance_scale", str(DECODER_GUIDANCE)]
+    line += ["--prior_guidance_scale", str(PRIOR_GUIDANCE)]
     print(f"  {shlex.join(line)}")
     print("  wassily train prior --help")

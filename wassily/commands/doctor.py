@@ -43,11 +43,11 @@ GIB = 2**30
 def doctor(config: DoctorConfig) -> None:
     """Print all of it, on one screen."""
     quiet_libraries()
-    for name, told in told_of(config):
+    for name, told in facts_of_machine(config):
         print(f"{name:10s}{told}")
 
 
-def told_of(config: DoctorConfig) -> Iterator[tuple[str, str]]:
+def facts_of_machine(config: DoctorConfig) -> Iterator[tuple[str, str]]:
     """Lines, each with what it is about; what goes on from the line above is about nothing."""
     yield "wassily", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} thread(s)"

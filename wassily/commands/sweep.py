@@ -78,10 +78,10 @@ def sweep(config: SweepConfig) -> None:
     """Measure each share, print the table, name the best, and write it if asked to."""
     quiet_libraries()
     tuned = all_tuned(config)
-    bench = _bench(config, tuned)
+    evaluator = _evaluator(config, tuned)
     # The base is what all are compared with, whether or not it is in the row.
-    values = {a: _measured(config, tuned, bench, a) for a in sorted({0.0, *config.alphas})}
-    bench.bar.close()
+    values = {a: _measured(config, tuned, evaluator, a) for a in sorted({0.0, *config.alphas})}
+    evaluator.bar.close()
     found = [_line(alpha, values, config.seed) for alpha in config.alphas]
     best = best_line(found)
     print("\n".join(table(found, best)))
@@ -118,7 +118,7 @@ def _tuned(name: str, base: str) -> Tuned:
     return Tuned(home, base, name, adapter)
 
 
-def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluate.Bench:
+def _evaluator(config: SweepConfig, tuned: list[Tuned]) -> evaluate.Evaluator:
     """Both pipelines with the bases in them, and what is asked of each share."""
     named = {"prior": config.prior, "decoder": config.decoder}
     named |= {one.home: one.base for one in tuned}
@@ -133,25 +133,25 @@ def _bench(config: SweepConfig, tuned: list[Tuned]) -> evaluate.Bench:
         # A list of its own, of a name that no file has.
         asked = asked | {LEARNED: generic_prompts.prompt_lines(Path(config.learned_prompts))}
     located = evaluate.located(question).tuned
-    pipelines = load.pipelines(evaluate.to_draw(question, *names.values()), located)
-    bench = evaluate.Bench(question, *pipelines, asked)
-    bench.hold_out(located, sides=len({0.0, *config.alphas}))
-    return bench
+    pipelines = load.pipelines(evaluate.generation_flags(question, *names.values()), located)
+    evaluator = evaluate.Evaluator(question, *pipelines, asked)
+    evaluator.hold_out(located, sides=len({0.0, *config.alphas}))
+    return evaluator
 
 
 def _measured(
-    config: SweepConfig, tuned: list[Tuned], bench: evaluate.Bench, alpha: float
+    config: SweepConfig, tuned: list[Tuned], evaluator: evaluate.Evaluator, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a share learned (N,) and kept (M,), a cosine for each example."""
     for one in tuned:
-        pipeline = {"prior": bench.prior, "decoder": bench.decoder}[one.home]
+        pipeline = {"prior": evaluator.prior, "decoder": evaluator.decoder}[one.home]
         role = parts.TRAINED[one.home]
         net = one.network(alpha, config.cache_dir).to(getattr(pipeline, role).dtype)
         pipeline.register_modules(**{role: net})
-    side = bench.side(f"alpha-{alpha:g}")
-    texts = {name: bench.texts(prompts) for name, prompts in bench.lists.items()}
+    side = evaluator.outcome(f"alpha-{alpha:g}")
+    texts = {name: evaluator.texts(prompts) for name, prompts in evaluator.lists.items()}
     kept = [_clip(d, texts[name]) for name, d in side.lists.items() if name != LEARNED]
-    return learned(side, bench.truth, texts, [one.home for one in tuned]), np.concatenate(kept)
+    return learned(side, evaluator.truth, texts, [one.home for one in tuned]), np.concatenate(kept)
 
 
 def learned(

@@ -54,14 +54,14 @@ def abouts(cls: type) -> dict[str, About]:
     return found
 
 
-def card_rows(config: Any) -> dict[str, Any]:
+def card_rows(config: DataclassInstance) -> dict[str, Any]:
     """What a model card tells of a config; what is unset is left out."""
     values = public(config)
     named = {about.card: values[n] for n, about in abouts(type(config)).items()}
     return {row: value for row, value in named.items() if row and value is not None}
 
 
-def run_facts(config: Any) -> dict[str, Any]:
+def run_facts(config: DataclassInstance) -> dict[str, Any]:
     """What run.json tells of a config besides the words of its command."""
     values = public(config)
     named = {about.fact: values[n] for n, about in abouts(type(config)).items()}

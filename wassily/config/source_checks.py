@@ -1,14 +1,17 @@
-"""Which sources of pictures may be named together, and with which flags: part of `checks`."""
+"""Which sources of images may be named together, and with which flags."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from wassily.config.schema import at_least, require
 
+if TYPE_CHECKING:
+    from wassily.config.training import DecoderConfig, TrainConfig
 
-def check(config: Any) -> None:
+
+def check(config: TrainConfig) -> None:
     """Raise UserError, in one line that names the flag, for what a training cannot read."""
     same = config.caption_column == config.image_column
     require(not same, f"--caption_column and --image_column are both {config.image_column!r}")
@@ -18,7 +21,7 @@ def check(config: Any) -> None:
     _class(config)
 
 
-def _source(config: Any) -> None:
+def _source(config: TrainConfig) -> None:
     require(
         not (config.no_cache and config.verify_cache),
         "--no_cache and --verify_cache exclude one another: there is no cache to verify",
@@ -65,7 +68,7 @@ def resumed(asked: str, output_dir: str) -> Path:
     return own if Path(asked).name == asked.rstrip("/") and own.is_dir() else Path(asked)
 
 
-def check_drawn(config: Any) -> None:
+def check_generated_embeddings(config: DecoderConfig) -> None:
     """Raise UserError for flags that do not go with --drawn_embeds, or do nothing without it."""
     share = config.drawn_share
     require(0 < share <= 1, f"--drawn_share: {share:g} is not in (0, 1]")
@@ -85,7 +88,7 @@ def check_drawn(config: Any) -> None:
     )
 
 
-def _streaming(config: Any) -> None:
+def _streaming(config: TrainConfig) -> None:
     at_least(config, 1, "shuffle_buffer")
     if not config.streaming:
         require(
@@ -113,7 +116,7 @@ def _streaming(config: Any) -> None:
         require(not given, f"--streaming and --{flag}: {reason}")
 
 
-def _instance(config: Any) -> None:
+def _instance(config: TrainConfig) -> None:
     prompt, folder = config.instance_prompt, config.instance_data_dir
     require(
         prompt is None or bool(folder) or not config.needs_pictures,
@@ -132,7 +135,7 @@ def _instance(config: Any) -> None:
         )
 
 
-def _class(config: Any) -> None:
+def _class(config: TrainConfig) -> None:
     at_least(config, 1, "num_class_images", "sample_batch_size")
     at_least(config, 0, "prior_loss_weight")
     folder, prompt = config.class_data_dir, config.class_prompt
@@ -162,7 +165,7 @@ def _class(config: Any) -> None:
         _class_folder(folder, config)
 
 
-def _class_folder(folder: str, config: Any) -> None:
+def _class_folder(folder: str, config: TrainConfig) -> None:
     place = Path(folder)
     require(place.is_dir() or not place.exists(), f"--class_data_dir {folder}: not a folder")
     for name in ("instance_data_dir", "train_data_dir"):

@@ -286,7 +286,7 @@ class DecoderConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "variance_loss")
-        source_checks.check_drawn(self)
+        source_checks.check_generated_embeddings(self)
         require(
             not (self.bucket and self.with_prior_preservation),
             "--bucket and --with_prior_preservation: class pictures are squares; leave one out",

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wassily.config import presets, source_checks
 from wassily.config.generation_checks import LONGEST_SIDE
 from wassily.config.schema import at_least, at_most, check_prompts, require
 
 if TYPE_CHECKING:
-    pass
+    from wassily.config.training import TrainConfig
 
 WORKERS = 256  # processes that read for one process; none of them does much
 
 
-def training(config: Any) -> None:
+def training(config: TrainConfig) -> None:
     """Raise UserError for values out of range and for contradictions."""
     at_least(
         config,
@@ -54,7 +54,7 @@ def training(config: Any) -> None:
     )
 
 
-def _check_numbers(config: Any) -> None:
+def _check_numbers(config: TrainConfig) -> None:
     workers = config.dataloader_num_workers
     require(workers <= WORKERS, f"--dataloader_num_workers: {workers} is more than {WORKERS}")
     for name in ("learning_rate", "adam_epsilon", "snr_gamma", "checkpointing_minutes"):
@@ -75,7 +75,7 @@ def _check_numbers(config: Any) -> None:
     at_most(config, LONGEST_SIDE, "resolution")
 
 
-def _check_names(config: Any) -> None:
+def _check_names(config: TrainConfig) -> None:
     check_prompts("--validation_prompts", config.validation_prompts)
     check_prompts("--instance_prompt", [config.instance_prompt])
     check_prompts("--class_prompt", [config.class_prompt])
@@ -89,7 +89,7 @@ def _check_names(config: Any) -> None:
     )
 
 
-def _check_best(config: Any) -> None:
+def _check_best(config: TrainConfig) -> None:
     count, metric = config.validation_scores, config.keep_best
     require(count == 0 or count >= 2, f"--validation_scores: {count} is no spread; take 2 or more")
     require(
@@ -110,7 +110,7 @@ def _check_best(config: Any) -> None:
     )
 
 
-def _check_preserve(config: Any) -> None:
+def _check_preserve(config: TrainConfig) -> None:
     weight, share = config.preserve_weight, config.preserve_share
     require(0 < weight < math.inf, f"--preserve_weight: {weight:g} is not above 0")
     require(0 < share < 1, f"--preserve_share: {share:g} is not between 0 and 1")
@@ -135,7 +135,7 @@ def _check_preserve(config: Any) -> None:
     )
 
 
-def _check_hub(config: Any) -> None:
+def _check_hub(config: TrainConfig) -> None:
     if config.push_to_hub:
         return
     for name in ("hub_model_id", "hub_token", "hub_prior_id"):
@@ -144,7 +144,7 @@ def _check_hub(config: Any) -> None:
         )
 
 
-def _check_optimizer(config: Any) -> None:
+def _check_optimizer(config: TrainConfig) -> None:
     name = config.optimizer
     require(
         not config.use_8bit_adam or name in ("adamw", "adamw8bit"),
@@ -158,7 +158,7 @@ def _check_optimizer(config: Any) -> None:
         _check_bf16_weights(config)
 
 
-def _check_bf16_weights(config: Any) -> None:
+def _check_bf16_weights(config: TrainConfig) -> None:
     require(
         config.optimizer in ("adamw", "lion") and not config.use_8bit_adam,
         "--weights_dtype bf16 needs an optimizer that keeps what rounding would lose: "
@@ -179,7 +179,7 @@ def _check_bf16_weights(config: Any) -> None:
     )
 
 
-def _check_gradient_release(config: Any) -> None:
+def _check_gradient_release(config: TrainConfig) -> None:
     """A gradient is gone once its weight is updated: nothing may need all of them at once."""
     if not config.gradient_release:
         return
@@ -209,7 +209,7 @@ def _check_gradient_release(config: Any) -> None:
     )
 
 
-def _check_lora(config: Any) -> None:
+def _check_lora(config: TrainConfig) -> None:
     at_least(config, 1, "rank", "lora_alpha")
     dropout = config.lora_dropout or 0.0
     require(0 <= dropout < 1, f"--lora_dropout: {dropout} is not at least 0 and below 1")

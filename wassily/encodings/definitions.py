@@ -135,11 +135,11 @@ def image_encoding(context: EncoderContext) -> Encoding:
 
     return Encoding(
         name="image",
-        space=context.space("image_processor", "image_encoder", also=(encode.PICTURE_BATCH,)),
+        space=context.space("image_processor", "image_encoder", also=(encode.IMAGE_BATCH,)),
         reads="picture",
         prepare=functools.partial(encode.clip_pixels, processor=processor),
         load=load,
-        batch=encode.PICTURE_BATCH,
+        batch=encode.IMAGE_BATCH,
         unconditional=encode.zero_pixels(processor) if drops else None,
     )
 
@@ -163,11 +163,11 @@ def latents_encoding(context: EncoderContext) -> Encoding:
 
     return Encoding(
         name="latents",
-        space=context.space("movq", also=(*crop, encode.PICTURE_BATCH)),
+        space=context.space("movq", also=(*crop, encode.IMAGE_BATCH)),
         reads="picture",
         prepare=functools.partial(cropped_pixels, shapes=shapes),
         load=load,
-        batch=encode.PICTURE_BATCH,
+        batch=encode.IMAGE_BATCH,
         ragged=("latents",) if context.bucket else (),
     )
 

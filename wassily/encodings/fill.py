@@ -92,7 +92,7 @@ def known_sizes(contents: np.ndarray, root: Path) -> np.ndarray:
 
 
 @dataclass
-class _Bench:
+class _Filler:
     """One encoding at work: its encoder, what waits for a full batch of its shape, the writer."""
 
     encoding: Encoding
@@ -146,11 +146,11 @@ def fill(
     Raises UserError if the cache cannot be written.
     """
     runtime.shared(lambda: cache.sweep(root))
-    contents, bad = picture_contents(source, root, runtime)
+    contents, bad = image_contents(source, root, runtime)
     on_pictures = [e for e in encodings if e.reads == "picture"]
     on_captions = [e for e in encodings if e.reads == "caption"]
     for share in runtime.shares():
-        bad |= _fill_pictures(on_pictures, source, contents, root, runtime, share, flips, bad)
+        bad |= _fill_images(on_pictures, source, contents, root, runtime, share, flips, bad)
         _fill_captions(on_captions, source, root, runtime, share)
     runtime.let_go()
     return Filled(contents, bad)
@@ -164,7 +164,7 @@ def content_key(image: str | bytes) -> bytes:
     return cache.digest(own, images.READ_AS) if images.recoloured(image) else own
 
 
-def picture_contents(
+def image_contents(
     source: Pictures, root: Path, runtime: Runtime
 ) -> tuple[np.ndarray, dict[int, str]]:
     """The content key of every picture, (N, 16) uint8; zeros, and a reason, if it is unreadable."""
@@ -200,7 +200,7 @@ def _among(indices: list[int], count: int) -> np.ndarray:
     return chosen
 
 
-def _fill_pictures(
+def _fill_images(
     encodings: list[Encoding],
     source: Pictures,
     contents: np.ndarray,
@@ -211,8 +211,8 @@ def _fill_pictures(
     known_bad: dict[int, str],
 ) -> dict[int, str]:
     """Encode every picture that some encoding lacks; the reasons of those that cannot be read."""
-    benches = {e.name: _Bench(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
-    todo = _missing_pictures(encodings, contents, root, flips)
+    fillers = {e.name: _Filler(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
+    todo = _missing_images(encodings, contents, root, flips)
     mine = [i for i in sorted(todo)[share] if i not in known_bad]
 
     def prepare(index: int) -> tuple[int, list[tuple[str, bytes, Tensor]] | str]:
@@ -235,16 +235,16 @@ def _fill_pictures(
                 bad[index] = made
             else:
                 for name, key, item in made:
-                    benches[name].take(key, item)
+                    fillers[name].take(key, item)
             bar.advance()
-    for bench in benches.values():
-        bench.take_unconditional(share)
-        bench.finish()
+    for filler in fillers.values():
+        filler.take_unconditional(share)
+        filler.finish()
     runtime.wait()
     return _with_twins(runtime.gathered(bad), contents, source)
 
 
-def _missing_pictures(
+def _missing_images(
     encodings: list[Encoding], contents: np.ndarray, root: Path, flips: bool
 ) -> dict[int, list[tuple[Encoding, bool]]]:
     """Index of a picture -> the encodings that lack it, each with whether it is mirrored."""
@@ -282,15 +282,15 @@ def _fill_captions(
     """Encode every distinct caption that is not there yet."""
     for encoding in encodings:
         keys = cache.stacked(map(caption_key, source.all_captions()))
-        bench = _Bench(encoding, cache.Writer(encoding.folder(root), encoding.ragged))
+        filler = _Filler(encoding, cache.Writer(encoding.folder(root), encoding.ragged))
         missing = cache.Store(encoding.folder(root)).missing(keys)
         mine = missing[share].tolist()
         shown = runtime.main and len(mine) > 0
         with progress("encoding captions", len(mine), shown, "caption") as bar:
             captions = itertools.compress(source.all_captions(), _among(mine, len(keys)))
             for index, caption in zip(mine, captions, strict=True):
-                bench.take(keys[index].tobytes(), encoding.prepare(caption))
+                filler.take(keys[index].tobytes(), encoding.prepare(caption))
                 bar.advance()
-        bench.take_unconditional(share)
-        bench.finish()
+        filler.take_unconditional(share)
+        filler.finish()
         runtime.wait()

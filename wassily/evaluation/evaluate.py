@@ -20,7 +20,7 @@ from wassily.encodings.definitions import EncoderContext
 from wassily.errors import UserError
 from wassily.evaluation import heldout_loss, metrics, scores
 from wassily.evaluation.scores import GeneratedEmbeddings, Outcome, Score, Truth
-from wassily.evaluation.validation_scores import Asked, Embedded, as_array
+from wassily.evaluation.validation_scores import Embedded, SeededPipelines, as_array
 from wassily.files import atomic
 from wassily.generation import load, pipelines, sample
 from wassily.generation.load import Networks
@@ -54,18 +54,18 @@ def _scored(config: EvaluateConfig, names: Located) -> list[Score]:
     asked = prompt_lists(config)
     _check_out(config)
     quiet_libraries()
-    drawing = to_draw(config, config.prior, config.decoder)
+    drawing = generation_flags(config, config.prior, config.decoder)
     prior, decoder, device = load.pipelines(drawing, names.tuned)
-    bench = Bench(config, prior, decoder, device, asked)
-    bench.hold_out(names.tuned, 1 + (names.base is not None))
-    tuned = bench.side("tuned")
+    evaluator = Evaluator(config, prior, decoder, device, asked)
+    evaluator.hold_out(names.tuned, 1 + (names.base is not None))
+    tuned = evaluator.outcome("tuned")
     base = None
     if names.base is not None:
         _exchange(drawing, names.base, prior, decoder)
-        base = bench.side("base")
-    bench.bar.close()
-    texts = {name: bench.texts(prompts) for name, prompts in asked.items()}
-    return scores.all_scores(tuned, base, bench.truth, texts, config.seed)
+        base = evaluator.outcome("base")
+    evaluator.bar.close()
+    texts = {name: evaluator.texts(prompts) for name, prompts in asked.items()}
+    return scores.all_scores(tuned, base, evaluator.truth, texts, config.seed)
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Located:
 
 def located(config: EvaluateConfig) -> Located:
     """All names, looked at before anything is loaded. Raises UserError."""
-    tuned = load.find(to_draw(config, config.prior, config.decoder))
+    tuned = load.find(generation_flags(config, config.prior, config.decoder))
     _check_plain("decoder", config.decoder, tuned, config.cache_dir)
     if not (config.base_prior or config.base_decoder):
         return Located(tuned, None)
     names = (config.base_prior or config.prior, config.base_decoder or config.decoder)
-    base = load.find(to_draw(config, *names))
+    base = load.find(generation_flags(config, *names))
     if config.base_decoder:
         _check_plain("base_decoder", config.base_decoder, base, config.cache_dir)
     for home, width in WIDTHS.items():
@@ -120,7 +120,7 @@ def _check_out(config: EvaluateConfig) -> None:
             raise UserError(f"--{flag} {folder}: {error.strerror or error}") from None
 
 
-def to_draw(config: EvaluateConfig, prior: str, decoder: str) -> DrawConfig:
+def generation_flags(config: EvaluateConfig, prior: str, decoder: str) -> DrawConfig:
     """The drawing whose pipelines are wanted."""
     return DrawConfig(prior=prior, decoder=decoder, dtype=config.dtype, cache_dir=config.cache_dir)
 
@@ -151,7 +151,7 @@ def prompt_lists(config: EvaluateConfig) -> dict[str, list[str]]:
 
 
 @dataclass
-class Bench:
+class Evaluator:
     """Two pipelines, and all that is drawn with whichever trained networks are in them."""
 
     config: EvaluateConfig
@@ -176,7 +176,7 @@ class Bench:
             config.batch_size,
             scheduler="stock",
         )
-        self.asked = Asked(self.prior, self.decoder, self.device, drawing, config.seed)
+        self.seeded = SeededPipelines(self.prior, self.decoder, self.device, drawing, config.seed)
         precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.prior.prior.dtype)
         self.runtime = Runtime(precision or "no", 1, ".", "logs", "none")
         self.captions: list[str] = []
@@ -195,12 +195,12 @@ class Bench:
     def _encode(self, names: Networks) -> None:
         config, root = self.config, cache.default_folder(self.config.cache_dir)
         source: Pictures | None = None
-        side = int(self.asked.drawing.height or 0)
+        side = int(self.seeded.drawing.height or 0)
         for role in parts.TRAINED:
             context = EncoderContext(
                 role, names.repositories, self.runtime, root, side, cache_dir=config.cache_dir
             )
-            source = source or chosen(config, context)
+            source = source or held_out_images(config, context)
             wanted = definitions.make_encodings(context)
             reading = training_set.make_reading(wanted, source, config.seed, context, skip_bad=True)
             source = reading.source  # without those that cannot be read
@@ -215,7 +215,7 @@ class Bench:
             scores.other_texts(self.captions),
         )
 
-    def side(self, label: str) -> Outcome:
+    def outcome(self, label: str) -> Outcome:
         """Everything that is asked, with the networks that are in the pipelines now."""
         drawn = {n: self._drawn(p, f"{label}/{n}") for n, p in self.lists.items()}
         if self.truth is None:
@@ -229,28 +229,28 @@ class Bench:
 
     def _drawn(self, prompts: list[str], name: str) -> GeneratedEmbeddings:
         """Prompts through both networks, each with a seed of its own, the same on both sides."""
-        embedded = self.asked.of_prompts(prompts)
+        embedded = self.seeded.of_prompts(prompts)
         return GeneratedEmbeddings(embedded.values(), self._painted(embedded, prompts, name))
 
     def _redrawn(self, name: str) -> np.ndarray:
         """The held-out pictures painted from their own embeddings: (N, D)."""
         assert self.truth is not None
-        own = self.asked.of_images(torch.from_numpy(self.truth.pictures))
+        own = self.seeded.of_images(torch.from_numpy(self.truth.pictures))
         return self._painted(own, self.captions, name)
 
     def _painted(self, embedded: Embedded, prompts: list[str], name: str) -> np.ndarray:
         """The decoder's images of embeddings, saved if that is wished, as numbers: (N, D)."""
-        drawn = self.asked.paint(embedded, self.bar.advance)
+        drawn = self.seeded.paint(embedded, self.bar.advance)
         if self.config.save_pictures:
             for number, (picture, prompt) in enumerate(zip(drawn, prompts, strict=True)):
                 path = Path(self.config.save_pictures) / f"{name}-{number:03d}.png"
                 seed = self.config.seed + number
                 png.save_png(picture, path, {"prompt": prompt, "seed": seed})
-        return self.asked.look(drawn)
+        return self.seeded.look(drawn)
 
     def texts(self, prompts: list[str]) -> np.ndarray:
         """Prompts in the same space: (N, D)."""
-        return self.asked.read(prompts)
+        return self.seeded.read(prompts)
 
     def _losses(self) -> dict[str, np.ndarray]:
         """The loss of each network on each held-out picture in each band of timesteps."""
@@ -272,12 +272,12 @@ class Bench:
         return found
 
 
-def chosen(config: EvaluateConfig, context: EncoderContext) -> Pictures:
+def held_out_images(config: EvaluateConfig, context: EncoderContext) -> Pictures:
     """The held-out pictures, or as many as are wanted; at least 2. Raises UserError."""
-    source = training_set.named_pictures(config, config.caption_column)
+    source = training_set.named_images(config, config.caption_column)
     entries.tell(source.remarks, source.root, context.runtime.say)
     # All pictures are "held out" with a share of 1: their order is that of their contents, too.
-    contents, _ = fill.picture_contents(source, context.root, context.runtime)
+    contents, _ = fill.image_contents(source, context.root, context.runtime)
     kept = holdout.held_out(contents, config.holdout or 1.0)[: config.max_pictures]
     if len(kept) < 2:
         raise UserError(f"at least 2 pictures are needed, not {len(kept)}")

@@ -44,7 +44,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SeededPipelines:
     """Both pipelines, where the n-th of several prompts or images has the seed `seed` + n.
 
     Numbers are in the space of the prior pipeline's image encoder, on the CPU.
@@ -97,7 +97,7 @@ def as_array(values: Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Gauge:
+class ValidationScores:
     """`pictures` are the embeddings (N, D) of held-out pictures and `captions` theirs, which a
     decoder does not read; both may be empty. At least 2 `prompts`.
     """
@@ -114,19 +114,19 @@ class Gauge:
     ) -> dict[str, Estimate]:
         """The scores of the networks in both pipelines, by name."""
         size = sample.Drawing(STEPS, PRIOR_STEPS, batch_size=BATCH, scheduler="stock")
-        asked = Asked(prior, decoder, device, sample.at(size, self.side), self.seed)
-        texts, embedded = asked.read(self.prompts), asked.of_prompts(self.prompts)
+        pipes = SeededPipelines(prior, decoder, device, sample.at(size, self.side), self.seed)
+        texts, embedded = pipes.read(self.prompts), pipes.of_prompts(self.prompts)
         learned = None
         if self.role == "prior":
             kept = embedded.values()
             if self.captions:
-                learned = asked.of_prompts(self.captions).values()
+                learned = pipes.of_prompts(self.captions).values()
             on_done(self.count())
         else:
-            kept = asked.look(asked.paint(embedded, on_done))
+            kept = pipes.look(pipes.paint(embedded, on_done))
             if len(self.pictures):
-                redrawn = asked.paint(asked.of_images(self.pictures), on_done)
-                learned = asked.look(redrawn)
+                redrawn = pipes.paint(pipes.of_images(self.pictures), on_done)
+                learned = pipes.look(redrawn)
         found = {"kept": _mean(texts, kept, self.seed)}
         if learned is not None:
             found = {"learned": _mean(as_array(self.pictures), learned, self.seed), **found}
@@ -141,14 +141,16 @@ def _mean(one: np.ndarray, other: np.ndarray, seed: int) -> Estimate:
     return metrics.mean(metrics.cosine(one, other), seed)
 
 
-def chosen(config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int) -> Gauge | None:
+def scores_asked_for(
+    config: TrainConfig, probe: HeldOutLoss | None, prior: str, seed: int
+) -> ValidationScores | None:
     """What --validation_scores asks for; `prior` is resolved, its name tells which prompts."""
     most = config.validation_scores
     if not most:
         return None
     batches, captions = (probe.batches[:most], probe.captions[:most]) if probe else ([], ())
     pictures = [batch["image_embeds"].float().cpu() for batch in batches]
-    return Gauge(
+    return ValidationScores(
         config.role,
         list(captions),
         torch.cat(pictures) if pictures else torch.zeros(0, 0),

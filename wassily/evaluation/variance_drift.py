@@ -11,7 +11,7 @@ from wassily.config.training import DecoderConfig, TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Objective
 from wassily.models import parts
-from wassily.models.trainable import Kit
+from wassily.models.trainable import Trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.training_data import training_set
 from wassily.training_data.training_set import ExampleSet
@@ -59,25 +59,25 @@ def check_variance(config: TrainConfig, repository: str) -> None:
         )
 
 
-def of_variance(
+def drift_to_measure(
     config: TrainConfig,
     repository: str,
     runtime: Runtime,
-    kit: Kit,
+    trainable: Trainable,
     reading: ExampleSet,
     seed: int,
 ) -> Drift | NoDrift:
-    """A measure of a decoder's variance half, if it has one without a loss; `kit` is the base's.
+    """A measure of a decoder's learned variance, where it has one without a loss.
 
-    On a few examples one by one, at timesteps spread over the schedule, with noise that no step
-    of the training draws. The first process measures for all.
+    `trainable` is the base model's. On a few examples one by one, at timesteps spread over the
+    schedule, with noise that no step of the training draws. The first process measures for all.
     """
     left_alone = isinstance(config, DecoderConfig) and not config.variance_loss
     if not runtime.main or not left_alone:
         return NoDrift()
     if not learns_variance(repository, config.cache_dir):
         return NoDrift()
-    examples = training_set.make_examples(reading, kit, seed)
+    examples = training_set.make_examples(reading, trainable, seed)
     probed = enumerate(reading.first(PROBES))
     rows = [examples[(PROBED_STEP, n, which)] for n, which in probed]
     fixed = [runtime.to_device(reading.finish(reading.collate([row]))) for row in rows]
@@ -94,4 +94,4 @@ def of_variance(
             ]
         return torch.cat([half.float().flatten() for half in found])
 
-    return Drift("variance_drift", variance_half, kit.objective)
+    return Drift("variance_drift", variance_half, trainable.objective)

@@ -10,7 +10,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from wassily.errors import UserError, out_of_memory
 from wassily.files import output_folder
@@ -90,7 +89,7 @@ def _size(count: int) -> str:
     return f"{count / GB:.2f} GB" if count >= 0.01 * GB else f"{count / 1e6:.2f} MB"
 
 
-def full(config: Any, error: BaseException) -> str:
+def full(config: object, error: BaseException) -> str:
     """The line for a command whose memory ran out: how much more was asked for, and what to change.
 
     A training tells more itself, by its estimate.
@@ -104,7 +103,7 @@ def full(config: Any, error: BaseException) -> str:
     return f"out of memory: that {where} is full{more}: {_less(config, device)}"
 
 
-def _less(config: Any, device: bool) -> str:
+def _less(config: object, device: bool) -> str:
     """The first change of a config that makes a command take less."""
     value = functools.partial(getattr, config)
     if device and value("offload", None) is False:

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wassily import loading
 from wassily.config.generation import DrawConfig, GenerateConfig, MixConfig
 from wassily.errors import UserError
 from wassily.models import missing
-from wassily.runtime import loading
 
 
 def generate(config: GenerateConfig) -> None:
     """Draw, after the first line. Raises UserError."""
-    begin(config)
+    announce(config)
     with loading.uncollected():
-        from wassily.generation import generate as slow
+        from wassily.generation import generate as loaded
 
-    slow.generate(config)
+    loaded.generate(config)
 
 
 def mix(config: MixConfig) -> None:
     """The same of several texts and pictures. Raises UserError."""
-    begin(config)
+    announce(config)
     with loading.uncollected():
-        from wassily.generation import generate as slow
+        from wassily.generation import generate as loaded
 
-    slow.draw(config)
+    loaded.draw(config)
 
 
-def begin(config: DrawConfig) -> None:
+def announce(config: DrawConfig) -> None:
     """Say what takes a while. Raises UserError for a folder that is not there, or of a training
     that did not finish.
     """

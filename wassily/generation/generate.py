@@ -33,7 +33,7 @@ def generate(config: GenerateConfig) -> None:
     if config.from_picture is None:
         draw(config)
     else:
-        draw_again(config)
+        generate_again(config)
 
 
 def draw(config: DrawConfig) -> None:
@@ -85,7 +85,7 @@ def provenance_of(
     return noted
 
 
-def draw_again(config: GenerateConfig) -> None:
+def generate_again(config: GenerateConfig) -> None:
     """Draw one picture as its notes tell, in a batch like its first one."""
     old = metadata.read_provenance(str(config.from_picture))
     asked = dataclasses.replace(

@@ -10,8 +10,8 @@ import torch
 
 from wassily.config.generation import DrawConfig
 from wassily.errors import UserError
-from wassily.generation import pipelines as generation_pipelines
 from wassily.generation import sample
+from wassily.generation.pipelines import check_kind, decoder_pipeline, prior_pipeline
 from wassily.models import adapters, names, parts
 from wassily.models.names import Trained
 from wassily.runtime import compile
@@ -64,7 +64,7 @@ def find(config: DrawConfig) -> Networks:
 def check_decoder(config: DrawConfig, networks: Networks, canvas: sample.Canvas) -> None:
     """Raise UserError if the decoder is not of the kind that a canvas takes; loads no weights."""
     network = names.config_of(networks.decoder, "decoder", config.cache_dir)
-    generation_pipelines.check_kind(f"--decoder {config.decoder}", network, canvas.kind)
+    check_kind(f"--decoder {config.decoder}", network, canvas.kind)
 
 
 def pipelines(config: DrawConfig, networks: Networks) -> Pipelines:
@@ -80,8 +80,8 @@ def pipelines(config: DrawConfig, networks: Networks) -> Pipelines:
             **_given(config, networks, home, dtype),
         )
         for home, make in (
-            ("prior", generation_pipelines.prior_pipeline),
-            ("decoder", generation_pipelines.decoder_pipeline),
+            ("prior", prior_pipeline),
+            ("decoder", decoder_pipeline),
         )
     }
     if config.offload and has_accelerator():

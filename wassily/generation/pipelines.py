@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wassily import loading
 from wassily.errors import UserError
-from wassily.models import kinds
-from wassily.models import parts as model_parts
-from wassily.runtime import loading
+from wassily.models import kinds, parts
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, KandinskyV22Pipeline, KandinskyV22PriorPipeline
@@ -32,9 +31,9 @@ def prior_pipeline(
         "image_processor",
         "prior_scheduler",
     )
-    parts = {r: given.get(r) or model_parts.load(r, repository, dtype, cache_dir) for r in roles}
-    scheduler = parts.pop("prior_scheduler")
-    return _pipeline("KandinskyV22PriorPipeline", scheduler=scheduler, **parts)
+    own = {r: given.get(r) or parts.load(r, repository, dtype, cache_dir) for r in roles}
+    scheduler = own.pop("prior_scheduler")
+    return _pipeline("KandinskyV22PriorPipeline", scheduler=scheduler, **own)
 
 
 def decoder_pipeline(
@@ -42,11 +41,11 @@ def decoder_pipeline(
 ) -> KandinskyV22Pipeline:
     """The stock decoder pipeline of a repository; parts in `given` (by role) replace its own."""
     roles = ("unet", "movq", "scheduler")
-    parts = {r: given.get(r) or model_parts.load(r, repository, dtype, cache_dir) for r in roles}
-    return _pipeline("KandinskyV22Pipeline", **parts)
+    own = {r: given.get(r) or parts.load(r, repository, dtype, cache_dir) for r in roles}
+    return _pipeline("KandinskyV22Pipeline", **own)
 
 
-def _pipeline(name: str, **parts: Any) -> Any:
+def _pipeline(name: str, **components: Any) -> Any:
     """A stock pipeline of these parts, without a progress bar. Its file is imported here, for a
     training may do without; the parts are there, so the libraries' advice is switched off by now.
     """
@@ -54,7 +53,7 @@ def _pipeline(name: str, **parts: Any) -> Any:
         import diffusers
 
         stock = getattr(diffusers, name)
-    pipeline = stock(**parts)
+    pipeline = stock(**components)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

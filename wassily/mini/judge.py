@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from wassily.mini import scene as scenes
 from wassily.mini import world
+from wassily.mini.scene import Scene
 
 NONE = "none"
 JUDGED = ("shape", "colour", "background", "size", "count", "fill", "style")
@@ -59,7 +59,7 @@ def judge(picture: Image.Image) -> Verdict:
     return min(readings, key=lambda reading: reading[1])[0]
 
 
-def score(pictures: Sequence[Image.Image], scenes: Sequence[scenes.Scene]) -> dict[str, float]:
+def score(pictures: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
     """Fraction of pictures that show what their scenes say, for each of JUDGED: {name: float}."""
     pairs = [(judge(p), s) for p, s in zip(pictures, scenes, strict=True)]
     return {a: float(np.mean([getattr(v, a) == getattr(s, a) for v, s in pairs])) for a in JUDGED}
@@ -238,7 +238,7 @@ def _measures(shape: str, style: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _template(shape: str, style: str, spot: Spot, size: int) -> np.ndarray:
     """Coverage (size, size) of a shape at a spot."""
-    scene = scenes.Scene(
+    scene = Scene(
         shape, "black", "white", style=style, places=(spot[:2],), scale=_scale("large", spot[2])
     )
     return world.coverage(scene, size)
@@ -252,7 +252,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 def _distance(pixels: np.ndarray, shape: str, spots: list[Spot], verdict: Verdict) -> float:
     """Mean squared difference of the pixels from the verdict's own picture."""
     radius = float(np.mean([r for _, _, r in spots]))
-    scene = scenes.Scene(
+    scene = Scene(
         shape,
         verdict.colour,
         verdict.background,

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wassily.mini import language as language_of_mini
+from wassily.mini.language import sentence
 from wassily.mini.scene import Places, Scene
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ def coverage(scene: Scene, size: int = SIZE) -> np.ndarray:
 
 def caption(scene: Scene, rng: np.random.Generator, language: str = "en") -> str:
     """One of the sentences that describe the scene; language is "en" or "ar"."""
-    return language_of_mini.sentence(scene, rng, language)
+    return sentence(scene, rng, language)
 
 
 def scenes(seed: int, n: int, split: str = "train", kind: str = "world") -> list[Scene]:
@@ -126,9 +126,7 @@ def prompts(
     """n pairs (prompt, scene) of a split; the scene is what the prompt asks for."""
     rng = np.random.default_rng([seed, 1])
     chosen = scenes(seed, n, split, kind)
-    return [
-        (language_of_mini.sentence(scene, rng, language, plain=True), scene) for scene in chosen
-    ]
+    return [(sentence(scene, rng, language, plain=True), scene) for scene in chosen]
 
 
 def write(

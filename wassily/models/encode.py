@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wassily.errors import UserError, printable
 
-PICTURE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
+IMAGE_BATCH, CAPTION_BATCH = 4, 32  # of the encoders, whatever the batch of the training
 
 
 class _Texts(Protocol):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from wassily.errors import UserError
-from wassily.files import atomic, output_folder, reading
-from wassily.files.reading import BadFile
+from wassily.files import atomic, output_folder, reading, run_state
+from wassily.files.run_state import Saved
 from wassily.models import missing
 
 
@@ -14,13 +15,9 @@ def behind(file: Path, home: str) -> str | None:
     """The model of a home that an adapter was trained on or with: as the run that lies around its
     file knew it, if it is still there, else as its header names it. None where neither does.
     """
-    for near in (output_folder.RUN, output_folder.STATE):
-        try:
-            found = reading.read_table(file.parent / near, root=file.parent)
-            named = str(found["repositories"][home])
-        except (BadFile, KeyError, TypeError):
-            continue
-        if not Path(named).is_absolute() or Path(named).is_dir():
+    for known in (_of_run(file.parent), _of_checkpoint(file.parent)):
+        named = known.get(home)
+        if isinstance(named, str) and (not Path(named).is_absolute() or Path(named).is_dir()):
             return named
     notes = atomic.read_notes(file)
     return notes.get("base" if notes.get("network") == home else home)
@@ -37,6 +34,23 @@ def check_recorded(named: str, file: Path) -> str:
         return named
     problem = f"names {named!r:.80} for its base model, which is no folder here and no hub name"
     raise UserError(f"{file}: {problem}. Name the base model yourself.")
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """The models by home in the facts of a run; none where there are no such facts."""
+    try:
+        found = reading.read_table(folder / output_folder.RUN, root=folder).get("repositories")
+    except reading.BadFile:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _of_checkpoint(folder: Path) -> dict[str, str]:
+    """The models by home in the state of a checkpoint; none where there is no such state."""
+    try:
+        return run_state.read(folder, Saved).repositories
+    except UserError:
+        return {}
 
 
 def check_here(named: str, file: Path, flag: str) -> str:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from wassily import loading
 from wassily.config import training
 from wassily.errors import UserError, out_of_memory
 from wassily.files import reading
 from wassily.models import hub, part_files
-from wassily.runtime import loading
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin as Network

@@ -22,7 +22,7 @@ Load = Callable[..., Any]  # as models.load
 
 
 @dataclass(frozen=True)
-class Kit:
+class Trainable:
     """What one network brings to the loop; `noise_shape` is of a picture of (width, height)."""
 
     net: nn.Module
@@ -31,16 +31,20 @@ class Kit:
     even: Callable[[Batch], Batch] = dict  # to one of fewer shapes, with the same loss
 
 
-def prior_kit(config: training.PriorConfig, repositories: dict[str, str], load: Load) -> Kit:
+def prior_trainable(
+    config: training.PriorConfig, repositories: dict[str, str], load: Load
+) -> Trainable:
     """The prior and its objective."""
     net = load("prior", repositories["prior"], cache_dir=config.cache_dir)
     alpha_bars, recompute = parts.prior_alpha_bars(), _recompute(config, net)
     objective = losses.Prior(net, alpha_bars, "sample", config.snr_gamma, recompute)
     even = functools.partial(unpadded_prior.evened, most=net.config.num_embeddings)
-    return Kit(net, objective, lambda size: (net.config.embedding_dim,), even)
+    return Trainable(net, objective, lambda size: (net.config.embedding_dim,), even)
 
 
-def decoder_kit(config: training.DecoderConfig, repositories: dict[str, str], load: Load) -> Kit:
+def decoder_trainable(
+    config: training.DecoderConfig, repositories: dict[str, str], load: Load
+) -> Trainable:
     """The decoder and its objective, on the noise schedule of its repository."""
     repository = repositories["decoder"]
     net = load("unet", repository, cache_dir=config.cache_dir)
@@ -53,7 +57,7 @@ def decoder_kit(config: training.DecoderConfig, repositories: dict[str, str], lo
     schedule, weights = scheduler.alphas_cumprod, (config.snr_gamma, config.variance_loss)
     objective = losses.Decoder(net, schedule, scheduler.config.prediction_type, *weights)
     channels = net.config.in_channels
-    return Kit(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
+    return Trainable(net, objective, lambda size: (channels, size[1] // factor, size[0] // factor))
 
 
 def _recompute(config: TrainConfig, net: nn.Module) -> Callable[..., Any] | None:
@@ -71,12 +75,14 @@ def _channels_last(net: nn.Module) -> None:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
-def make_kit(config: TrainConfig, repositories: dict[str, str], load: Load = parts.load) -> Kit:
-    """The kit of the network that a config trains, its parts by `load` (or `parts.skeleton`)."""
+def make_trainable(
+    config: TrainConfig, repositories: dict[str, str], load: Load = parts.load
+) -> Trainable:
+    """The network that a config trains with its loss, parts by `load` (or `parts.skeleton`)."""
     if isinstance(config, training.PriorConfig):
-        return prior_kit(config, repositories, load)
+        return prior_trainable(config, repositories, load)
     assert isinstance(config, training.DecoderConfig)
-    return decoder_kit(config, repositories, load)
+    return decoder_trainable(config, repositories, load)
 
 
 def latent_factor(config: TrainConfig, repository: str) -> int:

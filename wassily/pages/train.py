@@ -14,7 +14,7 @@ from wassily.data import images, png
 from wassily.errors import UserError, printable
 from wassily.files.reading import NONSENSE
 from wassily.pages import generate, shared, train_form
-from wassily.studio import command_words, model_choices, process, resume, run_status
+from wassily.studio import command_words, model_choices, process, resume_command, run_status
 from wassily.studio.allowed_folders import AllowedFolders
 from wassily.studio.texts import Say
 
@@ -187,7 +187,7 @@ def _wire_buttons(
     @shared.guarded(say, 0)
     def resumed(name: str | None) -> tuple[str]:
         folder = allowed.run(name)
-        words = resume.words(allowed, folder, cache_dir)
+        words = resume_command.words(allowed, folder, cache_dir)
         process.start(process.process_of(allowed, folder), words)
         return (shared.good(say("started", name=name), states=ALIVE),)
 
@@ -196,7 +196,7 @@ def _wire_buttons(
         rests = any(f'data-state="{one}"' in (state or "") for one in RESTING)
         if not name or not rests:
             return ("",)
-        return (_shown(resume.words(allowed, allowed.run(name), cache_dir)),)
+        return (_shown(resume_command.words(allowed, allowed.run(name), cache_dir)),)
 
     run, told = watched.run, watched.told
     watched.stop.click(lambda name: end(name)[0], run, told, api_visibility="private")

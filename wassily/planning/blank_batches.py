@@ -13,15 +13,17 @@ from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.maths.losses import Batch
 from wassily.models import encode
-from wassily.models.encode import CAPTION_BATCH, PICTURE_BATCH
-from wassily.models.trainable import Kit, Load
+from wassily.models.encode import CAPTION_BATCH, IMAGE_BATCH
+from wassily.models.trainable import Load, Trainable
 from wassily.planning import memory
 
 
-def blank_batch(config: TrainConfig, kit: Kit, count: int) -> tuple[Batch, Tensor, Tensor]:
+def blank_batch(
+    config: TrainConfig, trainable: Trainable, count: int
+) -> tuple[Batch, Tensor, Tensor]:
     """A batch, noise and timesteps of `count` examples, of the right shapes; captions are long."""
-    net: Any = kit.net.config
-    shape = kit.noise_shape((config.resolution, config.resolution))
+    net: Any = trainable.net.config
+    shape = trainable.noise_shape((config.resolution, config.resolution))
     noise, t = torch.zeros(count, *shape), torch.zeros(count, dtype=torch.int64)
     if isinstance(config, training.DecoderConfig):
         embeds = torch.zeros(count, net.encoder_hid_dim)
@@ -43,10 +45,10 @@ def blank_passes(config: TrainConfig, repositories: dict[str, str], load: Load) 
     """The frozen networks that encode, those together that are in memory together."""
     image = load("image_encoder", repositories["prior"])
     side = image.config.image_size
-    first = (image, lambda: encode.image(image, torch.zeros(PICTURE_BATCH, 3, side, side)))
+    first = (image, lambda: encode.image(image, torch.zeros(IMAGE_BATCH, 3, side, side)))
     if isinstance(config, training.DecoderConfig):
         movq, side_in = load("movq", repositories["decoder"]), config.resolution
-        pixels = (PICTURE_BATCH, 3, side_in, side_in)
+        pixels = (IMAGE_BATCH, 3, side_in, side_in)
         return [[first, (movq, lambda: encode.latents(movq, torch.zeros(pixels)))]]
     text = load("text_encoder", repositories["prior"])
     tokens = text.config.max_position_embeddings
@@ -67,10 +69,10 @@ def checkpoint_bytes(config: TrainConfig, net: nn.Module, trained: list[nn.Param
     return weights + state_bytes(config, trained) + average
 
 
-def bytes_per_example(config: TrainConfig, kit: Kit, tokens: int, size: int) -> int:
+def bytes_per_example(config: TrainConfig, trainable: Trainable, tokens: int, size: int) -> int:
     """What the cache keeps of one example, in numbers of `size` bytes; a caption has `tokens`."""
-    shape = kit.noise_shape((config.resolution, config.resolution))
+    shape = trainable.noise_shape((config.resolution, config.resolution))
     if isinstance(config, training.DecoderConfig):
-        net: Any = kit.net.config
+        net: Any = trainable.net.config
         return int(size * (math.prod(shape) + net.encoder_hid_dim))
     return size * (2 + tokens) * shape[0]

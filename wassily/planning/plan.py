@@ -16,7 +16,8 @@ from torch import nn
 from wassily.config import launch_checks, presets
 from wassily.config.training import DecoderPlan, PriorPlan, TrainConfig
 from wassily.errors import UserError
-from wassily.models import adapters, kinds, names, parts, trainable
+from wassily.models import adapters, kinds, names, parts
+from wassily.models.trainable import make_trainable
 from wassily.planning import blank_batches, memory
 from wassily.planning.memory import Kinds
 from wassily.runtime.accelerator import DTYPES, Runtime
@@ -71,19 +72,19 @@ def estimate(
         return parts.skeleton(role, repository, cache_dir=cache_dir)
 
     with memory.fake():
-        kit = trainable.make_kit(config, repositories, load)
-        trained = list(adapters.trained_parameters(kit.net).values())
+        trainable = make_trainable(config, repositories, load)
+        trained = list(adapters.trained_parameters(trainable.net).values())
         encoders = _encoders(config, repositories, DTYPES[precision])
-        standing = Kinds({"weights": memory.bytes_of(kit.net.parameters())})
+        standing = Kinds({"weights": memory.bytes_of(trainable.net.parameters())})
         standing["optimizer state"] = blank_batches.state_bytes(config, trained)
         standing["EMA"] = 4 * sum(p.numel() for p in trained) if config.use_ema else 0
         batch, _ = cut(config, fused)
         batch += sum(extra_sources.counted(ratio, batch) for ratio in extra_sources.ratios(config))
-        kit.objective.train()
-        kept = blank_batches.checkpoint_bytes(config, kit.net, trained)
+        trainable.objective.train()
+        kept = blank_batches.checkpoint_bytes(config, trainable.net, trained)
         passed = memory.step(
-            kit.objective,
-            *blank_batches.blank_batch(config, kit, batch),
+            trainable.objective,
+            *blank_batches.blank_batch(config, trainable, batch),
             reduced=precision != "no",
             held=config.gradient_accumulation_steps > 1 and not fused,
             release=config.gradient_release,
@@ -94,7 +95,7 @@ def estimate(
     if not config.live:
         moments = {"encoding": encoders, **moments}
     size = DTYPES[precision].itemsize
-    example = blank_batches.bytes_per_example(config, kit, CAPTION, size)
+    example = blank_batches.bytes_per_example(config, trainable, CAPTION, size)
     return MemoryEstimate(moments, kept, 0 if config.live else example)
 
 
@@ -134,11 +135,11 @@ def at_most(config: TrainConfig, repositories: dict[str, str]) -> int:
         return net if trained else parts.skeleton(role, repository, cache_dir=cache_dir)
 
     with torch.device("meta"):
-        kit = trainable.make_kit(config, repositories, load)
+        trainable = make_trainable(config, repositories, load)
         count = config.train_batch_size * config.gradient_accumulation_steps
         count += sum(extra_sources.counted(ratio, count) for ratio in extra_sources.ratios(config))
         return memory.bound(
-            kit.objective.to("meta"), *blank_batches.blank_batch(config, kit, count)
+            trainable.objective.to("meta"), *blank_batches.blank_batch(config, trainable, count)
         )
 
 
@@ -355,7 +356,7 @@ def _pictures(config: PriorPlan | DecoderPlan) -> int | None:
     folder = config.train_data_dir or config.instance_data_dir
     local = folder or (named and Path(named).is_dir())
     if count is None and local and not config.streaming:
-        count = len(training_set.open_pictures(config))
+        count = len(training_set.open_images(config))
     if count is None or config.max_train_samples is None:
         return count
     return min(count, config.max_train_samples)

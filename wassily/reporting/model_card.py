@@ -38,7 +38,7 @@ MEASURED = {
 class Facts:
     """What a card tells besides the config; `name` is the folder's or the repository's.
 
-    `counts` are those of the data (`run_facts.of_data`); `measured` and `before`, what the last
+    `counts` are those of the data (`inputs.data_facts`); `measured` and `before`, what the last
     validation found and what that of the base did, by the names of --keep_best.
     """
 

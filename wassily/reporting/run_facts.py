@@ -14,7 +14,6 @@ from wassily.config.training import TrainConfig
 from wassily.errors import without_secrets
 from wassily.files import atomic, output_folder, reading
 from wassily.files.reading import BadFile
-from wassily.runtime.accelerator import Runtime
 from wassily.version import __version__
 
 FILE = output_folder.RUN
@@ -32,15 +31,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(config: TrainConfig, runtime: Runtime, facts: Mapping[str, object]) -> None:
+def write(config: TrainConfig, facts: Mapping[str, object]) -> None:
     """Put it beside the log; `facts` are plain values. No secret of the config is in it."""
     value = {
         "command": ["wassily", "train", config.role, *schema.to_flags(config)],
         "versions": versions(),
         **schema.run_facts(config),
-        "processes": runtime.world,
-        "device": str(runtime.device),
-        "precision": runtime.precision,
         **facts,
     }
     atomic.write_text(

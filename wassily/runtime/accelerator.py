@@ -304,7 +304,7 @@ class Runtime:
         if self.accelerator.log_with:
             self.accelerator.log(values, step=step)
 
-    def log_pictures(
+    def log_images(
         self, name: str, pictures: Sequence[object], captions: list[str], step: int
     ) -> None:
         """Send pictures with their captions to every tracker that can take them."""

@@ -80,19 +80,19 @@ def like(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def gathered(
-    values: Mapping[str, Tensor], device: torch.device, kept: bool = True
+    values: Mapping[str, Tensor], device: torch.device, wanted: bool = True
 ) -> dict[str, Tensor]:
-    """Whole tensors on a device; none where they are not `kept`."""
+    """Whole tensors on a device; none where they are not `wanted`."""
     found = {}
     for name, value in values.items():
         full = whole(value.detach())
-        if kept:
+        if wanted:
             found[name] = full.to(device)
     return found
 
 
 def gathered_state(
-    optimizer: Optimizer, places: Mapping[nn.Parameter, nn.Parameter], kept: bool
+    optimizer: Optimizer, places: Mapping[nn.Parameter, nn.Parameter], wanted: bool
 ) -> SimpleNamespace:
     """An optimizer's `state` and `param_groups`, whole and in this machine's own memory.
 
@@ -103,7 +103,7 @@ def gathered_state(
     for parameter, place in places.items():
         fields = optimizer.state.get(parameter, {})
         tensors = {name: value for name, value in fields.items() if torch.is_tensor(value)}
-        state[place] = {**fields, **gathered(tensors, host, kept)}
+        state[place] = {**fields, **gathered(tensors, host, wanted)}
     return SimpleNamespace(state=state, param_groups=optimizer.param_groups)
 
 

@@ -22,20 +22,19 @@ from wassily.evaluation import validation_scores, variance_drift
 from wassily.files import run_state
 from wassily.files.run_state import Saved
 from wassily.maths.ema import average
-from wassily.models import adapters, parts, trainable
+from wassily.models import adapters, parts
 from wassily.models.adapters import Lora, Whole
-from wassily.models.trainable import Kit
+from wassily.models.trainable import Trainable, make_trainable
 from wassily.planning import plan
 from wassily.runtime import accelerator, compile
 from wassily.training import best, optimizer_state, optimizers, resume, weights
-from wassily.training import setup as training_setup
 from wassily.training.best import Best, LastIsBest
 from wassily.training.checkpoints import Saving
 from wassily.training.inputs import Inputs
 from wassily.training.loop import Pending
-from wassily.training.setup import Resumed, Setup
-from wassily.training.step_log import Skipped
-from wassily.training.validation import Measures, Results, Validations
+from wassily.training.setup import Resumed, Setup, saved_state, use_xformers
+from wassily.training.step_log import Skipped, StepLog
+from wassily.training.validation import Measures, Validations, Validator
 from wassily.training.weights import Weights
 from wassily.training_data import extra_sources
 
@@ -50,7 +49,7 @@ class Run:
 
     setup: Setup
     inputs: Inputs
-    kit: Kit
+    trainable: Trainable
     beside: list[ExtraExamples]
     split: Split
     fused: bool
@@ -61,7 +60,7 @@ class Run:
     pending: Pending
     saving: Saving
     best: Best | LastIsBest
-    results: Results
+    step_log: StepLog
     skipped: Skipped
     validations: Validations
 
@@ -85,34 +84,35 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
     config, runtime, reading, resumed = setup.config, setup.runtime, inputs.reading, setup.resumed
     split = Split(*plan.cut(config, fused), runtime.world, runtime.rank)
     runtime.accumulate_over(split.accumulation)
-    kit = trainable.make_kit(config, setup.repositories)
-    beside = extra_sources.streams(inputs.beside, kit, split.global_batch)
-    base = parts.fingerprint(kit.net)
+    trainable = make_trainable(config, setup.repositories)
+    beside = extra_sources.streams(inputs.beside, trainable, split.global_batch)
+    base = parts.fingerprint(trainable.net)
     adaptation = adapters.chosen_adaptation(
         config, adapters.notes(config, setup.repositories, base)
     )
-    adaptation.attach(kit.net, runtime.weight_dtype, setup.seed)
+    adaptation.attach(trainable.net, runtime.weight_dtype, setup.seed)
     same = {"network": config.role, "base model": base, **reading.signature()}
-    same |= {**adaptation.signature(), **_signature(setup, kit, split, beside)}
+    same |= {**adaptation.signature(), **_signature(setup, trainable, split, beside)}
     if resumed:
         run_state.check_same(resumed.state, same, resumed.folder)
-        resumed = _loadable(setup, resumed, kit, adaptation)
+        resumed = _loadable(setup, resumed, trainable, adaptation)
         run_state.check_same(resumed.state, same, resumed.folder)
         setup = dataclasses.replace(setup, resumed=resumed)
     reading.begin(split, resumed.state.stream if resumed else None)
-    _place(setup, kit)
+    _place(setup, trainable)
     # The network is still the base's: a resumed run measures from there, too.
-    measures = _measures(setup, inputs, kit)
+    measures = _measures(setup, inputs, trainable)
     if resumed:
-        adaptation.load(kit.net, resumed.folder)
-    objective, whole = _in_training(setup, kit)
+        adaptation.load(trainable.net, resumed.folder)
+    objective, whole = _in_training(setup, trainable)
     saving = Saving(setup, adaptation, whole)
     best = _best(setup, saving)
-    results = Results(setup, whole, adaptation, measures)
+    step_log = StepLog(setup.output_dir, runtime)
+    validator = Validator(setup, whole, adaptation, measures, step_log)
     run = Run(
         setup=setup,
         inputs=inputs,
-        kit=kit,
+        trainable=trainable,
         beside=beside,
         split=split,
         fused=fused,
@@ -123,23 +123,25 @@ def assemble(setup: Setup, inputs: Inputs, fused: bool) -> Run:
         pending=Pending(torch.zeros((), device=runtime.device)),
         saving=saving,
         best=best,
-        results=results,
-        skipped=_skipped(setup, inputs, split, results),
-        validations=Validations(config, results, best, split.global_batch, reading.count),
+        step_log=step_log,
+        skipped=_skipped(setup, inputs, split, step_log),
+        validations=Validations(config, validator, best, split.global_batch, reading.count),
     )
     _restore(run)
     return run
 
 
-def _loadable(setup: Setup, resumed: Resumed, kit: Kit, adaptation: Whole | Lora) -> Resumed:
+def _loadable(
+    setup: Setup, resumed: Resumed, trainable: Trainable, adaptation: Whole | Lora
+) -> Resumed:
     """The checkpoint that is resumed, or one before it where that one cannot be loaded."""
-    trained = adapters.trained_parameters(kit.net)
+    trained = adapters.trained_parameters(trainable.net)
     adapters.keep_as(trained, setup.config.weights_dtype)  # the moments are of the same dtype
 
     def fault(folder: Path) -> str | None:
         try:
-            training_setup.saved_state(setup.config, folder)
-            adaptation.check(kit.net, folder, setup.config.use_ema)
+            saved_state(setup.config, folder)
+            adaptation.check(trainable.net, folder, setup.config.use_ema)
             optimizer_state.read(folder, trained)
         except UserError as error:
             return str(error)
@@ -148,19 +150,21 @@ def _loadable(setup: Setup, resumed: Resumed, kit: Kit, adaptation: Whole | Lora
     def found() -> Resumed:
         asked = setup.config.resume_from_checkpoint
         folder = resume.loadable(resumed.folder, asked, setup.output_dir, fault, setup.runtime.say)
-        state = training_setup.saved_state(setup.config, folder)
+        state = saved_state(setup.config, folder)
         assert state is not None  # there is a folder
         return Resumed(folder, state)
 
     return setup.runtime.shared(found)
 
 
-def _signature(setup: Setup, kit: Kit, split: Split, beside: list[ExtraExamples]) -> dict[str, Any]:
+def _signature(
+    setup: Setup, trainable: Trainable, split: Split, beside: list[ExtraExamples]
+) -> dict[str, Any]:
     """What must be the same for a checkpoint to be resumed, besides base, data and adaptation."""
     config = setup.config
     return {
         "holdout": config.holdout or None,
-        "trained list": adapters.described(adapters.trained_parameters(kit.net)),
+        "trained list": adapters.described(adapters.trained_parameters(trainable.net)),
         "global batch": split.global_batch,
         "precision": setup.runtime.precision,
         "seed": setup.seed,
@@ -176,40 +180,42 @@ def _signature(setup: Setup, kit: Kit, split: Split, beside: list[ExtraExamples]
     }
 
 
-def _place(setup: Setup, kit: Kit) -> None:
+def _place(setup: Setup, trainable: Trainable) -> None:
     """Put the network on the device, in the arithmetic that the config wants."""
     config, runtime = setup.config, setup.runtime
     if config.allow_tf32:
         accelerator.allow_tf32()
     if config.enable_xformers_memory_efficient_attention:
-        training_setup.use_xformers(kit.net, runtime)
-    adapters.keep_as(adapters.trained_parameters(kit.net), config.weights_dtype)
-    kit.objective.to(runtime.device)
+        use_xformers(trainable.net, runtime)
+    adapters.keep_as(adapters.trained_parameters(trainable.net), config.weights_dtype)
+    trainable.objective.to(runtime.device)
 
 
-def _in_training(setup: Setup, kit: Kit) -> tuple[nn.Module, Weights]:
+def _in_training(setup: Setup, trainable: Trainable) -> tuple[nn.Module, Weights]:
     """The objective prepared for the processes, and its weights with optimizer and average."""
     config, runtime = setup.config, setup.runtime
-    outline = weights.spread(kit.objective, runtime)
-    trained = adapters.trained_parameters(kit.net)
+    outline = weights.spread(trainable.objective, runtime)
+    trained = adapters.trained_parameters(trainable.net)
     optimizer = optimizers.optimizer(config, list(trained.values()), runtime.device)
     ema = average(trained, config.use_ema, config.ema_sigma_rel)
-    objective, optimizer = runtime.prepare(kit.objective, optimizer)
+    objective, optimizer = runtime.prepare(trainable.objective, optimizer)
     if config.gradient_release:
-        optimizers.release_gradients(kit.net, optimizer)
+        optimizers.release_gradients(trainable.net, optimizer)
     if config.compile:
-        compile.compile_in_place(kit.net)
-    return objective, weights.weights_of(kit.objective, trained, ema, optimizer, outline, runtime)
+        compile.compile_in_place(trainable.net)
+    return objective, weights.weights_of(
+        trainable.objective, trained, ema, optimizer, outline, runtime
+    )
 
 
-def _measures(setup: Setup, inputs: Inputs, kit: Kit) -> Measures:
+def _measures(setup: Setup, inputs: Inputs, trainable: Trainable) -> Measures:
     """What is measured at validations; the variance's drift begins at the network as it is now."""
     config, runtime, probe = setup.config, setup.runtime, inputs.probe
     where = (setup.repositories["decoder"], runtime)
     return Measures(
-        variance_drift.of_variance(config, *where, kit, inputs.reading, setup.seed),
+        variance_drift.drift_to_measure(config, *where, trainable, inputs.reading, setup.seed),
         functools.partial(probe.losses, runtime=runtime) if probe else None,
-        validation_scores.chosen(config, probe, setup.repositories["prior"], setup.seed),
+        validation_scores.scores_asked_for(config, probe, setup.repositories["prior"], setup.seed),
     )
 
 
@@ -223,12 +229,12 @@ def _best(setup: Setup, saving: Saving) -> Best | LastIsBest:
     return best.chosen_best(config.keep_best, config.patience, setup.output_dir, write)
 
 
-def _skipped(setup: Setup, inputs: Inputs, split: Split, results: Results) -> Skipped:
+def _skipped(setup: Setup, inputs: Inputs, split: Split, step_log: StepLog) -> Skipped:
     """The account of skipped steps, resumed."""
     before = setup.resumed.state.skipped_steps if setup.resumed else 0
     most = None if setup.config.gradient_release else setup.config.max_bad_steps
     names_at = functools.partial(inputs.reading.names_at, split=split)
-    return Skipped(before, most, names_at, results, setup.output_dir)
+    return Skipped(before, most, names_at, step_log)
 
 
 def _restore(run: Run) -> None:

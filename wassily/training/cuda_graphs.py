@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wassily.config.training import TrainConfig
 from wassily.errors import UserError
 from wassily.maths.losses import Batch
-from wassily.models import trainable
+from wassily.models.trainable import has_dropout
 from wassily.runtime.accelerator import Runtime
 from wassily.training.loop import Pass
 
@@ -62,7 +62,7 @@ def _against(config: TrainConfig, runtime: Runtime) -> str | None:
 def wanted(config: TrainConfig, objective: nn.Module, runtime: Runtime, size: int) -> bool:
     """Whether the micro-batches of a training, of `size` images, are run as graphs; said if so."""
     small = config.cuda_graphs == "on" or size <= SMALL[config.role]
-    twice = config.gradient_checkpointing and trainable.has_dropout(
+    twice = config.gradient_checkpointing and has_dropout(
         objective
     )  # a base with dropout of its own
     if config.cuda_graphs == "off" or not small or twice or _against(config, runtime):
@@ -72,6 +72,17 @@ def wanted(config: TrainConfig, objective: nn.Module, runtime: Runtime, size: in
 
 
 # ---------------------------------------------------------------- how
+
+
+def forward_backward(objective: nn.Module, runtime: Runtime) -> Pass:
+    """What is recorded: a micro-batch forward and backward, as the loop has it."""
+
+    def run(batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
+        loss = objective(batch, noise, t).mean()
+        runtime.backward(loss)
+        return loss.detach()
+
+    return run
 
 
 class Recorded:

@@ -45,7 +45,7 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     if config.streaming:
         return _streamed(config, context, seed)
     runtime, root = context.runtime, context.root
-    source = training_set.chosen_pictures(config, seed, runtime)
+    source = training_set.chosen_images(config, seed, runtime)
     wanted = definitions.make_encodings(context)
     source, held = holdout.split(source, config.holdout, root, runtime, not config.no_cache)
     # Held-out pictures are measured as they are: nothing is mirrored or dropped.
@@ -60,7 +60,7 @@ def gather(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
     )
     reading = generated_embeddings.mixed(own, config, context)
     beside = extra_sources.sources(wanted, seed, config, context)
-    return Inputs(reading, probe, beside, of_data(reading.source, context, held))
+    return Inputs(reading, probe, beside, data_facts(reading.source, context, held))
 
 
 def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs:
@@ -72,14 +72,16 @@ def _streamed(config: TrainConfig, context: EncoderContext, seed: int) -> Inputs
     return Inputs(reading, None, beside, {"shards": len(shards)})
 
 
-def of_data(source: Pictures, context: EncoderContext, held_out: Pictures | None) -> dict[str, int]:
+def data_facts(
+    source: Pictures, context: EncoderContext, held_out: Pictures | None
+) -> dict[str, int]:
     """Counts of what is trained on: pictures, and if they are kept in the cache, the equal ones
     among them; captions, the different ones and the cut ones, where the network reads them.
     """
     runtime = context.runtime
     found = {"pictures": len(source)}
     if not context.no_cache:
-        contents, _ = fill.picture_contents(source, context.root, runtime)
+        contents, _ = fill.image_contents(source, context.root, runtime)
         found["duplicates"] = len(contents) - len(np.unique(contents, axis=0))
     if context.role == "prior":
         home = context.repositories["prior"]
@@ -93,11 +95,11 @@ def of_data(source: Pictures, context: EncoderContext, held_out: Pictures | None
 
 def count_lines(found: dict[str, int]) -> list[str]:
     """What of these counts is said before the first step."""
-    told = []
+    lines = []
     if found.get("duplicates"):
-        told.append(f"{found['duplicates']} of {found['pictures']} pictures are copies of others")
+        lines.append(f"{found['duplicates']} of {found['pictures']} pictures are copies of others")
     if "captions" in found:
         limit = found["longest_caption_in_tokens"]
         counted = f"{found['cut_captions']} of {found['captions']} captions"
-        told.append(f"{counted} are longer than {limit} tokens and are cut there")
-    return told
+        lines.append(f"{counted} are longer than {limit} tokens and are cut there")
+    return lines

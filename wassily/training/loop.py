@@ -22,18 +22,18 @@ Pass = Callable[[Batch, Tensor, Tensor], Tensor]  # (batch, noise, t) -> mean lo
 class Learner:
     """What is trained, and how a step moves it.
 
-    `objective` and `optimizer` are prepared for the run. `run` takes a micro-batch forward and
-    backward: `forward_backward`, or the same as a CUDA graph. `learning_rate` maps a step (from 0)
-    to a rate. `max_grad_norm` of 0 does not clip.
+    `objective` and `optimizer` are prepared for the run. `learning_rate` maps a step (from 0) to a
+    rate. `max_grad_norm` of 0 does not clip. `recorded` takes a micro-batch forward and backward in
+    another way than the loop does, to the same gradients: as a CUDA graph.
     """
 
     objective: nn.Module
-    run: Pass
     trained: list[nn.Parameter]
     optimizer: Any
     learning_rate: Callable[[int], float]
     max_grad_norm: float
     ema: Ema | NoEma
+    recorded: Pass | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Span:
     stop: int
     accumulation: int
     seed: int
-    pictures_per_step: int
+    images_per_step: int
 
 
 @dataclass
@@ -133,7 +133,12 @@ def fit(
             place = micro * runtime.world + runtime.rank
             torch.manual_seed(randomness.module_seed(span.seed, step, place))
             with runtime.accumulate(objective):
-                mean += learner.run(batch, noise, t).float() / span.accumulation
+                if learner.recorded:
+                    loss = learner.recorded(batch, noise, t)
+                else:
+                    loss = objective(batch, noise, t).mean()
+                    runtime.backward(loss)
+                mean += loss.detach().float() / span.accumulation
         norm = runtime.clip(learner.trained, learner.max_grad_norm)
         pending.add(mean, update(optimizer, mean, norm, runtime))
         optimizer.zero_grad(set_to_none=True)
@@ -143,17 +148,6 @@ def fit(
             break
     diary.bar.close()
     return done
-
-
-def forward_backward(objective: nn.Module, runtime: Runtime) -> Pass:
-    """A micro-batch through an objective: its gradient is added to that of the parameters."""
-
-    def run(batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
-        loss = objective(batch, noise, t).mean()
-        runtime.backward(loss)
-        return loss.detach()
-
-    return run
 
 
 def update(optimizer: Any, loss: Tensor, norm: Tensor | None, runtime: Runtime) -> Tensor:
@@ -216,7 +210,7 @@ class _Diary:
         self.events.on_skipped(self.pending.settle(done))
         values = self.pending.take_mean(self.runtime)
         now = (done, self.bar.worked())
-        pictures = (now[0] - self.since[0]) * self.span.pictures_per_step
+        pictures = (now[0] - self.since[0]) * self.span.images_per_step
         values["pictures_per_second"] = pictures / max(now[1] - self.since[1], 1e-9)
         self.since = now
         self.events.on_log(done, values | {"lr": rate})

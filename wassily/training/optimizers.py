@@ -41,7 +41,7 @@ def beta2(config: TrainConfig) -> float:
 
 
 def _second_decay(named: float | None, dtype: str) -> float:
-    usual = 0.99 if dtype == "bf16" else 0.999  # why: `checks`
+    usual = 0.99 if dtype == "bf16" else 0.999  # why: `training_checks`
     return usual if named is None else named
 
 

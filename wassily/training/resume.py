@@ -17,13 +17,13 @@ def _no_fault(folder: Path) -> None:
     return None
 
 
-def chosen(
+def chosen_checkpoint(
     asked: str | None,
     output_dir: Path,
     say: Callable[[str], None] = print,
     fault: Fault = _no_fault,
 ) -> Path | None:
-    """The checkpoint to go on from; None to start anew. Raises UserError.
+    """The checkpoint to resume; None to start anew. Raises UserError.
 
     `latest` takes the newest of `output_dir` that is as it was written and has no `fault`, or none
     if there is none yet. Without a wish, a folder that holds checkpoints is not trained over.

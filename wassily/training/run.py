@@ -22,11 +22,11 @@ from wassily.reporting.model_card import facts_of
 from wassily.runtime import compile, failures
 from wassily.runtime.accelerator import Runtime
 from wassily.training import checkpoints, cuda_graphs, optimizers
-from wassily.training import inputs as training_inputs
-from wassily.training import setup as training_setup
 from wassily.training.assemble import Run, assemble
-from wassily.training.loop import Events, Learner, Pass, Pending, Span, fit, forward_backward
-from wassily.training.setup import Setup
+from wassily.training.export import export
+from wassily.training.inputs import count_lines, gather
+from wassily.training.loop import Events, Learner, Pending, Span, fit
+from wassily.training.setup import Setup, check_surroundings, config_lines, settle
 from wassily.training.stopping import SaveSchedule, StopSignals
 from wassily.training.validation import sample_lines
 from wassily.training_data import extra_sources, training_set
@@ -34,7 +34,7 @@ from wassily.training_data import extra_sources, training_set
 
 def train(config: TrainConfig) -> None:
     """Train one network as the config says, and leave a stock pipeline folder."""
-    repositories = training_setup.check_surroundings(config)
+    repositories = check_surroundings(config)
     output_dir = Path(config.output_dir)
     with StopSignals() as signals, contextlib.ExitStack() as held, disk.disk(output_dir):
         runtime = Runtime(
@@ -46,18 +46,18 @@ def train(config: TrainConfig) -> None:
             compile.check_launch(config.role, runtime.device, runtime.precision)
             compile.check(runtime.device)
         cuda_graphs.check(config, runtime)
-        setup = training_setup.settle(config, repositories, runtime, held)
+        setup = settle(config, repositories, runtime, held)
         root = cache.default_folder(config.cache_dir)
         with _failures(setup, fused=False):
-            signals.kept = extra_sources.retained_remark(config, root)
+            signals.remark = extra_sources.retained_remark(config, root)
             context = definitions.of_training(config, repositories, runtime, root)
-            inputs = training_inputs.gather(config, context, setup.seed)
+            inputs = gather(config, context, setup.seed)
             before = setup.resumed.state.fused if setup.resumed else None
             fused = plan.fused(config, repositories, runtime, before)
         with _failures(setup, fused):
             run = assemble(setup, inputs, fused)
             announce(run)
-            begin(run)
+            record(run)
             finish(run, steps(run, signals))
 
 
@@ -83,12 +83,12 @@ def announce(run: Run) -> None:
     """Say what will happen, before the first step. Raises UserError if no step is left."""
     setup, split, reading = run.setup, run.split, run.inputs.reading
     config, runtime, say = setup.config, setup.runtime, setup.runtime.say
-    for line in training_setup.told(config, setup.repositories, setup.output_dir):
+    for line in config_lines(config, setup.repositories, setup.output_dir):
         say(line)
     tensors = len(run.weights.trained)
     say(f"training the {config.role}: {_count(run):,} parameters in {tensors} tensors")
     say(f"what is trained: {run.adaptation.describe()}")
-    what, often = reading.told(split.global_batch, run.stop)
+    what, often = reading.described(split.global_batch, run.stop)
     say(
         f"{what}, global batch {split.global_batch} = "
         f"{config.train_batch_size} x {config.gradient_accumulation_steps} accumulated x "
@@ -101,7 +101,7 @@ def announce(run: Run) -> None:
     say(runtime.engine)
     pace = (split.global_batch, reading.count, setup.start, run.stop)
     for line in (
-        *training_inputs.count_lines(run.inputs.facts),
+        *count_lines(run.inputs.facts),
         *sample_lines(config, *pace, setup.output_dir),
     ):
         say(line)
@@ -119,7 +119,7 @@ def _count(run: Run) -> int:
     return sum(p.numel() for p in run.weights.trained.values())
 
 
-def begin(run: Run) -> None:
+def record(run: Run) -> None:
     """See that there is room for a checkpoint; write down the config, and open the trackers."""
     setup = run.setup
     config, runtime = setup.config, setup.runtime
@@ -130,6 +130,9 @@ def begin(run: Run) -> None:
         if line := schema.left_out(config):
             runtime.say(line)
         facts = {
+            "processes": runtime.world,
+            "device": str(runtime.device),
+            "precision": runtime.precision,
             "base": parts.public_name(setup.repositories[config.role], config.role),
             "repositories": setup.repositories,
             "source": next_command.source(config),
@@ -140,7 +143,7 @@ def begin(run: Run) -> None:
             "seed": setup.seed,
             "data": run.inputs.facts,
         }
-        run_facts.write(config, runtime, facts)
+        run_facts.write(config, facts)
     runtime.start_trackers(config.tracker_project_name, schema.public(config))
 
 
@@ -171,7 +174,7 @@ def steps(run: Run, signals: StopSignals) -> int:
 def _loader(run: Run) -> Iterable[Any]:
     """What gives the micro-batches, own and other examples mixed; a torch DataLoader."""
     setup, reading = run.setup, run.inputs.reading
-    examples = training_set.make_examples(reading, run.kit, setup.seed)
+    examples = training_set.make_examples(reading, run.trainable, setup.seed)
     keys = reading.keys(run.split, setup.start)
     mixed, order = example_order.beside(examples, keys, run.beside, run.split, setup.start)
     workers, pinned = setup.config.dataloader_num_workers, setup.runtime.device.type == "cuda"
@@ -182,17 +185,18 @@ def _learner(run: Run) -> Learner:
     """What the loop trains; its micro-batches run as CUDA graphs where that pays."""
     config, runtime, objective = run.setup.config, run.setup.runtime, run.objective
     trained = list(run.weights.trained.values())
-    each: Pass = forward_backward(objective, runtime)
+    recorded: cuda_graphs.Recorded | None = None
     if cuda_graphs.wanted(config, objective, runtime, run.split.per_process):
-        each = cuda_graphs.Recorded(each, objective, trained, run.kit.even, runtime)
+        plain = cuda_graphs.forward_backward(objective, runtime)
+        recorded = cuda_graphs.Recorded(plain, objective, trained, run.trainable.even, runtime)
     return Learner(
         objective=objective,
-        run=each,
         trained=trained,
         optimizer=run.weights.optimizer,
         learning_rate=optimizers.learning_rate(config, run.stop),
         max_grad_norm=config.max_grad_norm,
         ema=run.weights.ema,
+        recorded=recorded,
     )
 
 
@@ -203,15 +207,15 @@ def _events(run: Run, learner: Learner, signals: StopSignals) -> Events:
     schedule = SaveSchedule(config.checkpointing_steps, minutes, signals, run.setup.runtime)
 
     def validate(done: int) -> bool:
-        if isinstance(learner.run, cuda_graphs.Recorded):
-            learner.run.let_go()  # what is generated needs their memory
+        if isinstance(learner.recorded, cuda_graphs.Recorded):
+            learner.recorded.let_go()  # what is generated needs their memory
         ends = run.validations.run(done)
         learner.objective.train()
         return ends
 
     return Events(
         log_every=config.logging_steps,
-        on_log=run.results.log,
+        on_log=run.step_log.log,
         save_at=schedule.save_at,
         on_save=functools.partial(_save, run, signals),
         stop_at=schedule.stop_at,
@@ -239,7 +243,7 @@ def _save(run: Run, signals: StopSignals, done: int, pending: Pending) -> None:
         stream=place,
     )
     run.saving.save(state, run.best, done < run.stop)
-    signals.kept = f"checkpoint-{done} is saved"
+    signals.remark = f"checkpoint-{done} is saved"
 
 
 def finish(run: Run, done: int) -> None:
@@ -262,7 +266,7 @@ def finish(run: Run, done: int) -> None:
             trained=run.adaptation.describe() if config.lora else "",
             best=best,
         )
-        run.results.export(facts, whole)
+        export(setup, whole, run.adaptation, facts)
     first = next_command.caption(config, getattr(run.inputs.reading, "source", None))
     runtime.say(next_command.next_line(config, setup.repositories, first))
     if hub_repository and runtime.main:

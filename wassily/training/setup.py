@@ -17,7 +17,7 @@ from wassily.files import atomic, lock, output_folder, run_state
 from wassily.files.run_state import RunState
 from wassily.maths import randomness
 from wassily.models import adapters, hub, kinds, names
-from wassily.models import parts as model_parts
+from wassily.models.parts import PARTS, TRAINED, load_config
 from wassily.runtime import accelerator
 from wassily.runtime.accelerator import Runtime
 from wassily.training import optimizers, resume
@@ -50,7 +50,7 @@ class Setup:
     @property
     def role(self) -> str:
         """The role, and folder, of the network in training."""
-        return model_parts.TRAINED[self.config.role]
+        return TRAINED[self.config.role]
 
     @property
     def start(self) -> int:
@@ -66,7 +66,7 @@ def settle(
     Raises UserError.
     """
     output_dir = Path(config.output_dir)
-    folder = runtime.shared(lambda: begin(config, output_dir, held, runtime.say))
+    folder = runtime.shared(lambda: take_output_folder(config, output_dir, held, runtime.say))
     state = runtime.shared(lambda: saved_state(config, folder))
     seed = seed_of(config, state, runtime)
     repository = runtime.shared(lambda: hub_repository(config, output_dir))
@@ -101,12 +101,12 @@ def check_surroundings(config: TrainConfig) -> dict[str, str]:
     return repositories
 
 
-def remarks(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
+def resolution_lines(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     """What is allowed and hardly meant: a line each."""
     if config.role == "prior" and not config.validation_prompts:
         return []  # then no picture of any size is learnt or drawn
-    net = model_parts.load_config("unet", repositories["decoder"], config.cache_dir)
-    movq = model_parts.load_config("movq", repositories["decoder"], config.cache_dir)
+    net = load_config("unet", repositories["decoder"], config.cache_dir)
+    movq = load_config("movq", repositories["decoder"], config.cache_dir)
     own = (net.get("sample_size") or 64) * 2 ** (len(movq["block_out_channels"]) - 1)
     if own / 2 <= config.resolution <= own * 2:
         return []
@@ -116,23 +116,23 @@ def remarks(config: TrainConfig, repositories: dict[str, str]) -> list[str]:
     ]
 
 
-def told(config: TrainConfig, repositories: dict[str, str], output_dir: Path) -> list[str]:
+def config_lines(config: TrainConfig, repositories: dict[str, str], output_dir: Path) -> list[str]:
     """What a run says of its config: what is not usual, and what is hardly meant."""
     return [
         *(f"  {line}" for line in schema.changed_lines(config)),
         f"everything else is as usual; the whole is in {output_dir / 'run.toml'}",
-        *remarks(config, repositories),
+        *resolution_lines(config, repositories),
     ]
 
 
-def begin(
+def take_output_folder(
     config: TrainConfig, output_dir: Path, held: ExitStack, say: Callable[[str], None]
 ) -> Path | None:
-    """Make room for the output, and hold its lock; the checkpoint to go on from. Raises UserError.
+    """Make room for the output, and hold its lock; the checkpoint to resume. Raises UserError.
 
     Damaged checkpoints after it are told by `say`.
     """
-    parts = {part.folder for part in model_parts.PARTS.values()} | {names.ADAPTER}
+    parts = {part.folder for part in PARTS.values()} | {names.ADAPTER}
     check_free(output_dir, parts)
     _check_no(output_dir, "model_index.json" if config.lora else names.ADAPTER)
     try:
@@ -141,7 +141,7 @@ def begin(
         held.enter_context(lock.held(output_dir))
         atomic.sweep(output_dir)
         fault = functools.partial(_state_fault, config)
-        return resume.chosen(config.resume_from_checkpoint, output_dir, say, fault)
+        return resume.chosen_checkpoint(config.resume_from_checkpoint, output_dir, say, fault)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir}: {error.strerror or error}") from None
 

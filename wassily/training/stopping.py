@@ -19,11 +19,11 @@ class StopSignals:
     """The signals that stop a run, while this is entered: the first ends it by `Stopped`, at once
     or, within `patience`, when the run asks for it; the second ends the process immediately.
 
-    `kept` is what the line says that is left by then.
+    `remark` is what the line says that is left by then.
     """
 
-    def __init__(self, kept: str = "nothing was written"):
-        self.kept = kept
+    def __init__(self, remark: str = "nothing was written"):
+        self.remark = remark
         self.caught = 0  # the signal's number
         self.told = 0  # that of another process, whom this one follows
         self._patient, self._process = False, os.getpid()
@@ -77,7 +77,7 @@ class StopSignals:
         number = self.caught or self.told
         if number:
             name = signal.Signals(number).name
-            raise Stopped(f"stopped by {name}: {self.kept}", 128 + number)
+            raise Stopped(f"stopped by {name}: {self.remark}", 128 + number)
 
 
 class SaveSchedule:

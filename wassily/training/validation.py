@@ -1,10 +1,8 @@
-"""What a run leaves behind besides checkpoints: its log, its samples, its pipeline folder."""
+"""The validations of a run: when, what is measured, which images are generated."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,28 +13,27 @@ from torch import nn
 
 from wassily.config.training import TrainConfig
 from wassily.data import example_order, png, sheets
-from wassily.errors import listed
 from wassily.evaluation import validation_scores
 from wassily.evaluation.heldout_loss import Losses
-from wassily.evaluation.validation_scores import Gauge
+from wassily.evaluation.validation_scores import ValidationScores
 from wassily.evaluation.variance_drift import Drift, NoDrift
 from wassily.files import atomic
 from wassily.generation import pipelines, sample
 from wassily.maths.losses import Objective
 from wassily.models.adapters import Lora, Whole
-from wassily.reporting import next_command, report, run_facts, run_log
-from wassily.reporting.model_card import Facts, model_card
+from wassily.reporting import next_command, report
 from wassily.runtime import compile
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 from wassily.training import best
 from wassily.training.best import Best, LastIsBest
 from wassily.training.setup import Setup
+from wassily.training.step_log import StepLog
 from wassily.training.weights import Weights
 
 SHOWN = 3  # steps that the announcement names before it jumps to the last
 
-VALIDATION_STEPS = 20  # decoder steps of a sample drawn in training, as in the guide's script
+VALIDATION_STEPS = 20  # decoder steps of a validation image, as in the guide's script
 
 
 @dataclass(frozen=True)
@@ -45,17 +42,18 @@ class Measures:
 
     drift: Drift | NoDrift
     held_out_losses: Callable[[Objective], Losses] | None = None
-    gauge: Gauge | None = None
+    scores: ValidationScores | None = None
 
 
 @dataclass(frozen=True)
-class Results:
-    """The output folder of one run; all processes call each method, the first one writes."""
+class Validator:
+    """Measures and generates with the weights in training; all processes call each method."""
 
     setup: Setup
     weights: Weights
     adaptation: Whole | Lora
     measures: Measures
+    step_log: StepLog
 
     @property
     def config(self) -> TrainConfig:
@@ -72,47 +70,9 @@ class Results:
         """The process."""
         return self.setup.runtime
 
-    # -- numbers
-
-    def begin(self, step: int, due: bool) -> None:
-        """The log as it was at `step`; a new run's begins with what is measured of its base.
-
-        A validation that is `due` at this step may have been lost to a stop: it is made up for.
-        """
-        if self.runtime.main:
-            run_log.rewind(self.output_dir, step)
-        if step == 0 or due:
-            self.validate(step)
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """One line into log.jsonl, and the same numbers to the trackers."""
-        self.runtime.log(values, step)
-        self._write({"step": step, **values})
-
-    def skipped(self, step: int, names: list[str]) -> None:
-        """A line for a step that was left out, with the pictures of its batch."""
-        self._write({"step": step, "event": "skipped", "pictures": names})
-        self.runtime.say(
-            f"step {step}: loss or gradient not finite, step skipped; its pictures: {listed(names)}"
-        )
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if self.runtime.main:
-            run_log.append(self.output_dir, line)
-
-    def _has(self, step: int, name: str) -> bool:
-        """Whether a line of that step has an event or a value of that name."""
-        rows = [row for row in run_log.read_log(self.output_dir) if row["step"] == step]
-        return any(row.get("event") == name or name in row for row in rows)
-
-    def measured(self, step: int) -> dict[str, float]:
-        """What was measured at a step, by the names that --keep_best takes; on all processes."""
-        read = functools.partial(run_log.read_log, self.output_dir)
-        return dict(self.runtime.shared(lambda: run_log.measured(read(), step)))
-
     @contextlib.contextmanager
     def _resting(self) -> Iterator[Weights]:
-        """The weights that are measured and drawn with, on all processes; inside, none is trained.
+        """The weights to measure and generate with, on all processes; inside, none is trained.
 
         Averaged if so configured, whole on each process, without dropout, not compiled.
         """
@@ -131,11 +91,11 @@ class Results:
         Not if it is there: the end of a finished run may come again.
         """
         losses = self.measures.held_out_losses
-        if losses is None or self.runtime.shared(lambda: self._has(step, "held_out")):
+        if losses is None or self.runtime.shared(lambda: self.step_log.has(step, "held_out")):
             return
         found = losses(objective).summary()
         self.runtime.log({f"held_out/{name}": value for name, value in found.items()}, step)
-        self._write({"step": step, "event": "held_out", **found})
+        self.step_log.write({"step": step, "event": "held_out", **found})
         self.runtime.say(
             f"step {step}: held-out loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
         )
@@ -143,9 +103,9 @@ class Results:
     def _measure_drift(self, step: int, objective: Objective) -> None:
         """Log it, unless it was: the end of a finished run may come again."""
         drift = self.measures.drift
-        if isinstance(drift, NoDrift) or self._has(step, drift.name):
+        if isinstance(drift, NoDrift) or self.step_log.has(step, drift.name):
             return
-        self.log(step, drift.measure(objective))
+        self.step_log.log(step, drift.measure(objective))
 
     # -- samples
 
@@ -160,23 +120,23 @@ class Results:
             if self.runtime.main:
                 if step:
                     self._measure_drift(step, whole.objective)
-                self._draw(step, whole.net)
+                self._generate(step, whole.net)
                 report.refresh(self.output_dir, self.runtime.say)
             self.runtime.wait()
 
-    def _draw(self, step: int, net: nn.Module) -> None:
-        """What is to be drawn at a step: for the scores, and for the prompts."""
-        scores = self.measures.gauge is not None and not self._has(step, "scores")
+    def _generate(self, step: int, net: nn.Module) -> None:
+        """What is to be generated at a step: for the scores, and for the prompts."""
+        scores = self.measures.scores is not None and not self.step_log.has(step, "scores")
         samples = bool(self.config.validation_prompts)
         if scores or samples:
-            with self._drawing(net) as (prior, decoder):
+            with self._both_pipelines(net) as (prior, decoder):
                 if scores:
                     self._score(step, prior, decoder)
                 if samples:
-                    self._draw_samples(step, prior, decoder)
+                    self._generate_images(step, prior, decoder)
 
     @contextlib.contextmanager
-    def _drawing(self, net: nn.Module) -> Iterator[tuple[Any, Any]]:
+    def _both_pipelines(self, net: nn.Module) -> Iterator[tuple[Any, Any]]:
         """Both pipelines, one with the network in training; inside, they draw."""
         where = (self.runtime.weight_dtype, self.config.cache_dir)
         own: dict[str, Any] = {self.setup.role: net}
@@ -190,12 +150,12 @@ class Results:
             yield prior, decoder
 
     def _score(self, step: int, prior: Any, decoder: Any) -> None:
-        asked, device = self.measures.gauge, self.runtime.device
+        asked, device = self.measures.scores, self.runtime.device
         assert asked is not None
         with progress(f"scores at step {step}", asked.count(), unit="picture") as bar:
             found = asked.measure(prior, decoder, device, bar.advance)
         self.runtime.log({f"scores/{name}": score.value for name, score in found.items()}, step)
-        self._write(validation_scores.as_row(step, found))
+        self.step_log.write(validation_scores.as_row(step, found))
         told = ", ".join(f"{name} {score.value:.4f}" for name, score in found.items())
         self.runtime.say(f"step {step}: {told}")
 
@@ -205,56 +165,26 @@ class Results:
         if self.runtime.main and sheet.is_file():
             atomic.copy(sheet, self.output_dir / "samples.png")
 
-    def _draw_samples(self, step: int, prior: Any, decoder: Any) -> None:
+    def _generate_images(self, step: int, prior: Any, decoder: Any) -> None:
         prompts, side = list(self.config.validation_prompts), self.config.resolution
         folder = self.output_dir / "validation" / f"step-{step}"
         atomic.check_own([folder.parent])
         atomic.remove(folder)
-        drawing = sample.Drawing(
+        size = sample.Drawing(
             steps=VALIDATION_STEPS, height=side, width=side, batch_size=1, scheduler="stock"
         )
         seed = self.setup.seed
         jobs = [(prompt, seed) for prompt in prompts]
         with progress(f"samples at step {step}", len(prompts), unit="picture") as bar:
             device = self.runtime.device
-            drawn = sample.draw(prior, decoder, jobs, drawing, device, bar.advance)
-        for number, (prompt, picture) in enumerate(zip(prompts, drawn, strict=True)):
+            images = sample.draw(prior, decoder, jobs, size, device, bar.advance)
+        for number, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
             notes = {"prompt": prompt, "seed": seed, "step": step, "run": self.output_dir.name}
-            png.save_png(picture, folder / f"{number:02d}.png", notes)
-        sheet = sheets.sheet([[p] for p in drawn], [f"step {step}"], prompts)
+            png.save_png(image, folder / f"{number:02d}.png", notes)
+        sheet = sheets.sheet([[p] for p in images], [f"step {step}"], prompts)
         png.save_png(sheet, folder / "sheet.png", {})
         atomic.copy(folder / "sheet.png", self.output_dir / "samples.png")
-        self.runtime.log_pictures("validation", drawn, prompts, step)
-
-    # -- the pipeline
-
-    def export(self, facts: Facts, weights: Weights) -> None:
-        """Write the stock pipeline folder of the trained network, with its model card."""
-        if self.runtime.main:
-            rows = run_log.read_log(self.output_dir)
-            told = dataclasses.replace(
-                facts,
-                counts=run_facts.read_summary(self.output_dir).get("data", {}),
-                measured=run_log.measured(rows, facts.steps),
-                before=run_log.measured(rows, 0),
-            )
-            card = model_card(self.config, told, self.runtime.precision)
-            net, save = weights.net, functools.partial(self._save_pipeline, weights.net)
-            with weights.ema.applied():
-                self.adaptation.export(net, self.output_dir, save, card)
-            report.refresh(self.output_dir, self.runtime.say)
-        self.runtime.wait()
-
-    def _save_pipeline(self, net: nn.Module, folder: Path) -> None:
-        home = self.config.role
-        make = pipelines.prior_pipeline if home == "prior" else pipelines.decoder_pipeline
-        pipeline = make(
-            self.setup.repositories[home],
-            self.runtime.weight_dtype,
-            self.config.cache_dir,
-            **{self.setup.role: net},
-        )
-        pipeline.save_pretrained(folder)
+        self.runtime.log_images("validation", images, prompts, step)
 
 
 def due(config: TrainConfig, batch: int, pictures: int | None, done: int) -> bool:
@@ -298,12 +228,12 @@ class Validations:
     def __init__(
         self,
         config: TrainConfig,
-        results: Results,
+        validator: Validator,
         best: Best | LastIsBest,
         batch: int,
         pictures: int | None,
     ):
-        self.config, self.results, self.best = config, results, best
+        self.config, self.validator, self.best = config, validator, best
         self.batch, self.pictures = batch, pictures
 
     def due(self, done: int) -> bool:
@@ -316,16 +246,19 @@ class Validations:
         Such a run's stop may have come between the saving and the validation of that step.
         """
         due = 0 < start < stop and self.due(start)
-        self.results.begin(start, due)
+        self.validator.step_log.rewind(start)
+        # One that is due at the checkpoint may have been lost to a stop: it is made up for.
+        if start == 0 or due:
+            self.validator.validate(start)
         return due and self._judge(start)
 
     def run(self, done: int) -> bool:
         """Measure and draw; whether the run should end here."""
-        self.results.validate(done)
+        self.validator.validate(done)
         return self._judge(done)
 
     def _judge(self, done: int) -> bool:
-        values = self.results.measured(done)
+        values = self.validator.step_log.measured(done)
         return bool(values) and self.best.judge(done, values)
 
     def why_ended(self, done: int, stop: int) -> str:
@@ -340,13 +273,13 @@ class Validations:
 
         Their step, and what there is to say of the best, if one was kept.
         """
-        folder, results = self.best.folder(), self.results
+        folder, validator = self.best.folder(), self.validator
         if folder is None:
             return done, ""
         step = best.step_of(folder)
-        if results.runtime.main:  # the only one that exports
-            best.take_weights(folder, results.adaptation, weights.net, weights.ema)
-        results.show_samples_of(step)
-        words = self.best.described(results.measured(0))
-        results.runtime.say(f"exporting the best weights: {words}")
+        if validator.runtime.main:  # the only one that exports
+            best.take_weights(folder, validator.adaptation, weights.net, weights.ema)
+        validator.show_samples_of(step)
+        words = self.best.described(validator.step_log.measured(0))
+        validator.runtime.say(f"exporting the best weights: {words}")
         return step, f"{words}; the run had {done} steps"

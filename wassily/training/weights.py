@@ -1,7 +1,7 @@
 """The weights in training, with their average and their state: as one process can use them alone.
 
 With FSDP2 each process has a part only, and a forward pass needs all processes. What measures,
-draws or writes asks for whole ones first, on all processes; between them nothing is kept.
+generates or writes asks for whole ones first, on all processes. Between them none stays.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ class Spread(Weights):
         return self._gathered(torch.device("cpu"), self.runtime.main, state)
 
     @contextmanager
-    def _gathered(self, device: torch.device, kept: bool, state: bool) -> Iterator[Weights]:
+    def _gathered(self, device: torch.device, wanted: bool, state: bool) -> Iterator[Weights]:
         values: dict[str, Tensor] = dict(self.objective.named_parameters())
-        self.outline.fill(fsdp.gathered(values, device, kept))
+        self.outline.fill(fsdp.gathered(values, device, wanted))
         objective = self.outline.module
         here = dict(objective.net.named_parameters())
         trained = {name: here[name] for name in self.trained}
         ema = self.ema
         if isinstance(ema, Ema):
-            averages = fsdp.gathered(ema.averages, device, kept)
-            ema = Ema(trained if kept else {}, ema.decay, averages)
+            averages = fsdp.gathered(ema.averages, device, wanted)
+            ema = Ema(trained if wanted else {}, ema.decay, averages)
         optimizer = None
         if state:
             places = {self.trained[name]: trained[name] for name in trained}
             assert isinstance(self.optimizer, Optimizer)
-            optimizer = fsdp.gathered_state(self.optimizer, places, kept)
+            optimizer = fsdp.gathered_state(self.optimizer, places, wanted)
         try:
             yield Weights(objective, trained, ema, optimizer)
         finally:

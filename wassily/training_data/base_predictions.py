@@ -26,8 +26,8 @@ from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Row
 from wassily.generation import pipelines, sample
 from wassily.maths import randomness
-from wassily.models import encode, parts, trainable
-from wassily.models.trainable import Kit
+from wassily.models import encode, parts
+from wassily.models.trainable import Trainable, make_trainable
 from wassily.runtime.progress import progress
 from wassily.training_data import generic_prompts
 
@@ -64,9 +64,9 @@ class Answers:
         row = self.store[_key(index)]
         return {**row, "noise": _noise(index, row), "held": torch.tensor(1.0)}
 
-    def examples(self, kit: Kit) -> Examples:
+    def examples(self, trainable: Trainable) -> Examples:
         """As a source of examples; each brings its own noise and timestep."""
-        return Examples(self, self.seed, lambda index: (), len(kit.objective.alpha_bars))
+        return Examples(self, self.seed, lambda index: (), len(trainable.objective.alpha_bars))
 
 
 def answers(config: TrainConfig, context: EncoderContext, seed: int) -> Answers:
@@ -143,8 +143,8 @@ def _made(
     size = AT_ONCE[config.role]
     numbers = [block * size + i for block in blocks for i in range(size)]
     drawn = _drawn(context, [wanted[n % len(wanted)] for n in numbers], numbers)
-    kit = trainable.make_kit(config, context.repositories)
-    objective = kit.objective.to(runtime.device).eval()
+    trainable = make_trainable(config, context.repositories)
+    objective = trainable.objective.to(runtime.device).eval()
     count, dtype = len(objective.alpha_bars), runtime.weight_dtype
     for drawing, (clean, unconditional) in zip(numbers, drawn, strict=True):
         asked = range(drawing * ANSWERS, (drawing + 1) * ANSWERS)

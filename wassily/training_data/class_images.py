@@ -24,9 +24,9 @@ from wassily.runtime.progress import progress
 DRAWN = re.compile(r"class-(\d{5,})\.png")
 
 
-def class_pictures(config: TrainConfig, repositories: dict[str, str], runtime: Runtime) -> Pictures:
+def gather(config: TrainConfig, repositories: dict[str, str], runtime: Runtime) -> Pictures:
     """The class pictures of a config, drawn first where they are missing. Raises UserError."""
-    draw_missing(config, repositories, runtime)
+    generate_missing(config, repositories, runtime)
     prompt = config.class_prompt if config.role == "prior" else None
     found = datasets.read_prompted(str(config.class_data_dir), prompt)
     entries.tell(found.remarks, found.root, runtime.say)
@@ -59,7 +59,7 @@ def missing(folder: Path, wanted: int, batch: int, prompt: str) -> list[list[int
     return [some for some in batches if not all(file_of(folder, n).is_file() for n in some)]
 
 
-def draw_missing(config: TrainConfig, repositories: dict[str, str], runtime: Runtime) -> None:
+def generate_missing(config: TrainConfig, repositories: dict[str, str], runtime: Runtime) -> None:
     """Fill the folder of class pictures; the first process draws, and all wait for each batch."""
     folder = Path(str(config.class_data_dir))
     wanted = (folder, config.num_class_images, config.sample_batch_size, str(config.class_prompt))

@@ -15,7 +15,7 @@ from wassily.encodings import cache
 from wassily.encodings.definitions import EncoderContext
 from wassily.encodings.fill import Encoding
 from wassily.maths import randomness
-from wassily.models.trainable import Kit
+from wassily.models.trainable import Trainable
 from wassily.training_data import base_predictions, class_images, training_set
 
 CLASS_PICTURES, OLD = 0, 1  # the number of a source gives its seed
@@ -29,7 +29,7 @@ class ExtraSource:
     """
 
     name: str
-    examples: Callable[[Kit], Examples]
+    examples: Callable[[Trainable], Examples]
     total: int
     ratio: float
     weight: float
@@ -60,14 +60,14 @@ def _class_pictures(
     wanted: list[Encoding], seed: int, config: TrainConfig, context: EncoderContext
 ) -> ExtraSource:
     own = randomness.side_seed(seed, CLASS_PICTURES)
-    found = class_images.class_pictures(config, context.repositories, context.runtime)
+    found = class_images.gather(config, context.repositories, context.runtime)
     reading = training_set.make_reading(
         wanted, found, own, context, flips=config.random_flip, skip_bad=config.skip_bad_images
     )
     name = f"class pictures ({reading.source.fingerprint()})"
 
-    def examples(kit: Kit) -> Examples:
-        return training_set.make_examples(reading, kit, own)
+    def examples(trainable: Trainable) -> Examples:
+        return training_set.make_examples(reading, trainable, own)
 
     return ExtraSource(name, examples, len(reading.source), CLASS_RATIO, config.prior_loss_weight)
 
@@ -76,10 +76,14 @@ def _old_ratio(config: TrainConfig) -> float:
     return config.preserve_share / (1 - config.preserve_share)
 
 
-def streams(found: Sequence[ExtraSource], kit: Kit, global_batch: int) -> list[ExtraExamples]:
+def streams(
+    found: Sequence[ExtraSource], trainable: Trainable, global_batch: int
+) -> list[ExtraExamples]:
     """The sources as what is mixed into the own stream."""
     return [
-        ExtraExamples(s.name, s.examples(kit), s.total, counted(s.ratio, global_batch), s.weight)
+        ExtraExamples(
+            s.name, s.examples(trainable), s.total, counted(s.ratio, global_batch), s.weight
+        )
         for s in found
     ]
 

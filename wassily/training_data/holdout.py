@@ -23,7 +23,7 @@ def split(
     if not share:
         return source, None
     if cached:
-        contents, _ = fill.picture_contents(source, root, runtime)
+        contents, _ = fill.image_contents(source, root, runtime)
     else:
         contents = runtime.shared(lambda: contents_of(source))
     out = held_out(contents, share)

@@ -13,10 +13,9 @@ from typing import Any
 from wassily.config import training
 from wassily.config.training import TrainConfig
 from wassily.data import aspect_buckets, entries, images
-from wassily.data import shards as data_shards
 from wassily.data.datasets import Record
 from wassily.data.example_order import Split
-from wassily.data.shards import Cell, Shards
+from wassily.data.shards import Cell, Shards, read_shards
 from wassily.data.stream_order import Lanes
 from wassily.encodings import definitions, lookup
 from wassily.encodings.definitions import EncoderContext
@@ -36,8 +35,8 @@ def open_shards(config: TrainConfig, runtime: Runtime) -> Shards:
     columns = (config.image_column, caption)
     where = (config.dataset_name, config.dataset_config_name, *columns, config.cache_dir)
     if runtime.world > 1:  # one process first: what is not there is told once
-        runtime.shared(lambda: bool(data_shards.read_shards(*where)))
-    shards = data_shards.read_shards(*where)
+        runtime.shared(lambda: bool(read_shards(*where)))
+    shards = read_shards(*where)
     entries.tell(shards.remarks, config.dataset_name, runtime.say)
     return shards
 
@@ -133,7 +132,7 @@ class StreamedSet:
         """No lines: they are all squares."""
         return []
 
-    def told(self, batch: int, stop: int) -> tuple[str, str]:
+    def described(self, batch: int, stop: int) -> tuple[str, str]:
         """What is read, and how often in so many global batches; two ends of a line."""
         lanes = self.lanes.dealt.lanes
         return (

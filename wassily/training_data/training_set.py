@@ -1,6 +1,6 @@
 """The composition of one network with its data: a config becomes what the loop needs.
 
-Prior and decoder are known apart here, and in `encoders`; nowhere below.
+Prior and decoder are known apart here, and in `encodings.definitions`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from wassily.encodings.fill import Encoding, Row
 from wassily.errors import UserError, listed
 from wassily.maths import randomness
 from wassily.maths.losses import Batch
-from wassily.models.trainable import Kit
+from wassily.models.trainable import Trainable
 from wassily.runtime.accelerator import Runtime
 from wassily.runtime.progress import progress
 
 # ---------------------------------------------------------------- data
 
 
-class NamesPictures(Protocol):
+class NamesImages(Protocol):
     """A config that names a source of images."""
 
     @property
@@ -51,16 +51,16 @@ class NamesPictures(Protocol):
         """Where downloads are retained."""
 
 
-def open_pictures(config: TrainConfig) -> datasets.Pictures:
+def open_images(config: TrainConfig) -> datasets.Pictures:
     """The source that a config names, with captions where the network reads them."""
     caption = config.caption_column if config.reads_captions else None
     if config.instance_data_dir:
         prompt = config.instance_prompt if caption else None
         return datasets.read_prompted(config.instance_data_dir, prompt)
-    return named_pictures(config, caption)
+    return named_images(config, caption)
 
 
-def named_pictures(config: NamesPictures, caption: str | None) -> datasets.Pictures:
+def named_images(config: NamesImages, caption: str | None) -> datasets.Pictures:
     """The folder or data set that a config names; `caption` is the column, where one is read."""
     if config.train_data_dir:
         return datasets.read_folder(config.train_data_dir, config.image_column, caption)
@@ -74,12 +74,12 @@ def named_pictures(config: NamesPictures, caption: str | None) -> datasets.Pictu
     )
 
 
-def chosen_pictures(config: TrainConfig, seed: int, runtime: Runtime) -> datasets.Pictures:
+def chosen_images(config: TrainConfig, seed: int, runtime: Runtime) -> datasets.Pictures:
     """The source, or as many of its examples as the config wants."""
     if runtime.world > 1:
         # One process reads first, so that a download or a conversion happens once.
-        runtime.shared(lambda: bool(open_pictures(config)))
-    source = open_pictures(config)
+        runtime.shared(lambda: bool(open_images(config)))
+    source = open_images(config)
     entries.tell(source.remarks, source.root, runtime.say)
     if config.max_train_samples is not None and config.max_train_samples < len(source):
         return source.select(randomness.subset(seed, len(source), config.max_train_samples))
@@ -129,7 +129,7 @@ class ExampleSet(Protocol):
     def shapes(self, split: example_order.Split) -> list[str]:
         """Lines on the shapes of the crops, if there are several."""
 
-    def told(self, batch: int, stop: int) -> tuple[str, str]:
+    def described(self, batch: int, stop: int) -> tuple[str, str]:
         """What is read, and how often in so many global batches; two ends of a line."""
 
 
@@ -193,7 +193,7 @@ class TrainingSet:
         """Lines on the buckets, if there are several."""
         return self.buckets.described(split.global_batch)
 
-    def told(self, batch: int, stop: int) -> tuple[str, str]:
+    def described(self, batch: int, stop: int) -> tuple[str, str]:
         """What is read, and how often in so many global batches; two ends of a line."""
         return f"{self.count} pictures", f"{stop * batch / self.count:.1f} epochs"
 
@@ -271,13 +271,13 @@ def readable(
     return source.select(kept), kept
 
 
-def make_examples(reading: ExampleSet, kit: Kit, seed: int) -> example_order.Examples:
+def make_examples(reading: ExampleSet, trainable: Trainable, seed: int) -> example_order.Examples:
     """What the loader reads: each example with noise in the shape of its crop, and a timestep."""
 
     def noise_shape(which: Any) -> tuple[int, ...]:
-        return kit.noise_shape(reading.shape(which))
+        return trainable.noise_shape(reading.shape(which))
 
-    timesteps = len(kit.objective.alpha_bars)
+    timesteps = len(trainable.objective.alpha_bars)
     return example_order.Examples(reading.fetch, seed, noise_shape, timesteps)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_command
 
+from wassily import loading
 from wassily.mini.untrained import Tiny
-from wassily.runtime import loading
 
 # Each costs tenths of a second or more, and is of use to some verbs only. Not among them is what
 # transformers or diffusers import by themselves: peft, torch._dynamo, torch.distributed.fsdp.
