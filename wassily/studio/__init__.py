@@ -1,4 +1,4 @@
-"""`wassily studio`: drawing, comparing, training and looking at data, in the browser.
+"""`wassily studio`: generating, comparing, training and checking data in the browser.
 
 What lies in this folder knows nothing of gradio; `page/` is the one owner of it.
 """
