@@ -88,4 +88,4 @@ def test_nothing_else_lists_the_flags_that_change_the_numbers() -> None:
         for name in ("snr_gamma", "adam_weight_decay", "max_grad_norm", "lr_warmup_steps")
         if f'"{name}"' in path.read_text("utf-8")
     }
-    assert users <= {"checks", "presets"}
+    assert users <= {"training_checks", "presets"}
