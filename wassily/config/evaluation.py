@@ -1,4 +1,4 @@
-"""What `evaluate` and `sweep` may be asked: configs like those of `training.py`."""
+"""Flags of `evaluate` and `sweep`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sources of pictures may be named together, and with which flags: part of `checks`."""
+"""Which sources of images may be named together, and with which flags."""
 
 from __future__ import annotations
 

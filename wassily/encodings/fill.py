@@ -1,7 +1,6 @@
-"""What the frozen encoders make of pictures and captions, and how the cache is filled with it.
+"""Filling the cache: images and captions through the frozen encoders, each once.
 
-An `Encoding` is one frozen map with the transform before it. An encoder always works on one batch
-size, because the last bits of a result depend on it.
+An `Encoding` is one frozen map with the transform before it.
 """
 
 from __future__ import annotations
@@ -60,6 +59,7 @@ def encode_fixed(encode: Encode, inputs: Sequence[Tensor], batch: int) -> list[R
     rows: list[Row] = []
     for start in range(0, len(inputs), batch):
         part = list(inputs[start : start + batch])
+        # Filled up, not shorter: the last bits of a result depend on the size of the batch.
         padded = torch.stack(part + [part[-1]] * (batch - len(part)))
         rows += encode(padded)[: len(part)]
     return rows
@@ -152,6 +152,7 @@ def fill(
     for share in runtime.shares():
         bad |= _fill_pictures(on_pictures, source, contents, root, runtime, share, flips, bad)
         _fill_captions(on_captions, source, root, runtime, share)
+    # The encoders make room for the network in training.
     runtime.let_go()
     return Filled(contents, bad)
 
@@ -161,6 +162,7 @@ def content_key(image: str | bytes) -> bytes:
     colours are converted, if they are. Raises BadFile, OSError.
     """
     own = cache.bytes_digest(image)
+    # Only these: the keys of all others stay what they were before colours were converted.
     return cache.digest(own, images.READ_AS) if images.recoloured(image) else own
 
 
@@ -269,6 +271,7 @@ def _with_twins(bad: dict[int, str], contents: np.ndarray, source: Pictures) -> 
 def _ahead(work: Callable[[int], T], items: list[int]) -> Iterator[T]:
     """`work` on all items in order, by threads, a bounded number of them ahead."""
     with ThreadPoolExecutor(READERS) as pool:
+        # So many ahead and no more: a prepared image takes megabytes.
         waiting = [pool.submit(work, item) for item in items[:CHUNK]]
         for number in range(len(items)):
             yield waiting.pop(0).result()

@@ -1,4 +1,4 @@
-"""Parts -> the stock pipelines -> pictures. The only file that draws with diffusers.
+"""Generating images with the stock pipelines. The only file that runs them.
 
 Two questions are apart: what a picture's embedding is made of (a text, or a mix of texts and
 pictures), and what the decoder paints on (noise alone, a picture, a part of one, a hint). Each
@@ -119,6 +119,7 @@ def shape(pipeline: KandinskyV22Pipeline, drawing: Drawing) -> tuple[int, int]:
 
 
 def _up(length: int, step: int) -> int:
+    # Floor division of the negative rounds up.
     return -(-length // step) * step
 
 
@@ -131,8 +132,7 @@ def embed(
 ) -> tuple[Tensor, Tensor]:
     """Subjects -> image embeddings and their negatives, each (B, D), with one generator a picture.
 
-    Texts go together. A negative prompt goes one picture at a time: the stock pipeline then draws
-    twice the noise, and only so is a picture independent of its neighbours. So does a mix.
+    Texts go together; with a negative prompt, or as a mix, one at a time.
     """
     options = {
         "num_inference_steps": drawing.prior_steps,
@@ -142,6 +142,8 @@ def embed(
     if drawing.negative_prompt is None and len(prompts) == len(subjects):
         output = pipeline(prompts, generator=generators, **options)
         return output.image_embeds, output.negative_image_embeds
+    # With a negative prompt the stock pipeline draws twice the noise: only one at a time an image
+    # is independent of its neighbours.
     negative = drawing.negative_prompt
     pairs = [
         pipeline(subject, negative_prompt=negative, generator=generator, **options)
@@ -228,6 +230,7 @@ def onto(
         return decoder, lambda count: size
     image = images.cropped(canvas.image, width, height)
     if canvas.mask is not None:
+        # Resized to the image first, so that the same crop fits both.
         mask = images.cropped(images.resized(canvas.mask, canvas.image.size), width, height)
         return pipelines._pipeline(
             "KandinskyV22InpaintPipeline", **parts
@@ -292,6 +295,7 @@ def draw(
     result is that of the stock combined pipeline. Each stage is on the device only while it works.
     `on_done` is called with the number of pictures finished.
     """
+    # On the CPU, so that each device begins with the same noise.
     generators = [torch.Generator().manual_seed(seed) for _, seed in jobs]
     embeds = embed_all(prior, [subject for subject, _ in jobs], generators, drawing, device)
     return paint(decoder, embeds, generators, drawing, device, on_done)

@@ -1,7 +1,7 @@
-"""Which engine joins the processes of a run: what the launcher asked for, and what is refused.
+"""The launcher's settings: DDP or FSDP2 between the processes, and what is refused.
 
 accelerate starts no FSDP on a CPU and says nothing, and on a GPU it splits a network only where it
-is told the names of layers. So the launcher's wish is read here, `shards` fulfils it with torch's
+is told the names of layers. So the launcher's wish is read here, `fsdp` fulfils it with torch's
 own `fully_shard` on any device, and accelerate, which would do it a second time, does not hear of
 it: what is tested on a CPU is what runs on GPUs.
 """

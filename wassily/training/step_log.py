@@ -1,4 +1,4 @@
-"""The account of steps that were left out because loss or gradient was not finite."""
+"""Skipped steps: those whose loss or gradient was not finite, counted and logged."""
 
 from __future__ import annotations
 

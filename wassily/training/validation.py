@@ -1,4 +1,4 @@
-"""What a run leaves behind besides checkpoints: its log, its samples, its pipeline folder."""
+"""The validations of a run: losses, scores and images into the log; and the export at its end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The composition of one network with its data: a config becomes what the loop needs.
-
-Prior and decoder are known apart here, and in `encoders`; nowhere below.
-"""
+"""The training set of a network: its images opened, encoded, sorted into buckets, in order."""
 
 from __future__ import annotations
 
