@@ -1,4 +1,4 @@
-"""Flags of `evaluate` and `sweep`."""
+"""What `evaluate` and `sweep` may be asked: configs like those of `training.py`."""
 
 from __future__ import annotations
 

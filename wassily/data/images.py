@@ -1,4 +1,4 @@
-"""Images: opened safely, cropped, mirrored, and turned into the pixels that the encoders read.
+"""Pictures: opened safely, and turned into what the encoders read.
 
 Beside `colours` and `sheets` the only file that knows PIL.
 """

@@ -59,11 +59,13 @@ class EncoderContext:
                 known = contents.known([str(path) for path in paths])
                 for path, digest in zip(paths, known, strict=True):
                     name, read = str(path), digest.any()
+                    # By name and content, not by path: a copy of the same files has the same cache.
                     found.append(path.name)
                     found.append(digest.tobytes() if read else contents.read(name, name))
             contents.writer.flush()
             return cache.digest(*found, str(self.runtime.weight_dtype), *also).hex()[:16]
 
+        # One process reads the files, and all have its answer.
         return self.runtime.shared(make)
 
 

@@ -101,6 +101,7 @@ class _Bench:
     waiting: dict[torch.Size, list[tuple[bytes, Tensor]]] = field(default_factory=dict)
 
     def take(self, key: bytes, item: Tensor) -> None:
+        # By shape, because a batch has one.
         alike = self.waiting.setdefault(item.shape, [])
         alike.append((key, item))
         if len(alike) == self.encoding.batch:
@@ -190,6 +191,7 @@ def picture_contents(
         contents.writer.flush()
         runtime.wait()
         if len(unread):
+            # After all have written: each process digested its share.
             contents.store.refresh()
             found = contents.known(source.places())
     return found, runtime.gathered(bad)
@@ -215,6 +217,7 @@ def _fill_pictures(
     """Encode every picture that some encoding lacks; the reasons of those that cannot be read."""
     benches = {e.name: _Bench(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
     todo = _missing_pictures(encodings, contents, root, flips)
+    # Sorted, so that all processes cut the same list.
     mine = [i for i in sorted(todo)[share] if i not in known_bad]
 
     def prepare(index: int) -> tuple[int, list[tuple[str, bytes, Tensor]] | str]:
@@ -253,6 +256,7 @@ def _missing_pictures(
     todo: dict[int, list[tuple[Encoding, bool]]] = {}
     for encoding in encodings:
         store = cache.Store(encoding.folder(root))
+        # A mirrored image has a row of its own: its encoding is not the mirrored encoding.
         for flip in (False, True) if flips else (False,):
             for index in store.missing(mirrored(contents) if flip else contents).tolist():
                 todo.setdefault(index, []).append((encoding, flip))

@@ -64,6 +64,7 @@ class Cached:
         self.source, self.contents, self.choice = source, contents, choice
         self.stores = {e.name: cache.Store(e.folder(root)) for e in encodings}
         for encoding in encodings:
+            # `wassily cache prune` goes by the last use.
             cache.mark_used(encoding.folder(root))
 
     def __call__(self, index: int, step: int, slot: int) -> Row:

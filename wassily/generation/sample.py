@@ -110,6 +110,7 @@ def shape(pipeline: KandinskyV22Pipeline, drawing: Drawing) -> tuple[int, int]:
     if size is None:
         return _up(height or side, step), _up(width or side, step)
     aspect = size[0] / size[1]
+    # The area of the own square in the aspect of the canvas, where no side is given.
     tall: float = height or (width / aspect if width else side / aspect**0.5)
     across: float = width or tall * aspect
     return (
@@ -171,7 +172,7 @@ def embed_all(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """`embed` for any number of subjects, N, batch by batch: (N, D), (N, D)."""
-    with pipelines.on(prior, device):
+    with pipelines.on(prior, device):  # and off it again: the decoder comes next
         found = [
             embed(prior, subjects[part], generators[part], drawing)
             for part in _batches(len(subjects), drawing)
@@ -235,6 +236,7 @@ def onto(
         return pipelines._pipeline(
             "KandinskyV22InpaintPipeline", **parts
         ), lambda count: size | {"image": [image] * count, "mask_image": [mask] * count}
+    # Of the same parts, so that no network is there twice.
     stock = pipelines._pipeline("KandinskyV22Img2ImgPipeline", **parts)
     if hasattr(stock, "image_processor"):
         # It resizes with height and width exchanged; the picture is of the right size already.

@@ -1,4 +1,4 @@
-"""Skipped steps: those whose loss or gradient was not finite, counted and logged."""
+"""The account of steps that were left out because loss or gradient was not finite."""
 
 from __future__ import annotations
 

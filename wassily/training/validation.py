@@ -1,4 +1,4 @@
-"""The validations of a run: losses, scores and images into the log; and the export at its end."""
+"""What a run leaves behind besides checkpoints: its log, its samples, its pipeline folder."""
 
 from __future__ import annotations
 

@@ -145,7 +145,6 @@ def _made(
     numbers = [block * size + i for block in blocks for i in range(size)]
     drawn = _drawn(context, [wanted[n % len(wanted)] for n in numbers], numbers)
     kit = trainable.make_kit(config, context.repositories)
-    # Without dropout: an answer depends on its question alone.
     objective = kit.objective.to(runtime.device).eval()
     count, dtype = len(objective.alpha_bars), runtime.weight_dtype
     for drawing, (clean, unconditional) in zip(numbers, drawn, strict=True):

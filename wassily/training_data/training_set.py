@@ -1,4 +1,7 @@
-"""The training set of a network: its images opened, encoded, sorted into buckets, in order."""
+"""The composition of one network with its data: a config becomes what the loop needs.
+
+Prior and decoder are known apart here, and in `encoders`; nowhere below.
+"""
 
 from __future__ import annotations
 
