@@ -15,25 +15,25 @@ IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def english_pages() -> list[Path]:
-    """README.md and every page of docs/."""
-    return [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    """README.md and every page of docs/ and docs/dev/."""
+    return [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("dev/*.md"))]
 
 
 def arabic_pages() -> list[Path]:
-    """README.ar.md and every page of docs/ar/."""
-    return [ROOT / "README.ar.md", *sorted(ARABIC.glob("*.md"))]
+    """README.ar.md and every page below docs/ar/."""
+    return [ROOT / "README.ar.md", *sorted(ARABIC.rglob("*.md"))]
 
 
 def arabic_of(page: Path) -> Path:
     """The Arabic page that belongs to an English one."""
-    return ROOT / "README.ar.md" if page == ROOT / "README.md" else ARABIC / page.name
+    return ROOT / "README.ar.md" if page == ROOT / "README.md" else ARABIC / page.relative_to(DOCS)
 
 
 def english_of(page: Path) -> Path:
     """The English page that belongs to an Arabic one; any other file is its own."""
     if ".ar." in page.name:
         return page.with_name(page.name.replace(".ar.", "."))
-    return DOCS / page.name if page.parent == ARABIC else page
+    return DOCS / page.relative_to(ARABIC) if page.is_relative_to(ARABIC) else page
 
 
 def read(page: Path) -> str:

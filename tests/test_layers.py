@@ -6,17 +6,15 @@ import ast
 import importlib
 import os
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
 from helpers import ROOT
 
 import wassily
+from tools import architecture
+from tools.architecture import FILES, NAMES, PACKAGE
 from wassily import cli
-
-PACKAGE = ROOT / "wassily"
-FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Room -> the rooms that it imports, from the ground up. A room imports rooms above it in this table
 # only. The table is exact both ways: an import too many fails, and so does an entry without one.
@@ -56,8 +54,6 @@ TOPS = {
     "loading": "",
     "version": "",
 }
-OPEN = {"errors", "loading", "version"}  # to everybody
-
 # Which file alone may import a package; the accelerator also touches what it quiets.
 OWNERS = {
     "accelerate": {"runtime.accelerator"},
@@ -107,69 +103,8 @@ TRANSFORMERS = {"mini.untrained", "runtime.accelerator"}
 PLAIN = {"maths", "files", "runtime", "data", "generation"}
 
 
-def _name(path: Path) -> str:
-    """A module's dotted name below `wassily`, that of a package by its folder: `studio.page`."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-
-
-NAMES = {_name(path) for path in FILES}
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
-
-
-def _imports(path: Path, types: bool = True) -> set[str]:
-    """Dotted names that a file imports anywhere, `from a import b` as a.b; with or without those
-    for type checkers alone.
-    """
-    aside: set[ast.AST] = set()
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
-            aside |= {inner for child in node.body for inner in ast.walk(child)}
-    found: set[str] = set()
-    for node in set(ast.walk(_tree(path))) - aside:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: a relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def _module(name: str) -> str:
-    """The module behind a name that is imported: the longest part of it that is one."""
-    parts = name.split(".")[1:]
-    while parts and ".".join(parts) not in NAMES:
-        parts.pop()
-    return ".".join(parts) or "__init__"
-
-
-def _ours(path: Path, types: bool = True) -> set[str]:
-    """Modules of wassily that a file imports."""
-    names = {name for name in _imports(path, types) if name.split(".")[0] == "wassily"}
-    return {_module(name) for name in names}
-
-
 def _packages(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in _imports(path)}
-
-
-def _room(name: str) -> str:
-    return name.split(".")[0]
-
-
-def _arrows() -> dict[str, set[str]]:
-    """Room or top module -> those that it imports, in functions and for types as well."""
-    found: dict[str, set[str]] = {}
-    for path in FILES:
-        room = _room(_name(path))
-        # What `import wassily` gives is fetched when asked for: those of its types are no imports.
-        others = {_room(other) for other in _ours(path, types=room != "__init__")}
-        found.setdefault(room, set()).update(others - {room} - OPEN)
-    return found
+    return {name.split(".")[0] for name in architecture.imports(path)}
 
 
 def test_every_file_is_read_under_a_name_of_its_own() -> None:
@@ -180,17 +115,17 @@ def test_every_file_is_read_under_a_name_of_its_own() -> None:
 
 def test_every_file_is_in_a_room() -> None:
     """A new room needs a line in the table; each has an `__init__.py`, a docstring and no code."""
-    assert {_room(name) for name in NAMES} == set(ROOMS) | set(TOPS)
+    assert {architecture.room_of(name) for name in NAMES} == set(ROOMS) | set(TOPS)
     for room in ROOMS:
-        body = _tree(PACKAGE / room / "__init__.py").body
-        assert ast.get_docstring(_tree(PACKAGE / room / "__init__.py")), room
+        body = architecture.tree(PACKAGE / room / "__init__.py").body
+        assert ast.get_docstring(architecture.tree(PACKAGE / room / "__init__.py")), room
         assert len(body) == 1, f"{room}/__init__.py holds code"
 
 
 @pytest.mark.parametrize("room", [*ROOMS, *TOPS])
 def test_the_arrows_are_those_of_the_table(room: str) -> None:
     """None too many and none of yesterday."""
-    assert _arrows()[room] == set((ROOMS | TOPS)[room].split())
+    assert architecture.arrows()[room] == set((ROOMS | TOPS)[room].split())
 
 
 def test_imports_go_down_only() -> None:
@@ -204,7 +139,11 @@ def test_imports_go_down_only() -> None:
 
 def test_files_import_one_another_in_one_direction() -> None:
     """No circle of files, inside of a room either; what types alone need makes none."""
-    open_ = {_name(path): _ours(path, types=False) - {_name(path)} for path in FILES}
+    open_ = {
+        architecture.name_of(path): architecture.ours(path, types=False)
+        - {architecture.name_of(path)}
+        for path in FILES
+    }
     # A module in a package that imports a sibling does not import what imports it: the package.
     for name, others in open_.items():
         others -= {other for other in others if name.startswith(f"{other}.")}
@@ -215,25 +154,36 @@ def test_files_import_one_another_in_one_direction() -> None:
 
 def test_one_folder_knows_gradio() -> None:
     """And one module starts processes; nothing else of the studio has a dependency of its own."""
-    studio = [path for path in FILES if _room(_name(path)) in ("studio", "pages")]
+    studio = [
+        path
+        for path in FILES
+        if architecture.room_of(architecture.name_of(path)) in ("studio", "pages")
+    ]
     for path in studio:
         used = _packages(path)
-        assert not used & {"gradio", "starlette"} or _room(_name(path)) == "pages", path
-        assert "subprocess" not in used or _name(path) == "studio.process"
+        room = architecture.room_of(architecture.name_of(path))
+        assert not used & {"gradio", "starlette"} or room == "pages", path
+        assert "subprocess" not in used or architecture.name_of(path) == "studio.process"
         assert not used & {*OWNERS, "torch", "diffusers", "transformers"}, path
     assert any("gradio" in _packages(path) for path in studio)
 
 
 def test_the_bundled_model_is_a_guest() -> None:
     """Only the demo knows its images."""
-    users = {_name(path) for path in FILES if any(_room(o) == "mini" for o in _ours(path))}
-    assert {name for name in users if _room(name) != "mini"} == {"commands.demo"}
+    users = {
+        architecture.name_of(path)
+        for path in FILES
+        if any(architecture.room_of(o) == "mini" for o in architecture.ours(path))
+    }
+    assert {name for name in users if architecture.room_of(name) != "mini"} == {"commands.demo"}
 
 
 @pytest.mark.parametrize("package", OWNERS)
 def test_one_owner_for_each_dependency(package: str) -> None:
     """When upstream moves, one file moves."""
-    assert {_name(path) for path in FILES if package in _packages(path)} <= OWNERS[package]
+    assert {architecture.name_of(path) for path in FILES if package in _packages(path)} <= OWNERS[
+        package
+    ]
 
 
 def test_owners_own() -> None:
@@ -253,14 +203,16 @@ def test_owners_own() -> None:
 
 def test_model_libraries_stay_with_those_who_name_classes() -> None:
     """The loop, the data and the checkpoints would serve another model."""
-    assert {_name(p) for p in FILES if "diffusers" in _packages(p)} <= DIFFUSERS
-    assert {_name(p) for p in FILES if "transformers" in _packages(p)} <= TRANSFORMERS
+    assert {architecture.name_of(p) for p in FILES if "diffusers" in _packages(p)} <= DIFFUSERS
+    assert {
+        architecture.name_of(p) for p in FILES if "transformers" in _packages(p)
+    } <= TRANSFORMERS
 
 
 def test_the_config_of_a_training_stops_above_the_plain_rooms() -> None:
     """They take values, and so serve every command."""
     for path in FILES:
-        if _room(_name(path)) in PLAIN:
+        if architecture.room_of(architecture.name_of(path)) in PLAIN:
             assert not re.search(r"\bTrainConfig\b", ast.unparse(_without_docstrings(path))), path
 
 
@@ -275,17 +227,21 @@ def test_the_maths_imports_only_torch() -> None:
     """Pure: torch and numpy; the two files that hold a network name its class."""
     allowed = {"torch", "numpy", "__future__", "collections", "contextlib", "dataclasses", "math"}
     allowed |= {"typing", "functools", "wassily"}
-    pure = [path for path in FILES if _room(_name(path)) == "maths"]
+    pure = [path for path in FILES if architecture.room_of(architecture.name_of(path)) == "maths"]
     for path in [*pure, PACKAGE / "evaluation" / "metrics.py"]:
-        classes = {"diffusers"} if _name(path) in DIFFUSERS else set()
+        classes = {"diffusers"} if architecture.name_of(path) in DIFFUSERS else set()
         assert _packages(path) <= allowed | classes, path
 
 
 def test_the_way_to_a_checked_config_is_light() -> None:
     """The command line and the configs import nothing that is heavy, at the top or in functions."""
     heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "datasets", "PIL"}
-    light_rooms = ("cli", "config", "errors", "loading", "version")
-    light = [path for path in FILES if _room(_name(path)) in light_rooms]
+    light = [
+        path
+        for path in FILES
+        if architecture.room_of(architecture.name_of(path))
+        in ("cli", "config", "errors", "loading", "version")
+    ]
     for path in [*light, PACKAGE / "models" / "missing.py"]:
         assert not _packages(path) & heavy, path
 
@@ -300,27 +256,62 @@ def test_verbs_and_homes_are_there() -> None:
         assert hasattr(home, name), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.ar.md"])
-def test_the_readme_lists_the_rooms(page: str) -> None:
-    """Each room with a line of its own, in both languages, and none that is gone; the English one
-    says what the docstring of the room says.
-    """
-    text = (ROOT / page).read_text("utf-8")
-    tree = re.search(r"^wassily/\n((?: {2}.*\n)+)", text, re.M)
-    assert tree, page
-    listed = dict(re.findall(r"^ {2}(\w+)/ +(.+?)$", tree[1], re.M))
-    assert set(listed) == set(ROOMS)
-    if page == "README.md":
-        for room, said in listed.items():
-            first = (ast.get_docstring(_tree(PACKAGE / room / "__init__.py")) or "").splitlines()[0]
-            assert first.rstrip(".") == said.rstrip("."), room
+@pytest.mark.parametrize("page", architecture.READMES, ids=lambda page: page.name)
+def test_the_readme_lists_the_rooms(page: Path) -> None:
+    """With the first lines of their docstrings, and with as many of its own in Arabic."""
+    text, arabic = page.read_text("utf-8"), page.name == "README.ar.md"
+    assert text == architecture.with_list(text, arabic), "run python -m tools.architecture"
+    listed = text.partition(architecture.BEGIN)[2].partition(architecture.END)[0].splitlines()[3:-1]
+    assert len(listed) == len(ROOMS | TOPS)
+    if arabic:
+        assert [line for line in listed if not re.search("[؀-ۿ]", line)] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_a_list_of_yesterday_is_noticed() -> None:
+    """An old line, a room that is gone and a missing one; the Arabic words of a room stay."""
+    now = architecture.with_list(f"a{architecture.BEGIN}{architecture.END}z")
+    old = re.sub("  maths/.*\n", "  gone/  x\n", now).replace("  data/ ", "  data/  بيانات ")
+    assert architecture.with_list(old) == now != old
+    assert "  data/           بيانات" in architecture.with_list(old, arabic=True)
+
+
+def test_the_drawing_is_fresh() -> None:
+    """What the tool makes of the imports is what is there."""
+    fresh = architecture.DRAWING.read_text("utf-8") == architecture.svg(architecture.shown())
+    assert fresh, "run python -m tools.architecture"
+
+
+def test_the_drawing_is_readable() -> None:
+    """No box or passing arrow lies in another, and none outside of a page's width."""
+    at = architecture.places(architecture.shown())
+    edges = {place: (x - _half(place), x + _half(place)) for place, x in at.items()}
+    for place, (left, right) in edges.items():
+        assert 0 < left <= right < 1200
+        for other, (begin, end) in edges.items():
+            assert place == other or place[1] != other[1] or right < begin or end < left
+
+
+def _half(place: tuple[str, int]) -> float:
+    """Half of the width that a label of 13 px takes, 7.9 px a letter; a passing arrow has none."""
+    return 0 if " " in place[0] else (len(place[0]) + 3) * 7.9 / 2
+
+
+def test_what_the_drawing_leaves_out_is_implied() -> None:
+    """Going along the arrows that are drawn reaches the same rooms as going along all."""
+    graph, drawn = architecture.arrows(), architecture.reduced(architecture.arrows())
+
+    def reached(name: str, by: architecture.Graph) -> set[str]:
+        return set(by[name]).union(*(reached(other, by) for other in by[name]))
+
+    assert {name: reached(name, graph) for name in graph} == {n: reached(n, drawn) for n in graph}
+    assert sum(map(len, drawn.values())) < sum(map(len, graph.values()))
+
+
+@pytest.mark.parametrize("path", FILES, ids=architecture.name_of)
 def test_no_file_is_long(path: Path) -> None:
     """400 lines at most; each begins with what it is for."""
     assert len(path.read_text("utf-8").splitlines()) <= 400
-    assert ast.get_docstring(_tree(path)), "no docstring"
+    assert ast.get_docstring(architecture.tree(path)), "no docstring"
 
 
 def test_no_room_is_large() -> None:
@@ -344,13 +335,13 @@ def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=_name)
+@pytest.mark.parametrize("path", FILES, ids=architecture.name_of)
 def test_what_is_public_says_what_it_is(path: Path) -> None:
     """A docstring each, and types all through."""
-    for node in _public(_tree(path)):
-        assert ast.get_docstring(node), f"{_name(path)}.{node.name}"
+    for node in _public(architecture.tree(path)):
+        assert ast.get_docstring(node), f"{architecture.name_of(path)}.{node.name}"
         if isinstance(node, ast.FunctionDef):
-            assert node.returns is not None, f"{_name(path)}.{node.name}"
+            assert node.returns is not None, f"{architecture.name_of(path)}.{node.name}"
 
 
 def test_nothing_is_pickled_or_switched_off() -> None:
@@ -361,7 +352,7 @@ def test_nothing_is_pickled_or_switched_off() -> None:
     for path in FILES:
         code = ast.unparse(_without_docstrings(path)).replace(".eval(", "")
         for word in forbidden:
-            assert word not in code, f"{_name(path)}: {word}"
+            assert word not in code, f"{architecture.name_of(path)}: {word}"
 
 
 def _without_docstrings(path: Path) -> ast.Module:
@@ -379,4 +370,4 @@ def test_scripts_of_the_guide_are_a_few_lines() -> None:
     for verb in ("prior", "decoder"):
         path = ROOT / f"train_text_to_image_{verb}.py"
         assert len(path.read_text("utf-8").splitlines()) <= 10
-        assert _ours(path) == {"cli"}
+        assert architecture.ours(path) == {"cli"}

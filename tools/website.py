@@ -36,6 +36,7 @@ SECTIONS = [
     ("Drawing", "الرسم", ["drawing", "python", "studio"]),
     ("Machines", "الأجهزة", ["memory", "performance", "scale", "checkpoints", "reliability"]),
     ("Reference", "المرجع", ["flags", "troubleshooting", "how-it-works", "security"]),
+    ("Development", "التطوير", ["dev/architecture"]),
 ]
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 DIRECTION = re.compile(r"^<(div dir=.*|/div)>\n", re.M)  # for readers of the file; the site knows
@@ -67,7 +68,8 @@ class Language:
 
     def names(self) -> dict[Path, str]:
         """Each page of the sources, and its name on this half of the site."""
-        found = {page: page.name for page in sorted(self.pages.glob("*.md"))}
+        every = [*sorted(self.pages.glob("*.md")), *sorted(self.pages.glob("dev/*.md"))]
+        found = {page: page.relative_to(self.pages).as_posix() for page in every}
         return found | {self.readme: "index.md"}
 
 
@@ -188,7 +190,7 @@ PALETTE = [
 
 def navigation(language: Language) -> list[object]:
     """The pages of one half by sections. Raises SystemExit if SECTIONS are not all pages, once."""
-    known = {Path(name).stem for name in language.names().values()}
+    known = {name.removesuffix(".md") for name in language.names().values()}
     listed = [page for section in SECTIONS for page in section[2]]
     if set(listed) != known - {"index"} or len(listed) != len(set(listed)):
         raise SystemExit(f"website: SECTIONS and the pages differ: {set(listed) ^ known}")

@@ -1,4 +1,4 @@
-"""Fine-tune and run Kandinsky 2.2: pictures and captions in, a stock diffusers pipeline out."""
+"""Fine-tune and run Kandinsky 2.2: the names of `import wassily`, imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `import wassily` gives: pipelines to draw with, both trainings, the evaluation."""
+"""The Python API: pipelines to generate with, both trainings, the evaluation."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 from bad_pictures import png
 from helpers import draw_picture, run_cli
-from pages import FENCE, arabic_pages, english_pages, links, slugs
+from pages import DOCS, FENCE, arabic_pages, english_pages, links, slugs
 
 from wassily.mini.untrained import Tiny
 
@@ -31,6 +31,7 @@ FOREIGN = {
     "docker": {"--tag", "--build_arg", "--rm", "--gpus", "--init", "--stop_timeout", "--volume"},
     "tools/flags.py": {"--check"},
     "tools/chaos.py": {"--kills", "--minutes"},
+    "tools/architecture.py": {"--long"},
 }
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
@@ -134,15 +135,15 @@ def test_python_is_python_and_ours_is_ours(page: Path) -> None:
 
 
 def test_the_tree_in_the_readme_is_the_real_one() -> None:
-    tree = (ROOT / "README.md").read_text("utf-8").partition("## Files")[2]
-    for folder, pattern in (("wassily", "*.py"), ("docs", "*.md")):
-        for path in (ROOT / folder).glob(pattern):
-            if not path.name.startswith("__"):
-                assert re.search(rf"^ *{re.escape(path.name)}\s", tree, re.M), f"README: {path}"
-    for name in re.findall(r"^ *([\w.]+\.(?:py|md)) ", tree, re.M):
-        assert list(ROOT.glob(name)) or any(
-            list((ROOT / top).rglob(name)) for top in ("wassily", "tools", "docs")
-        ), f"README: there is no {name}"
+    """All pages and tools, and none that is gone; `tests/test_layers.py` has the package."""
+    tree = (ROOT / "README.md").read_text("utf-8").partition("<!-- end of rooms -->")[2]
+    tools = [path.name for path in (ROOT / "tools").glob("*.py")]
+    listed = dict.fromkeys(re.findall(r"^ *([\w./-]+\.(?:py|md)) ", tree, re.M))
+    for name in [*tools, *(p.relative_to(DOCS).as_posix() for p in english_pages()[1:])]:
+        assert name in listed, f"README: {name}"
+    for name in listed:
+        tops = (ROOT, ROOT / "tools", DOCS)
+        assert any((top / name).is_file() for top in tops), f"README: there is no {name}"
 
 
 def test_promises_have_their_tests() -> None:

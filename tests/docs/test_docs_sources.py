@@ -77,18 +77,24 @@ def test_the_messages_are_many_and_the_same_in_arabic() -> None:
     assert english == _messages(pages.ARABIC / "troubleshooting.md")
 
 
-# ---------------------------------------------------------------- how-it-works.md
+# ---------------------------------------------------------------- pages that name the code
 
 
-def test_functions_that_equations_name_are_there() -> None:
-    text = pages.read(pages.DOCS / "how-it-works.md")
+@pytest.mark.parametrize("folder", [pages.DOCS, pages.ARABIC], ids=["en", "ar"])
+@pytest.mark.parametrize("page", ["how-it-works.md", "dev/architecture.md"])
+def test_files_and_functions_that_a_page_names_are_there(folder: Path, page: str) -> None:
+    """Every path in backticks exists, and has at its top level the name that follows it."""
+    text = pages.read(folder / page)
     named = re.findall(r"`(wassily/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 20
     for file, name in named:
         source = ast.parse(pages.read(pages.ROOT / file))
         assert name in {getattr(node, "name", None) for node in source.body}, f"{file}: no {name}"
-    for file in re.findall(r"`(wassily/[\w/]+\.py)`", text):
-        assert (pages.ROOT / file).is_file()
+    for file in re.findall(r"`((?:wassily|tests|tools|docs)/[\w./-]*)`", text):
+        assert (pages.ROOT / file).exists(), file
+
+
+# ---------------------------------------------------------------- how-it-works.md
 
 
 def test_papers_are_those_of_the_code() -> None:

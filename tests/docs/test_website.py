@@ -98,9 +98,11 @@ def test_the_site_is_built(website: ModuleType) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=pages.ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     for page in pages.english_pages():
-        name = "index.html" if page.name == "README.md" else f"{page.stem}.html"
+        inside = page.relative_to(pages.DOCS) if page.is_relative_to(pages.DOCS) else Path("index")
+        name = inside.with_suffix(".html").as_posix()
         english, arabic = (pages.read(one.site / name) for one in website.LANGUAGES)
-        assert f'href="ar/{name}" hreflang="ar"' in english
-        assert f'href="../{name}" hreflang="en"' in arabic
+        up = "../" * name.count("/")
+        assert f'href="{up}ar/{name}" hreflang="ar"' in english
+        assert f'href="{up}../{name}" hreflang="en"' in arabic
         assert re.search(r'<html[^>]* lang="?ar', arabic) and re.search(r'dir="?rtl', arabic)
         assert not re.search(r'dir="?rtl', english)

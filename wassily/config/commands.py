@@ -1,4 +1,4 @@
-"""What the commands besides `train` may be asked: configs like those of `training.py`."""
+"""Flags of `merge`, `data check`, `report`, `cache`, `studio`, `doctor` and `demo`."""
 
 from __future__ import annotations
 

@@ -140,6 +140,8 @@ def _from_file(cls: type, file: str) -> dict[str, Any]:
     from wassily.config import schema
 
     path = Path(file).expanduser()
+    if not path.exists():
+        raise UserError(f"--config {file}: no such file. Check the name.")
     try:
         values = reading.read_toml(path)
     except BadFile as error:

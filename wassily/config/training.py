@@ -1,4 +1,4 @@
-"""What a user may ask for: frozen dataclasses, checked at birth, with nothing heavy imported.
+"""The flags of `train` and `plan`: frozen dataclasses, checked when made. Imports nothing heavy.
 
 A field's docstring is the help text of its flag. The flags, their names and their defaults are
 those of the Kandinsky 2.2 training guide; what is new here says so by being absent there.

@@ -1,4 +1,4 @@
-"""What values and combinations of flags make no sense: each is refused in one line that names it.
+"""The checks of the flags of a training: ranges, and flags that exclude one another.
 
 Configs call this at their birth, so nothing heavy is imported here.
 """

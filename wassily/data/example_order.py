@@ -33,6 +33,8 @@ class Split:
 
     def slots(self, micro: int) -> range:
         """This rank's places in the global batch, of one micro-batch."""
+        # Micro-batch by micro-batch over the processes: two of them see together what one of
+        # twice the batch sees.
         first = (micro * self.world + self.rank) * self.per_process
         return range(first, first + self.per_process)
 
@@ -89,6 +91,7 @@ def _line(seed: int, number: int, bucket: Bucket) -> Callable[[int], int]:
     def index(position: int) -> int:
         epoch, offset = divmod(position, len(bucket))
         if epoch not in orders:
+            # Positions only grow, so old permutations are not asked for again.
             for old in [e for e in orders if e < epoch - 1]:
                 del orders[old]
             orders[epoch] = randomness.order(seed, epoch, len(bucket), number)
@@ -123,6 +126,7 @@ class Examples(Dataset):
         step, slot, index = key
         noise = randomness.noise(self.seed, step, slot, self.noise_shape(index))
         t = torch.tensor(randomness.timestep(self.seed, step, slot, self.timesteps))
+        # Last, so that a source with noise or a timestep of its own wins.
         return {"noise": noise, "t": t, **self.fetch(index, step, slot)}
 
 
@@ -159,6 +163,7 @@ def side_keys(seed: int, total: int, count: int, split: Split, start: int) -> It
     for step in itertools.count(start):
         for micro in range(split.accumulation):
             piece = micro * split.world + split.rank
+            # Shares that differ by one at most, whatever the number of processes.
             slots = range(piece * count // pieces, (piece + 1) * count // pieces)
             yield [(step, slot, index(step * count + slot)) for slot in slots]
 

@@ -1,4 +1,4 @@
-"""A content-addressed store of encodings: immutable shards, each whole or not there.
+"""The cache of encodings: entries by the digest of their content, in immutable shards.
 
 An entry is a few named tensors under a 16-byte key, a digest of everything that it depends on.
 A shard is one safetensors file, written aside and renamed: a killed writer leaves whole shards and
@@ -44,6 +44,7 @@ def digest(*parts: bytes | str | int) -> bytes:
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         raw = part if isinstance(part, bytes) else str(part).encode()
+        # The length first: ("ab", "c") is another key than ("a", "bc").
         state.update(len(raw).to_bytes(8, "little") + raw)
     return state.digest()
 
@@ -65,6 +66,7 @@ def mirrored(contents: np.ndarray) -> np.ndarray:
 
 def caption_key(caption: str) -> bytes:
     """The key of a caption: its text."""
+    # A lone surrogate, which JSON allows, has a key, too.
     return digest(caption.encode("utf-8", "surrogatepass"))
 
 
@@ -142,6 +144,7 @@ class Store:
         keys, shards, rows = [], [], []
         for number, path in enumerate(self.paths):
             try:
+                # Only the keys: the rows stay on the disk until they are asked for.
                 own = open_tensors(Path(path)).get_tensor(KEYS).numpy()
                 if own.dtype != np.uint8 or own.shape[1:] != (16,):
                     raise ValueError(f"keys of {own.dtype}, {own.shape}")
@@ -176,6 +179,7 @@ class Store:
         there = np.flatnonzero(at >= 0)
         if not len(there):
             return np.zeros((len(keys), 16), np.uint8)
+        # Shard by shard, so that each is opened once.
         there = there[np.argsort(self._shards[at[there]], kind="stable")]
         numbers, starts = np.unique(self._shards[at[there]], return_index=True)
         found: np.ndarray | None = None
@@ -246,6 +250,7 @@ class Writer:
         self._keys, self._rows, self._bytes, self._since = [], [], 0, time.monotonic()
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
+        # A name that no other writer takes: nothing has to be locked.
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The frozen parts of a run, and the encodings that it wants of them."""
+"""Which encodings a run needs: image, text and latents, each with the key of its settings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EncoderContext:
 
     def space(self, *roles: str, also: tuple[Any, ...] = ()) -> str:
         """A digest of the parts' files, the precision, and what else an encoding depends on."""
-        if self.no_cache:
+        if self.no_cache:  # nothing is stored under it, so no file is read for a digest
             return "live"
 
         def make() -> str:
@@ -59,11 +59,13 @@ class EncoderContext:
                 known = contents.known([str(path) for path in paths])
                 for path, digest in zip(paths, known, strict=True):
                     name, read = str(path), digest.any()
+                    # By name and content, not by path: a copy of the same files has the same cache.
                     found.append(path.name)
                     found.append(digest.tobytes() if read else contents.read(name, name))
             contents.writer.flush()
             return cache.digest(*found, str(self.runtime.weight_dtype), *also).hex()[:16]
 
+        # One process reads the files, and all have its answer.
         return self.runtime.shared(make)
 
 
@@ -135,6 +137,7 @@ def image_encoding(context: EncoderContext) -> Encoding:
 
     return Encoding(
         name="image",
+        # The batch is in the key, because the last bits of a result depend on its size.
         space=context.space("image_processor", "image_encoder", also=(encode.IMAGE_BATCH,)),
         reads="picture",
         prepare=functools.partial(encode.clip_pixels, processor=processor),
@@ -186,6 +189,7 @@ def text_encoding(context: EncoderContext) -> Encoding:
             ids, mask = both[:, 0], both[:, 1]
             embeds, states = encode.text(encoder, ids, ids.shape[1])
             lengths = mask.sum(1).tolist()
+            # A copy of the states: a view would hold the padded batch in memory.
             return [
                 {"text_embeds": e, "text_states": s[:length].clone()}
                 for e, s, length in zip(

@@ -1,7 +1,6 @@
-"""What the frozen encoders make of pictures and captions, and how the cache is filled with it.
+"""Filling the cache: images and captions through the frozen encoders, each once.
 
-An `Encoding` is one frozen map with the transform before it. An encoder always works on one batch
-size, because the last bits of a result depend on it.
+An `Encoding` is one frozen map with the transform before it.
 """
 
 from __future__ import annotations
@@ -60,6 +59,7 @@ def encode_fixed(encode: Encode, inputs: Sequence[Tensor], batch: int) -> list[R
     rows: list[Row] = []
     for start in range(0, len(inputs), batch):
         part = list(inputs[start : start + batch])
+        # Filled up, not shorter: the last bits of a result depend on the size of the batch.
         padded = torch.stack(part + [part[-1]] * (batch - len(part)))
         rows += encode(padded)[: len(part)]
     return rows
@@ -101,6 +101,7 @@ class _Filler:
     waiting: dict[torch.Size, list[tuple[bytes, Tensor]]] = field(default_factory=dict)
 
     def take(self, key: bytes, item: Tensor) -> None:
+        # By shape, because a batch has one.
         alike = self.waiting.setdefault(item.shape, [])
         alike.append((key, item))
         if len(alike) == self.encoding.batch:
@@ -152,6 +153,7 @@ def fill(
     for share in runtime.shares():
         bad |= _fill_images(on_pictures, source, contents, root, runtime, share, flips, bad)
         _fill_captions(on_captions, source, root, runtime, share)
+    # The encoders make room for the network in training.
     runtime.let_go()
     return Filled(contents, bad)
 
@@ -161,6 +163,7 @@ def content_key(image: str | bytes) -> bytes:
     colours are converted, if they are. Raises BadFile, OSError.
     """
     own = cache.bytes_digest(image)
+    # Only these: the keys of all others stay what they were before colours were converted.
     return cache.digest(own, images.READ_AS) if images.recoloured(image) else own
 
 
@@ -188,6 +191,7 @@ def image_contents(
         contents.writer.flush()
         runtime.wait()
         if len(unread):
+            # After all have written: each process digested its share.
             contents.store.refresh()
             found = contents.known(source.places())
     return found, runtime.gathered(bad)
@@ -213,6 +217,7 @@ def _fill_images(
     """Encode every picture that some encoding lacks; the reasons of those that cannot be read."""
     fillers = {e.name: _Filler(e, cache.Writer(e.folder(root), e.ragged)) for e in encodings}
     todo = _missing_images(encodings, contents, root, flips)
+    # Sorted, so that all processes cut the same list.
     mine = [i for i in sorted(todo)[share] if i not in known_bad]
 
     def prepare(index: int) -> tuple[int, list[tuple[str, bytes, Tensor]] | str]:
@@ -251,6 +256,7 @@ def _missing_images(
     todo: dict[int, list[tuple[Encoding, bool]]] = {}
     for encoding in encodings:
         store = cache.Store(encoding.folder(root))
+        # A mirrored image has a row of its own: its encoding is not the mirrored encoding.
         for flip in (False, True) if flips else (False,):
             for index in store.missing(mirrored(contents) if flip else contents).tolist():
                 todo.setdefault(index, []).append((encoding, flip))
@@ -269,6 +275,7 @@ def _with_twins(bad: dict[int, str], contents: np.ndarray, source: Pictures) -> 
 def _ahead(work: Callable[[int], T], items: list[int]) -> Iterator[T]:
     """`work` on all items in order, by threads, a bounded number of them ahead."""
     with ThreadPoolExecutor(READERS) as pool:
+        # So many ahead and no more: a prepared image takes megabytes.
         waiting = [pool.submit(work, item) for item in items[:CHUNK]]
         for number in range(len(items)):
             yield waiting.pop(0).result()

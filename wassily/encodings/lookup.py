@@ -1,6 +1,7 @@
-"""One example at its turn: its encodings looked up in the cache (`Cached`), or made (`Live`).
+"""One example at its turn: flip, caption and condition dropout drawn, its encodings looked up.
 
-Both give the same rows, on a CPU to the bit. `collate` makes a batch of them.
+`Cached` looks them up and `Live` makes them: the same rows, on a CPU to the bit. `collate` makes a
+batch of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class ExampleDraws:
 
     def flip(self, step: int, slot: int) -> bool:
         """Whether the picture is mirrored."""
+        # Asked for by step and slot, so that a resume needs no state.
         return self.random_flip and randomness.flip(self.seed, step, slot)
 
     def caption(self, record: Record, step: int, slot: int) -> str:
@@ -62,6 +64,7 @@ class Cached:
         self.source, self.contents, self.choice = source, contents, choice
         self.stores = {e.name: cache.Store(e.folder(root)) for e in encodings}
         for encoding in encodings:
+            # `wassily cache prune` goes by the last use.
             cache.mark_used(encoding.folder(root))
 
     def __call__(self, index: int, step: int, slot: int) -> Row:
@@ -108,6 +111,7 @@ class Live:
         done = [dict(row) for row in rows]
         for encoding in self.encodings:
             if encoding.name not in self._encode:
+                # Loaded at the first batch, in the process that encodes.
                 self._encode[encoding.name] = encoding.load()
             mine = [row for row in done if encoding.name in row]
             items = [row.pop(encoding.name) for row in mine]
@@ -125,8 +129,10 @@ def collate(rows: list[Row]) -> Row:
     batch: Row = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         there = next(row[name] for row in rows if name in row)
+        # What a row lacks has to have a shape all the same.
         values = [row[name] if name in row else torch.zeros_like(there) for row in rows]
         if name == "text_states":
+            # To the longest of the batch: padding beyond it changes no result.
             batch[name] = pad_sequence(values, batch_first=True)
             lengths = torch.tensor([len(value) for value in values])
             batch["text_mask"] = torch.arange(batch[name].shape[1])[None] < lengths[:, None]

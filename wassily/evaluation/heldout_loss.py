@@ -1,8 +1,7 @@
-"""Pictures that are never trained on: which they are, and the loss on them.
+"""The loss on held-out images.
 
-Membership follows from a picture's bytes alone, so equal pictures are on one side, and neither the
-order nor the names of the others matter. The noise and the timesteps of the loss are the same each
-time, so that two networks, or one network at two steps, differ by their weights only.
+Its noise and its timesteps are the same each time, so that two networks, or one network at two
+steps, differ by their weights only.
 """
 
 from __future__ import annotations

@@ -27,12 +27,15 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
 
     Raises OSError; then what was half-written is gone, and a folder that stood there still stands.
     """
+    # Beside it: a rename across file systems would be a copy.
     aside = folder.parent / f"{ASIDE}{folder.name}"
     remove(aside)
     aside.mkdir()
     try:
         with system_errors(folder):
             write(aside)
+        # Before the rename: a folder under its name has its checksums and is on the disk, so that
+        # a power cut leaves no name without content.
         checksums.seal(aside)
         flush(aside)
     except Exception:
@@ -51,7 +54,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         remove(old)
     else:
         aside.rename(folder)
-    platforms.flush(folder.parent)
+    platforms.flush(folder.parent)  # the rename is an entry of that folder
 
 
 @contextlib.contextmanager

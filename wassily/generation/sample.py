@@ -1,4 +1,4 @@
-"""Parts -> the stock pipelines -> pictures. The only file that draws with diffusers.
+"""Generating images with the stock pipelines. The only file that runs them.
 
 Two questions are apart: what a picture's embedding is made of (a text, or a mix of texts and
 pictures), and what the decoder paints on (noise alone, a picture, a part of one, a hint). Each
@@ -113,6 +113,7 @@ def shape(pipeline: KandinskyV22Pipeline, drawing: Drawing) -> tuple[int, int]:
     if size is None:
         return _up(height or side, step), _up(width or side, step)
     aspect = size[0] / size[1]
+    # The area of the own square in the aspect of the canvas, where no side is given.
     tall: float = height or (width / aspect if width else side / aspect**0.5)
     across: float = width or tall * aspect
     return (
@@ -122,6 +123,7 @@ def shape(pipeline: KandinskyV22Pipeline, drawing: Drawing) -> tuple[int, int]:
 
 
 def _up(length: int, step: int) -> int:
+    # Floor division of the negative rounds up.
     return -(-length // step) * step
 
 
@@ -134,8 +136,7 @@ def embed(
 ) -> tuple[Tensor, Tensor]:
     """Subjects -> image embeddings and their negatives, each (B, D), with one generator a picture.
 
-    Texts go together. A negative prompt goes one picture at a time: the stock pipeline then draws
-    twice the noise, and only so is a picture independent of its neighbours. So does a mix.
+    Texts go together; with a negative prompt, or as a mix, one at a time.
     """
     options = {
         "num_inference_steps": drawing.prior_steps,
@@ -145,6 +146,8 @@ def embed(
     if drawing.negative_prompt is None and len(prompts) == len(subjects):
         output = pipeline(prompts, generator=generators, **options)
         return output.image_embeds, output.negative_image_embeds
+    # With a negative prompt the stock pipeline draws twice the noise: only one at a time an image
+    # is independent of its neighbours.
     negative = drawing.negative_prompt
     pairs = [
         pipeline(subject, negative_prompt=negative, generator=generator, **options)
@@ -172,7 +175,7 @@ def embed_all(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """`embed` for any number of subjects, N, batch by batch: (N, D), (N, D)."""
-    with pipelines.on(prior, device):
+    with pipelines.on(prior, device):  # and off it again: the decoder comes next
         found = [
             embed(prior, subjects[part], generators[part], drawing)
             for part in _batches(len(subjects), drawing)
@@ -248,10 +251,12 @@ def onto(
         return decoder, lambda count: size
     image = images.cropped(canvas.image, width, height)
     if canvas.mask is not None:
+        # Resized to the image first, so that the same crop fits both.
         mask = images.cropped(images.resized(canvas.mask, canvas.image.size), width, height)
         return pipelines._pipeline(
             "KandinskyV22InpaintPipeline", **parts
         ), lambda count: size | {"image": [image] * count, "mask_image": [mask] * count}
+    # Of the same parts, so that no network is there twice.
     stock = pipelines._pipeline("KandinskyV22Img2ImgPipeline", **parts)
     if hasattr(stock, "image_processor"):
         # It resizes with height and width exchanged; the picture is of the right size already.
@@ -312,6 +317,7 @@ def draw(
     result is that of the stock combined pipeline. Each stage is on the device only while it works.
     `on_done` is called with the number of pictures finished.
     """
+    # On the CPU, so that each device begins with the same noise.
     generators = [torch.Generator().manual_seed(seed) for _, seed in jobs]
     embeds = embed_all(prior, [subject for subject, _ in jobs], generators, drawing, device)
     return paint(decoder, embeds, generators, drawing, device, on_done)

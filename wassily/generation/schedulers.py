@@ -1,4 +1,4 @@
-"""Which way the decoder goes from noise to picture: diffusers' schedulers, by short names.
+"""The samplers of the decoder: diffusers' schedulers, by short names.
 
 All are made from the decoder's own noise schedule. The stock one draws new noise at every step, of
 the variance that the network learnt; the others solve the same process as a differential equation,

@@ -47,13 +47,12 @@ def snr(alpha_bar: Tensor) -> Tensor:
 def min_snr_weight(prediction: str, ratio: Tensor, gamma: float) -> Tensor:
     """Min-SNR-gamma loss weight, shape (B,) (arXiv 2303.09556, section 3.4 and its appendix).
 
-    min(snr, gamma) for x_0, divided by snr for the noise and by (snr + 1) for v. For the noise it
-    is written min(1, gamma / snr), which is the same and stays finite at snr = 0 (zero terminal
-    SNR).
+    min(snr, gamma) for x_0, divided by snr for the noise and by (snr + 1) for v.
     """
     if prediction == "sample":
         return ratio.clamp(max=gamma)
     if prediction == "epsilon":
+        # min(snr, gamma) / snr, written so that it stays finite at snr = 0 (zero terminal SNR).
         return (gamma / ratio).clamp(max=1.0)
     if prediction == "v_prediction":
         return ratio.clamp(max=gamma) / (ratio + 1)
@@ -62,6 +61,7 @@ def min_snr_weight(prediction: str, ratio: Tensor, gamma: float) -> Tensor:
 
 def squared_error(predicted: Tensor, wanted: Tensor) -> Tensor:
     """Mean square over all axes but the first, in fp32: (B, ...) -> (B,)."""
+    # An fp16 square overflows above 255.
     return torch.square(predicted.float() - wanted.float()).flatten(1).mean(1)
 
 
@@ -113,9 +113,9 @@ def predicted_x0(prediction: str, output: Tensor, noisy: Tensor, alpha_bar: Tens
 def learned_range(output: Tensor, least: Tensor, most: Tensor) -> Tensor:
     """log Sigma = v log beta + (1 - v) log beta~ (arXiv 2102.09672, eq. 15), like `output`.
 
-    The network gives 2 v - 1, as the stock schedulers read it. `least` and `most` are beta~ and
-    beta, (B,), above 0.
+    `least` and `most` are beta~ and beta, (B,), above 0.
     """
+    # The network gives 2 v - 1, as the stock schedulers read it.
     v = (output + 1) / 2
     return v * expand(most, output).log() + (1 - v) * expand(least, output).log()
 
@@ -134,16 +134,14 @@ def variance_loss(
 
     output (B, 2C, ...) of which the second half gives the variance; x_0 and noisy (B, C, ...);
     alpha_bars (T,), t (B,). L_t = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), so that the mean
-    over uniform t estimates the bound of all T steps (arXiv 2102.09672, eqs. 4 and 6). The mean of
-    p is detached, so the term moves the variance half alone (section 3.1).
-
-    At t = 0 it is 0. The paper has the likelihood of 8-bit pixels there (eq. 5), and latents are no
-    such bins; q has no variance there, and no sampler reads p's: the last step adds no noise.
+    over uniform t estimates the bound of all T steps (arXiv 2102.09672, eqs. 4 and 6). At t = 0 it
+    is 0.
     """
     output, x0, noisy = output.float(), x0.float(), noisy.float()
     mean_half, variance_half = output.chunk(2, dim=1)
     s = t.clamp(min=1)  # in place of t = 0, where beta~ has no logarithm
     least, most = posterior_variances(alpha_bars)[s], betas(alpha_bars)[s]
+    # Detached, so that the term moves the variance half alone (section 3.1).
     guess = predicted_x0(prediction, mean_half.detach(), noisy, alpha_bars[s])
     kl = gaussian_kl(
         posterior_mean(x0, noisy, alpha_bars, s),
@@ -151,6 +149,8 @@ def variance_loss(
         posterior_mean(guess, noisy, alpha_bars, s),
         learned_range(variance_half, least, most),
     )
+    # At t = 0 the paper has the likelihood of 8-bit pixels (eq. 5), and latents are no such bins;
+    # q has no variance there, and no sampler reads p's: the last step adds no noise.
     return (t > 0) * len(alpha_bars) * kl.flatten(1).mean(1) / math.log(2)
 
 

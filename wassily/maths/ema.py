@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained list, and a silent stand-in."""
+"""The moving average of the weights (EMA), and a silent stand-in."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def decay_at(step: int, most: float = DECAY) -> float:
     those of diffusers' EMAModel with its defaults, which the training guide uses.
     """
     n = step - 1
+    # The first update takes the weights as they are.
     return min(most, (1 + n) / (10 + n)) if n > 0 else 0.0
 
 
@@ -29,23 +30,24 @@ def gamma_of(sigma_rel: float) -> float:
     section 3.1 and its appendix); sigma_rel in (0, 12^-1/2), which is gamma = 0, the plain mean.
     """
     t = sigma_rel**-2
+    # (g + 2)^2 (g + 3) = g^3 + 7 g^2 + 16 g + 12, less t (g + 1).
     return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
 
 
 def power_decay(sigma_rel: float) -> Callable[[int], float]:
     """Update (from 1) -> decay beta(t) = (1 - 1/t)^(gamma + 1) (arXiv 2312.02696, section 3.1).
 
-    The average weighs step tau as tau^gamma, however long the run is; the start has no part in it.
+    The average weighs step tau as tau^gamma, however long the run is.
     """
     gamma = gamma_of(sigma_rel)
+    # 0 at the first update: the weights before it have no part in the average.
     return lambda step: (1 - 1 / step) ** (gamma + 1)
 
 
 class Ema:
     """Averages of named parameters, on their device and in fp32; `decay` by update (from 1).
 
-    A bf16 average would not move: an update is a ten-thousandth, bf16 holds three digits. Without
-    `averages` to begin with they are the parameters.
+    Without `averages` to begin with they are the parameters.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Ema:
         self.parameters, self.decay = dict(parameters), decay
         if averages is None:
             own = self.parameters.items()
+            # A bf16 average would not move: an update is a ten-thousandth, bf16 holds three digits.
             averages = {name: p.detach().to(torch.float32, copy=True) for name, p in own}
         self.averages = dict(averages)
 
@@ -66,6 +69,7 @@ class Ema:
         weight = 1 - self.decay(step)
         values = [p.detach() for p in self.parameters.values()]
         if all(value.dtype == torch.float32 for value in values):
+            # A few kernels for all weights, instead of one for each.
             torch._foreach_lerp_(list(self.averages.values()), values, weight)
         else:  # one after the other, so that only one fp32 copy is there at a time
             for average, value in zip(self.averages.values(), values, strict=True):
@@ -88,6 +92,7 @@ class Ema:
 
     def _set(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
+            # The memory is exchanged, not copied: the weights come back to the bit.
             parameter.data = values[name]
 
 

@@ -1,4 +1,4 @@
-"""What is minimised: `forward(batch, noise, t)` gives the loss of each example, shape (B,).
+"""The losses of prior and decoder: `forward(batch, noise, t)` gives one an example, shape (B,).
 
 An objective wraps the network in training and is itself the module that is prepared for many
 processes (DDP and FSDP synchronise in the wrapped module's `forward`). It holds no frozen network:
@@ -36,6 +36,7 @@ class Objective(nn.Module):
         super().__init__()
         if prediction not in diffusion.PREDICTIONS:
             raise ValueError(f"unknown prediction type {prediction!r}")
+        # Not saved with the weights: the schedule belongs to the repository.
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.net, self.prediction, self.snr_gamma = net, prediction, snr_gamma
 
@@ -62,11 +63,12 @@ def held_to_base(loss: Tensor, output: Tensor, batch: Mapping[str, Tensor]) -> T
     """(B,) -> (B,): for the examples with `held` 1 the mean square of what the network gives to
     what its base gave, `base` (B, ...) like the output; the loss for the others.
 
-    The distillation of arXiv 1606.09282, for a network that answers with numbers. Min-SNR and the
-    variance's weight are about noise that is to be found, so they have no part in it.
+    The distillation of arXiv 1606.09282, for a network that answers with numbers.
     """
     if "held" not in batch:
         return loss
+    # In place of the loss, not times its weights: Min-SNR and the variance's weight are about noise
+    # that is to be found.
     return torch.where(batch["held"] > 0, diffusion.squared_error(output, batch["base"]), loss)
 
 
@@ -150,6 +152,7 @@ class Decoder(Objective):
         wanted = diffusion.target(self.prediction, latents, noise, alpha_bar)
         loss = self.min_snr_weighted(diffusion.squared_error(predicted, wanted), alpha_bar)
         if self.variance_weight:
+            # Beside the Min-SNR weight: that is of the loss on the mean.
             loss = loss + self.variance_weight * diffusion.variance_loss(
                 self.prediction, output, latents, noisy, self.alpha_bars, t
             )
@@ -159,6 +162,7 @@ class Decoder(Objective):
         self, batch: Mapping[str, Tensor], noise: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Noisy latents (B, C, ...), and all that the network makes of them, (B, 2C, ...)."""
+        # Cached encodings may be half precision; the noise is added in fp32.
         noisy = diffusion.add_noise(batch["latents"].float(), noise, self.alpha_bars[t])
         condition = {"image_embeds": batch["image_embeds"].float()}
         return noisy, self.net(noisy, t, None, added_cond_kwargs=condition).sample

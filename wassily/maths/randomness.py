@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# A number is a part of the key of each draw of its purpose: a new purpose goes to the end, or runs
+# that are resumed would draw something else.
 ORDER, NOISE, TIMESTEP, FLIP, CAPTION, MODULES, TURNS, CONDITION, BLOCK, DRAWN = range(10)
 SIDE = 32
 
@@ -21,6 +23,7 @@ def _generator(*key: int) -> np.random.Generator:
 
 def fresh_seed() -> int:
     """A seed in [0, 2**31) from the operating system's entropy, for runs that name none."""
+    # Below 2**31: every library takes such a seed.
     return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
 
 
@@ -42,11 +45,13 @@ def block(seed: int, epoch: int, lane: int, number: int, count: int) -> np.ndarr
 
 def subset(seed: int, count: int, keep: int) -> list[int]:
     """`keep` of `count` indices, drawn without replacement and sorted (`--max_train_samples`)."""
+    # An epoch that no run reaches: the choice is apart from the order of the training.
     return sorted(order(seed, 2**32, count)[:keep].tolist())
 
 
 def noise(seed: int, step: int, slot: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise for one example, fp32."""
+    # By numpy on the CPU, so that all devices train on the same noise.
     values = _generator(seed, NOISE, step, slot).standard_normal(shape, dtype=np.float32)
     return torch.from_numpy(values)
 

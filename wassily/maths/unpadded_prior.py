@@ -27,6 +27,7 @@ def _tokens(
     net: PriorTransformer, noisy: Tensor, t: Tensor, text: Tensor, states: Tensor
 ) -> Tensor:
     """All tokens before the positional embedding, in the stock order, shape (B, L + 4, width)."""
+    # `time_proj` has no weights, and gives fp32 whatever the network is in.
     moment = net.time_embedding(net.time_proj(t).to(net.dtype))
     if net.embedding_proj_norm is not None:
         text = net.embedding_proj_norm(text)
@@ -43,8 +44,10 @@ def _attention_mask(net: PriorTransformer, mask: Tensor, dtype: torch.dtype) -> 
     length = mask.shape[1] + net.additional_embeddings
     padding = (1 - mask.to(dtype)) * MASKED
     padding = pad(padding, (0, net.additional_embeddings))
+    # The corner of a causal mask is the causal mask of fewer tokens.
     causal = net.causal_attention_mask[:, :length, :length]
     both = (padding[:, None, :] + causal).to(dtype)
+    # The stock attention has batch and heads in one axis.
     return both.repeat_interleave(net.config.num_attention_heads, dim=0)
 
 
@@ -68,6 +71,7 @@ def predict(
     hidden = _tokens(net, noisy, t, text_embeds, text_states)
     extra = hidden.shape[1] - length
     positions = net.positional_embedding.to(hidden.dtype)
+    # The last rows belong to the extra tokens, however long the text is.
     hidden = hidden + torch.cat([positions[:, :length], positions[:, -extra:]], dim=1)
     attention = _attention_mask(net, mask, hidden.dtype)
     if net.norm_in is not None:
@@ -77,6 +81,7 @@ def predict(
             hidden = recompute(block, hidden, attention)
         else:
             hidden = block(hidden, attention_mask=attention)
+    # The last token is the one whose output is the prediction.
     return net.proj_to_clip_embeddings(net.norm_out(hidden)[:, -1])
 
 
@@ -85,6 +90,7 @@ def evened(batch: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
     same result.
     """
     found, length = dict(batch), batch["text_mask"].shape[1]
+    # Not beyond the positions that the network has.
     more = min(-length % EVEN, most - length)
     found["text_states"] = pad(batch["text_states"], (0, 0, 0, more))
     found["text_mask"] = pad(batch["text_mask"], (0, more))

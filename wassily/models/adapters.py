@@ -67,6 +67,7 @@ class Whole:
 
     def signature(self) -> dict[str, object]:
         """What a resume compares: no adapter, so nothing."""
+        # The names of an adapter's, so that a resume tells in which of them they differ.
         return dict.fromkeys(Lora(self.role).signature())
 
     def describe(self) -> str:
@@ -127,6 +128,7 @@ class Lora:
         # Rounded first and shortened last: DoRA measures the weights, and the adapter takes their
         # dtype.
         _frozen_in(net, dtype, keep=False)
+        # The training's own generator stays where it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(randomness.adapter_seed(seed))
             net.add_adapter(LoraConfig(init_lora_weights="gaussian", **self.settings()), NAME)

@@ -44,7 +44,7 @@ def spread(objective: nn.Module, device: torch.device, processes: int, reshard: 
     mesh = init_device_mesh(device.type, (processes,))
     for block in blocks(objective.get_submodule("net")):
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
-    fully_shard(objective, mesh=mesh)
+    fully_shard(objective, mesh=mesh)  # what is in no block
 
 
 def is_spread(objective: nn.Module) -> bool:
@@ -76,6 +76,7 @@ def like(value: Tensor, parameter: Tensor) -> Tensor:
 
         value = value.to(parameter.device)
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    # `to` would keep the memory order of the value.
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
@@ -85,6 +86,7 @@ def gathered(
     """Whole tensors on a device; none where they are not `wanted`."""
     found = {}
     for name, value in values.items():
+        # On all processes, also where it is not kept: they exchange their parts.
         full = whole(value.detach())
         if wanted:
             found[name] = full.to(device)
@@ -118,6 +120,7 @@ class Outline(Generic[M]):
             id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
             for p in module.parameters()
         }
+        # The memo has deepcopy take these for the parameters: no weight is copied.
         self.module = copy.deepcopy(module, memo)
         self.empty = dict(self.module.named_parameters())
 

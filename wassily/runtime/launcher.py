@@ -1,4 +1,4 @@
-"""Which engine joins the processes of a run: what the launcher asked for, and what is refused.
+"""The launcher's settings: DDP or FSDP2 between the processes, and what is refused.
 
 accelerate starts no FSDP on a CPU and says nothing, and on a GPU it splits a network only where it
 is told the names of layers. So the launcher's wish is read here, `fsdp` fulfils it with torch's

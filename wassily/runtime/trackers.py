@@ -1,4 +1,4 @@
-"""Pictures and their prompts, in the way of each tracker. The only file that knows their packages.
+"""The trackers: how each logs images. The only file that knows their packages.
 
 Numbers and the config go through accelerate, which has no common way for pictures.
 """

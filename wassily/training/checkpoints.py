@@ -1,4 +1,4 @@
-"""What a run is gone on with: its checkpoints and its best weights, written and read back."""
+"""The checkpoints of a run: written, read back, the oldest removed; its best weights, too."""
 
 from __future__ import annotations
 

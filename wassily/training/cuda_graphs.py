@@ -113,6 +113,7 @@ class Recorded:
     def __call__(self, batch: Batch, noise: Tensor, t: Tensor) -> Tensor:
         """The mean loss, (); its gradient is added to that of the parameters."""
         given = {**self.even(batch), "noise": noise, "t": t}
+        # The first micro-batch of a step writes gradients, the others add to them: two graphs.
         first = self.trained[0].grad is None
         key = first, *((name, value.shape, value.dtype) for name, value in sorted(given.items()))
         self.seen[key] += 1
@@ -121,6 +122,7 @@ class Recorded:
         new = fits and key not in self.graphs and self.seen[key] > ORDINARY
         if new and len(self.graphs) < self.most:
             self._record(key, given, first)
+            # Recording has drawn random numbers: dropout begins where an ordinary pass would.
             torch.manual_seed(torch.initial_seed())
         if not fits or key not in self.graphs:
             return self._plain(given, first)
@@ -139,6 +141,7 @@ class Recorded:
             with self.memory.watched():
                 return self._run(given)
         except torch.OutOfMemoryError:
+            # Gradients of earlier micro-batches would be lost; or there is nothing to free.
             if not first or not self.graphs:
                 raise
         self.let_go()
@@ -166,6 +169,7 @@ class Recorded:
             self._stop("they would leave too little memory")
             return
         before = [parameter.grad for parameter in self.trained]
+        # For a comparison with the first replay: a recording that is wrong raises no error.
         expected = self._loss(given)
         anew = [g for g in self.gradients if g is not None] if first else []
         pool = next(iter(self.graphs.values())).pool if self.graphs else None

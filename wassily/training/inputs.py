@@ -1,4 +1,4 @@
-"""All that a run reads: its own examples, those held out of them, and those that come beside."""
+"""All that a run reads: training images, held-out images, extra sources."""
 
 from __future__ import annotations
 

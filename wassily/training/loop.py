@@ -1,4 +1,4 @@
-"""The one loop: an objective, its batches, a list of parameters. It would train anything."""
+"""The training loop: an objective, its batches, a list of parameters. It would train anything."""
 
 from __future__ import annotations
 
@@ -122,11 +122,14 @@ def fit(
     done = span.start
     diary = _Diary(events, span, runtime, pending)
     for step in range(span.start, span.stop):
+        # A function of the step alone, so that a checkpoint has no state of a scheduler.
         rate = learner.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        # On the device, as all numbers of a step: the host would wait for each that it reads.
         mean = torch.zeros_like(pending.total)
         for micro in range(span.accumulation):
+            # A copy: two fields are taken out of it.
             batch = dict(next(batches))
             noise, t = batch.pop("noise"), batch.pop("t")
             # Modules that draw inside forward (dropout) draw the same after a resume.
@@ -140,6 +143,7 @@ def fit(
                     runtime.backward(loss)
                 mean += loss.detach().float() / span.accumulation
         norm = runtime.clip(learner.trained, learner.max_grad_norm)
+        # Whether it was skipped is read at the next log or save.
         pending.add(mean, update(optimizer, mean, norm, runtime))
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
@@ -153,23 +157,24 @@ def fit(
 def update(optimizer: Any, loss: Tensor, norm: Tensor | None, runtime: Runtime) -> Tensor:
     """Take the step, unless the loss or the gradient's norm is not finite; then weights and state
     stay as they are. Whether that was so, () bool.
-
-    A fused optimizer is told on the device, and nobody waits; for any other the host has to look.
-    In fp16 there is no `norm`: the loss scaler judges the gradient, which overflows now and then.
-    With gradient release the weights have moved already.
     """
     bad = ~torch.isfinite(loss)
     if norm is not None:
         bad |= ~torch.isfinite(norm.to(bad.device))
+    # The same on all processes: one that skipped alone would train other weights.
     flag = runtime.mean(bad.float()) > 0
+    # accelerate wraps the optimizer, and a fused kernel reads its two fields from the inner one.
     inner = getattr(optimizer, "optimizer", optimizer)
     if norm is None:
+        # In fp16 the loss scaler judges the gradient, which overflows now and then; with gradient
+        # release the weights have moved already.
         optimizer.step()
     elif getattr(inner, "_step_supports_amp_scaling", False):
+        # A fused optimizer skips the step on the device, and the host does not wait.
         inner.grad_scale, inner.found_inf = None, flag.float()
         optimizer.step()
         del inner.grad_scale, inner.found_inf
-    elif not flag:
+    elif not flag:  # which the host waits for
         optimizer.step()
     return flag
 
@@ -210,6 +215,7 @@ class _Diary:
         self.events.on_skipped(self.pending.settle(done))
         values = self.pending.take_mean(self.runtime)
         now = (done, self.bar.worked())
+        # `worked` leaves out the time of saving and validating.
         pictures = (now[0] - self.since[0]) * self.span.images_per_step
         values["pictures_per_second"] = pictures / max(now[1] - self.since[1], 1e-9)
         self.since = now
@@ -219,5 +225,6 @@ class _Diary:
     def _save(self, done: int) -> None:
         """Settle what is pending, and save."""
         self.events.on_skipped(self.pending.settle(done))
+        # Each process has the sum of its own examples; a checkpoint holds one number.
         self.pending.total.copy_(self.runtime.mean(self.pending.total))
         self.events.on_save(done, self.pending)

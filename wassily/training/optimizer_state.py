@@ -1,7 +1,4 @@
-"""Checkpoints and exports that are whole or not there: written aside, flushed, renamed.
-
-Only safetensors and JSON; nothing pickled is written or read. The only file that knows safetensors.
-"""
+"""The state of an optimizer as a file: safetensors and JSON, nothing pickled."""
 
 from __future__ import annotations
 

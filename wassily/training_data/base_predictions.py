@@ -1,4 +1,4 @@
-"""What the frozen base answers on generic prompts: made once, cached, and held on to in training.
+"""Base predictions for the preservation loss: made once on generic prompts, and cached.
 
 Learning without forgetting (Li and Hoiem, arXiv 1606.09282): besides its own task a network is held
 to what its old self gives. No old pictures are needed, because the base draws them; and no second
@@ -31,7 +31,7 @@ from wassily.models.trainable import Trainable, make_trainable
 from wassily.runtime.progress import progress
 from wassily.training_data import generic_prompts
 
-SEED = 0  # of the questions
+SEED = 0  # of the questions: not that of a run, so that all runs on a base share the cache
 # With a quarter of the drawings a network learns to tell them from what it was not asked about.
 DRAWINGS, ANSWERS = 2048, 4
 # Drawings: the last bits of one depend on how many are made together.
@@ -122,6 +122,7 @@ def _noise(number: int, row: Row) -> Tensor:
 
 def timestep(number: int, count: int) -> int:
     """The timestep of a question: one in each of ANSWERS equal stretches of [0, count)."""
+    # Spread evenly, so that each drawing is asked about at all levels of noise.
     band = number % ANSWERS
     return randomness.probe_timestep(SEED, number // ANSWERS, band, ANSWERS, count)
 
@@ -169,6 +170,7 @@ def _drawn(context: EncoderContext, wanted: list[str], seeds: list[int]) -> list
     runtime, role = context.runtime, context.role
     dtype, drawing = runtime.weight_dtype, DRAWINGS_OF[role]
     where = (dtype, context.cache_dir)
+    # The base itself, not the network in training: this runs before it is loaded.
     prior = pipelines.prior_pipeline(context.repositories["prior"], *where)
     embeds = _embedded(prior, wanted, seeds, drawing, runtime.device)
     kept = [e.to("cpu", dtype) for e in embeds[0]]
@@ -177,6 +179,7 @@ def _drawn(context: EncoderContext, wanted: list[str], seeds: list[int]) -> list
         [empty] = _texts(prior, [""], runtime.device, dtype)
         return [({"image_embeds": e, **text}, empty) for e, text in zip(kept, texts, strict=True)]
     zero = {"image_embeds": encode.zero_image(prior.image_encoder)[0].to("cpu", dtype)}
+    # The two pipelines need not fit the memory together.
     del prior
     decoder = pipelines.decoder_pipeline(context.repositories["decoder"], *where)
     latents = sample.paint(

@@ -1,4 +1,4 @@
-"""The sources of examples that a run has beside its own pictures: which, how many, what they count.
+"""Extra sources of examples beside the training images: which, how many, with which weight.
 
 Order and draws of each come from a seed of its own, so that they change nothing for the others.
 """

@@ -1,4 +1,7 @@
-"""Which images are held out."""
+"""Which images are held out: it follows from the bytes of an image alone.
+
+So equal images are on one side, and neither the order nor the names of the others matter.
+"""
 
 from __future__ import annotations
 
