@@ -543,7 +543,11 @@ def test_f08_a_merge_whose_prior_is_not_here(
     known = {"mini": str(parts.MINI / "prior"), "me/prior": "me/prior"}.get(prior)
     assert ("is not here" in said) == (known is None)
     assert f"its prior, {prior}, is not here" in said or known is not None
-    assert (f"prior:\n- {json.dumps(known)}" in card) if known else "\nprior:" not in card
+    assert (
+        (f"prior:\n- {json.dumps(known, ensure_ascii=False)}" in card)
+        if known
+        else "\nprior:" not in card
+    )
 
 
 # ---------------------------------------------------------------- F22: the other network
