@@ -258,7 +258,9 @@ def test_f20_a_config_file_in_utf_16_is_named(tmp_path: Path) -> None:
     """In one line, as any file that is not UTF-8."""
     (tmp_path / "run.toml").write_bytes("seed = 7\n".encode("utf-16"))
     line = refused("train", "prior", "--config", tmp_path / "run.toml")
-    assert line.endswith("run.toml: not UTF-8 text; save it as UTF-8")
+    assert line.endswith(
+        "run.toml: not UTF-8 text (invalid start byte at byte 0). Save it as UTF-8."
+    )
 
 
 @pytest.mark.parametrize(

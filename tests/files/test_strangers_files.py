@@ -57,7 +57,8 @@ OWNERS = {
     "data/png.py": "PIL, of files that `reading` has opened",
     "studio/process.py": "the output of a training, a new file by `atomic`",
 }
-OURS = ("reading.", "atomic.", "opened.", "self.open", "lock.opened")
+# `webbrowser.open` is given the address of the studio, never a file.
+OURS = ("reading.", "atomic.", "opened.", "self.open", "lock.opened", "webbrowser.open")
 
 
 def _opens(path: Path) -> list[str]:

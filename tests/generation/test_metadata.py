@@ -37,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("{", "its notes are damaged"),
         ("[" * 100000, "its notes are damaged"),
         ('{"command": "train"}', "its notes are damaged"),
-        ({"config": {"prompts": ["a"], "seed": 1, "batch_size": 10**9}}, "no place in a batch"),
+        ({"config": {"prompts": ["a"], "seed": 1, "batch_size": 10**9}}, "is more than 1024"),
         ({"config": {"prompts": ["a"], "seed": 1, "steps": "rm"}}, "--steps: 'rm' is not a whole"),
         ({"config": {"prompts": ["a"], "seed": 1, "step": 1}}, "unknown name 'step'"),
         ({"config": {"prompts": ["a"]}}, "no seed"),

@@ -408,7 +408,7 @@ def test_finding_29_half_a_character_is_one_line(tmp_path: Path) -> None:
     tokenizer = parts.load("tokenizer", str(parts.MINI / "prior"))
     with pytest.raises(UserError, match="not UTF-8 text"):
         encode.tokens("a \ud800", tokenizer=tokenizer)
-    with pytest.raises(UserError, match="not UTF-8 text"):
+    with pytest.raises(UserError, match="not Unicode text"):
         conditions.prompts(GenerateConfig(prompts=("a cat", "a \ud800")))
 
 
