@@ -6,6 +6,7 @@ can be killed like any other.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import multiprocessing
@@ -121,6 +122,7 @@ def _child(
     if err is not None:
         with open(err, "wb") as file:
             os.dup2(file.fileno(), 2)
+    faulthandler.enable()
     os.environ.update(variables)
     torch.set_num_threads(1)
     gc.freeze()  # a search of the server's objects for garbage would copy each of their pages
@@ -154,17 +156,22 @@ def start(
 def ended(words: Sequence[str], folder: Path) -> Outcome:
     """Such a process after its end; its outputs stay in a folder."""
     out, err = folder / "said.txt", folder / "errors.txt"
-    code = finish(start(words, out, errors=err))
+    code = finish(start(words, out, errors=err), err)
     return Outcome(code, out.read_text("utf-8"), err.read_text("utf-8"))
 
 
-def finish(process: Any, timeout: float = 600) -> int:
-    """The exit code of a started process; -9 if it was killed."""
+def finish(process: Any, output: Path | None = None, timeout: float = 600) -> int:
+    """The exit code of a started process; -9 if it was killed. One that does not end in time says
+    where each of its threads stands, in its output, and is killed.
+    """
     process.join(timeout)
     if process.exitcode is None:
+        os.kill(process.pid, signal.SIGABRT)  # faulthandler's, see _child
+        process.join(10)
         process.kill()
         process.join()
-        raise AssertionError("the process did not end in time")
+        said = output.read_text("utf-8", "replace") if output else "its output was not named"
+        raise AssertionError(f"the process did not end in {timeout:.0f} s: {said}")
     return int(process.exitcode)
 
 
@@ -196,7 +203,8 @@ def ranks(
     count: int, words: Sequence[str], folder: Path, **variables: str
 ) -> list[tuple[int, str]]:
     """Such processes until they end: exit codes and outputs."""
-    codes = [finish(process) for process in start_ranks(count, words, folder, **variables)]
+    started = start_ranks(count, words, folder, **variables)
+    codes = [finish(process, folder / f"{n}.txt") for n, process in enumerate(started)]
     return [(code, (folder / f"{n}.txt").read_text("utf-8")) for n, code in enumerate(codes)]
 
 

@@ -308,7 +308,7 @@ def test_the_others_do_not_wait_for_a_dead_one(tmp_path: Path, tiny: Tiny, photo
     while left.is_alive() and not checkpoints(out):
         time.sleep(0.02)
     killed.kill()
-    code = finish(left, 240)
+    code = finish(left, timeout=240)
     said = (tmp_path / "output" / "0.txt").read_text("utf-8")
     assert code == 2, said
     lines = [line for line in said.splitlines() if "error" in line.lower()]

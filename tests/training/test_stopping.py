@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import assert_same_bits, checkpoints, command, finish, losses, start, train, wassily
+from e2e import assert_same_bits, checkpoints, command, finish, free_port, losses, start, train, wassily
 
 from wassily import cli
 from wassily.encodings import cache
@@ -254,19 +254,21 @@ def test_a_signal_to_one_process_stops_all_at_one_step(
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(20000 + os.getpid() % 10000),
+        "MASTER_PORT": str(free_port()),
     }
+    texts = [tmp_path / f"{n}.txt" for n in range(2)]
     both = [
-        start(words, tmp_path / f"{n}.txt", common | {"RANK": str(n), "LOCAL_RANK": str(n)})
-        for n in range(2)
+        start(words, text, common | {"RANK": str(n), "LOCAL_RANK": str(n)})
+        for n, text in enumerate(texts)
     ]
     log = out / "log.jsonl"
-    for _ in range(600):
-        if log.is_file() and log.read_text().count("\n") >= 3:
-            break
+    # However slow the machine is: a signal that comes before the loop kills, as it should.
+    while not (log.is_file() and log.read_text().count("\n") >= 3):
+        assert all(process.is_alive() for process in both), [text.read_text() for text in texts]
         time.sleep(0.1)
     os.kill(both[1].pid, signal.SIGTERM)
-    assert [finish(process) for process in both] == [143, 143], (tmp_path / "0.txt").read_text()
+    codes = [finish(*each) for each in zip(both, texts, strict=True)]
+    assert codes == [143, 143], [text.read_text() for text in texts]
     (saved,) = checkpoints(out)
     said = (tmp_path / "0.txt").read_text("utf-8")
     assert f"stopped by SIGTERM: {saved} is saved" in said
