@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import assert_same_bits, checkpoints, command, finish, free_port, losses, start, train, wassily
+from e2e import (
+    assert_same_bits,
+    checkpoints,
+    command,
+    finish,
+    free_port,
+    losses,
+    start,
+    train,
+    wassily,
+)
 
 from wassily import cli
 from wassily.encodings import cache
